@@ -1,0 +1,163 @@
+r"""Exact amplitudes (Eq. 16), stable for opaque scatterers, closed channels and any number of slabs.
+
+All formulas are for one total energy E. Lead wavenumbers are k_j = √(2m(E − e_j))/ħ, +iκ_j where the channel is
+closed, K = diag(k_j). Inside a slab A = 2m(E − H_S − W)/ħ².
+
+**What is computed.** Not s itself but the matrices g with
+
+    s⁺ = i √K g⁺ √K,      s⁻ = −1 + i √K g⁻ √K          (g⁺ referenced to the right edge of the scatterer),
+
+the wave that a point source at one edge makes at the edges, up to a factor. They have no 1/√k anywhere, so nothing is
+singular at a threshold, and they are meaningful for closed channels.
+
+**One slab** is mirror symmetric: the solutions even and odd about its middle scatter independently. With C = cos(√A d/2)
+and S = sin(√A d/2)/√A, matching ψ and ψ' at the edge gives
+
+    g⁺ = (i C K + A S)⁻¹ (C − i K S)⁻¹,      g⁻ = (i C K + A S)⁻¹ C − S (C − i K S)⁻¹,
+
+a product for the transmission, never a difference. C and S grow like e^{κd/2}, differently in each eigenchannel of A;
+so they are divided by matrix functions of A, which cancel because they stand next to each other:
+
+    n_e² = C² + A²S²/k₀²,  n_o² = C² + k₀²S²;      C/n_e, AS/n_e, C/n_o, S/n_o and 1/(n_e n_o) are bounded and smooth.
+
+**A stack** is a chain of slabs between half-lines of one and the same real wavenumber k₀ in every channel. There each
+slab's scattering matrix is a function of its own A alone, with t = 1/[C − (i/2)(k₀S + AS/k₀)], r = (i/2)(A/k₀ − k₀)S t
+(C, S over the full thickness); slabs are chained with the Redheffer star product, and the leads joined as interfaces
+k_j | k₀ at the two ends. Nothing depends on k₀, which is held fixed under differentiation.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Complex, Float
+
+from .._safe import inverse, matmul, safe_sqrt, slab_waves
+from .._scatterer import Layers
+from .._spectral import spectral_functions
+
+
+def lead_wavenumbers(
+    kinetic: Float[Array, "N n"], mass: Float[Array, ""]
+) -> Complex[Array, "N n"]:
+    """k_j = √(2m(E − e_j)), and i√(2m(e_j − E)) where the channel is closed (ħ = 1)."""
+    return safe_sqrt(2 * mass * kinetic) + 1j * safe_sqrt(-2 * mass * kinetic)
+
+
+def green_functions(
+    kinetic: Float[Array, "N n"],
+    energy: Float[Array, " n"],
+    layers: Layers,
+    levels: Float[Array, " N"],
+    mass: Float[Array, ""],
+    out: Float[Array, "K N"],
+) -> tuple[Complex[Array, "K N n"], Complex[Array, "K N n"]]:
+    """The matrices g⁺, g⁻ of this module's docstring, or some of their rows, at n energies.
+
+    - `kinetic`: E − e_j for every channel j (given apart from `energy` because near a threshold the difference
+      would lose its digits).
+    - `energy`: E, measured from the same zero as `levels`.
+    - `out`: the rows wanted: the identity, or a part of it.
+    """
+    if layers.thicknesses.shape[0] == 1:
+        return _one_slab(kinetic, energy, layers, levels, mass, out)
+    return _stack(kinetic, energy, layers, levels, mass, out)
+
+
+def _reference_wavenumber(kinetic, layers, mass):
+    """A wavenumber of the size of those present, one for each energy; of no influence on the result."""
+    coupling = jnp.mean(jnp.sum(jnp.abs(layers.couplings) ** 2, axis=(1, 2))) ** 0.5
+    confinement = 1 / (2 * mass * jnp.sum(layers.thicknesses) ** 2)
+    size = jnp.mean(jnp.abs(kinetic), axis=0) + (coupling + confinement)
+    return jax.lax.stop_gradient(jnp.sqrt(2 * mass * size))
+
+
+def _one_slab(kinetic, energy, layers, levels, mass, out):
+    ik = 1j * lead_wavenumbers(kinetic, mass)
+    k0 = _reference_wavenumber(kinetic, layers, mass)
+    C_e, A_e, C_o, S_o, T = spectral_functions(
+        _half_slab,
+        layers.couplings[0] + jnp.diag(levels),
+        (energy, mass, layers.thicknesses[0] / 2, k0),
+    )
+    out = out[:, :, None]
+    even = inverse(C_e * ik[None] + k0[None, None] * A_e)
+    odd = inverse(C_o - ik[:, None] * (S_o / k0[None, None]))
+    row = matmul(out, even)
+    transmitted = matmul(matmul(row, T), odd)
+    reflected = matmul(row, C_e) - matmul(matmul(out, S_o / k0[None, None]), odd)
+    return transmitted, reflected
+
+
+def _half_slab(v, parameters):
+    """C/n_e, (A S/k₀)/n_e, C/n_o, k₀S/n_o and 1/(n_e n_o) over half a slab, of thickness h."""
+    energy, mass, h, k0 = parameters
+    A = 2 * mass * (energy[None] - v[:, None])
+    c, s, decay = slab_waves(A, h)
+    even, odd = A * s / k0[None], k0[None] * s
+    n_e, n_o = 1 / jnp.sqrt(c**2 + even**2), 1 / jnp.sqrt(c**2 + odd**2)
+    return jnp.stack([c * n_e, even * n_e, c * n_o, odd * n_o, decay**2 * n_e * n_o])
+
+
+def _stack(kinetic, energy, layers, levels, mass, out):
+    k = lead_wavenumbers(kinetic, mass)
+    k0 = _reference_wavenumber(kinetic, layers, mass)
+    inner = layers.couplings + jnp.diag(levels)[None]
+    slabs = jax.vmap(lambda H, d: spectral_functions(_whole_slab, H, (energy, mass, d, k0)))
+    r, t = slabs(inner, layers.thicknesses).swapaxes(0, 1)
+    r_left, t_right, t_left, r_right = chain((r, t, t, r))
+
+    one = _identity(k.shape[0], k.ndim - 1)
+    mirror = ((k0[None] - k) / (k0[None] + k))[:, None]  # of an interface, seen from the reference medium
+    through = matmul(inverse(one - r_right * mirror.swapaxes(0, 1)), t_right)
+    r_whole = r_left + matmul(t_left, mirror * through)
+    enter = inverse(one - mirror * r_whole)
+    leave = out[:, :, None] * (2 * k0[None] / (k0[None] + k))[None]
+    join = 2 / (k0[None] + k)[None]
+    transmitted = matmul(matmul(leave, through), enter) * join
+    # s⁻ is −mirror on the diagonal plus what comes back from inside, and 1 − mirror = 2k/(k₀ + k)
+    reflected = matmul(matmul(leave, r_whole), enter) * join + out[:, :, None] * join
+    return -1j * transmitted, -1j * reflected
+
+
+def _whole_slab(v, parameters):
+    """r and t of a slab between half-lines of wavenumber k₀."""
+    energy, mass, d, k0 = parameters
+    k0 = k0[None]
+    A = 2 * mass * (energy[None] - v[:, None])
+    c, s, decay = slab_waves(A, d)
+    u = 1 / (c - 0.5j * (k0 * s + A * s / k0))
+    return jnp.stack([0.5j * (A / k0 - k0) * s * u, decay * u])
+
+
+def _identity(size, batch_axes):
+    return jnp.eye(size).reshape((size, size) + (1,) * batch_axes)
+
+
+def star(first, second):
+    """The Redheffer star product of two scattering matrices (r_left, t_right, t_left, r_right)."""
+    r1, f1, b1, q1 = first
+    r2, f2, b2, q2 = second
+    one = _identity(r1.shape[0], r1.ndim - 2)
+    loop = inverse(one - matmul(q1, r2))  # (1 − q₁r₂)⁻¹
+    forward = matmul(loop, f1)
+    turned = matmul(loop, matmul(q1, b2))
+    return (
+        r1 + matmul(b1, matmul(r2, forward)),
+        matmul(f2, forward),
+        matmul(b1, b2 + matmul(r2, turned)),
+        q2 + matmul(f2, turned),
+    )
+
+
+def chain(slabs):
+    """The star product of M scattering matrices (leading axis M), in a tree of depth log₂ M."""
+    count = slabs[0].shape[0]
+    while count > 1:
+        pairs = count // 2
+        joined = jax.vmap(star)(
+            tuple(x[0 : 2 * pairs : 2] for x in slabs), tuple(x[1 : 2 * pairs : 2] for x in slabs)
+        )
+        slabs = tuple(
+            jnp.concatenate([new, old[2 * pairs :]]) for new, old in zip(joined, slabs, strict=True)
+        )
+        count = slabs[0].shape[0]
+    return tuple(x[0] for x in slabs)

@@ -1,0 +1,86 @@
+"""Conversion and validation at the door: what is concrete is checked once, what is traced is checked in the result."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def concrete(*values: Any) -> bool:
+    """Whether every leaf is a known number (not a tracer of jit, grad or vmap)."""
+    leaves = jax.tree_util.tree_leaves(values)
+    return all(isinstance(leaf, (np.ndarray, np.generic, float, int, complex)) or (
+        isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer)
+    ) for leaf in leaves)
+
+
+def real_array(x: Any) -> Any:
+    """A floating-point array; Python numbers and integers take the default precision."""
+    array = jnp.asarray(x)
+    if jnp.issubdtype(array.dtype, jnp.complexfloating):
+        raise ValueError(f"Argument must be real, but is complex: {x}. Take its real part.")
+    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(jnp.result_type(float))
+
+
+def inexact_array(x: Any) -> Any:
+    """A real or complex floating-point array."""
+    array = jnp.asarray(x)
+    return array if jnp.issubdtype(array.dtype, jnp.inexact) else array.astype(jnp.result_type(float))
+
+
+def require(condition: Any, message: str) -> None:
+    """Raise `ValueError(message)` unless the (concrete) condition holds everywhere."""
+    if not bool(np.all(condition)):
+        raise ValueError(message)
+
+
+def check_scalar(name: str, x: Any, *, positive: bool = False, nonnegative: bool = False) -> None:
+    """A real scalar, finite, of the given sign. Infinite rates are allowed where `nonnegative`."""
+    if not concrete(x):
+        return
+    value = np.asarray(x)
+    require(not np.isnan(value), f"Argument `{name}` must be a number, but is NaN.")
+    if positive:
+        require(
+            (value > 0) & np.isfinite(value),
+            f"Argument `{name}` must be positive and finite, but is {value:g}.",
+        )
+    elif nonnegative:
+        require(value >= 0, f"Argument `{name}` must not be negative, but is {value:g}.")
+    else:
+        require(np.isfinite(value), f"Argument `{name}` must be finite, but is {value:g}.")
+
+
+def check_shape(name: str, x: Any, ndim: int, shape: str) -> None:
+    """The number of axes, known also while tracing."""
+    if np.ndim(x) != ndim:
+        raise ValueError(
+            f"Argument `{name}` must have shape {shape}, but has shape {np.shape(x)}."
+            + (" Use jax.vmap to batch over values." if np.ndim(x) > ndim else "")
+        )
+
+
+def check_hermitian(name: str, x: Any) -> None:
+    """A square Hermitian matrix without NaN."""
+    check_shape(name, x, 2, "(N, N)")
+    n, m = np.shape(x)
+    if n != m:
+        raise ValueError(f"Argument `{name}` must be a square matrix, but has shape {(n, m)}.")
+    if not concrete(x):
+        return
+    value = np.asarray(x)
+    require(np.isfinite(value), f"Argument `{name}` must be finite, but has NaN or infinite entries:\n{value}")
+    gap = np.max(np.abs(value - value.conj().T), initial=0.0)
+    size = np.max(np.abs(value), initial=0.0)
+    require(
+        gap <= 64 * np.finfo(value.dtype).eps * size,
+        f"Argument `{name}` must be Hermitian, but differs from its adjoint by {gap:.2g}:\n{value}\n"
+        f"Use (A + A.conj().T)/2 if the difference is noise.",
+    )
+
+
+def check_instance(name: str, x: Any, kind: type | tuple[type, ...], remedy: str) -> None:
+    """An object of one of the given classes; `remedy` says which ones there are."""
+    if not isinstance(x, kind):
+        raise ValueError(f"Argument `{name}` must be {remedy}, but is {x!r}.")

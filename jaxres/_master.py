@@ -1,0 +1,359 @@
+r"""The master equation (Eq. 8), its steady state (Eq. 9) and its solution in time.
+
+    dρ/dt = −(i/ħ)[H_S, ρ] + Σ_r Γ_r (S_r − 1) ρ
+
+with one term for each reservoir r.
+
+**Real coordinates.** A Hermitian ρ has N² real coordinates, its populations and the real and imaginary parts of the
+coherences above the diagonal; a Hermiticity-preserving map is a real N² × N² matrix on them.
+
+**Steady state.** The row of the coherence (j, k) is divided by |Δ_jk| + Γ. Then all rows are of order one from Γ = 0,
+where they say that the coherence vanishes, to Γ = ∞, where they say that S ρ = ρ; the rows of populations and of
+coherences within a degenerate level are those of S − 1 at every Γ. One row is replaced by Tr ρ = 1. A row's scale does
+not change the solution and is held fixed under differentiation. The derivative of the solution x of A x = b is
+A⁻¹(db − dA x), at Γ = 0 too, where it is the first order of perturbation theory (Eq. 14).
+"""
+
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Complex, Float, Inexact
+
+from ._amplitudes import AbstractAmplitudes, Exact
+from ._checks import check_instance, check_shape, concrete, inexact_array, real_array, require
+from ._quadrature import AbstractQuadrature, DoubleExponential
+from ._reservoir import Reservoir
+from ._safe import inverse
+from ._scattering_map import collision_map, scattering_map
+from ._superoperator import Superoperator
+from ._system import System
+
+Baths = Reservoir | Sequence[Reservoir]
+
+
+class RESULTS(eqx.Enumeration):
+    """What became of a steady-state solve."""
+
+    successful = "The steady state was found."
+    not_unique = (
+        "The steady state is not unique: the collisions leave more than one state unchanged (no coupling between some "
+        "levels?). Couple all levels, or evolve a given initial state with jaxres.evolve."
+    )
+    map_not_converged = (
+        "The scattering map is too inaccurate: its estimated error is above jaxres' limit of 1e-3. Use more quadrature "
+        "nodes, or `tol=`."
+    )
+    invalid_parameters = (
+        "A parameter is not admissible: levels must ascend, couplings be Hermitian, lengths, masses, β and Δx be "
+        "positive, rates not be negative, and the packet satisfy 4πΔx√(m/β) ≥ ħ."
+    )
+
+
+#: a steady state is refused when an entry of its map is less certain than this
+POOR_MAP = 1e-3
+
+
+class SteadyState(eqx.Module):
+    """A steady state and how far to trust it.
+
+    - `rho`: the state, shape (N, N), in the energy eigenbasis; NaN unless `result` is successful.
+    - `result`: one of `jaxres.RESULTS`; `result == jr.RESULTS.successful` can be used under jit and vmap.
+    - `map_error`: estimated largest error of an entry of the scattering map (the worst of all baths).
+    - `condition`: the condition number of the linear system: the error of `rho` is about `map_error` times this.
+    """
+
+    rho: Complex[Array, "N N"]
+    result: RESULTS
+    map_error: Float[Array, ""]
+    condition: Float[Array, ""]
+
+
+def steady_state(
+    system: System,
+    baths: Baths,
+    *,
+    amplitudes: AbstractAmplitudes = Exact(),
+    quadrature: AbstractQuadrature = DoubleExponential(),
+    tol: float | None = None,
+) -> SteadyState:
+    r"""The state with dρ/dt = 0 under one reservoir, or several at once (Eq. 9).
+
+    **Arguments:**
+
+    - `system`: N levels.
+    - `baths`: a `Reservoir`, or a sequence of them.
+    - `amplitudes`, `quadrature`, `tol`: as for `scattering_map`.
+
+    **Returns:** `SteadyState`. Differentiable in everything numeric, in forward and reverse mode, and right for every
+    rate from 0 to ∞: at Γ = 0 it is the limit Γ → 0, Eq. (13).
+
+    **Raises:** `ValueError` for arguments of the wrong kind. What can only be seen in the numbers is in `.result`.
+
+    !!! example
+        >>> system, bath = jr.letter.model(rate=5.0)
+        >>> sol = jr.steady_state(system, bath)
+        >>> print(jnp.round(jr.coherence(sol.rho), 7))
+        0.0992995
+        >>> grad = jax.grad(lambda b: jr.coherence(jr.steady_state(system, b).rho))(bath)
+        >>> print(jnp.round(grad.packet.width, 8))
+        -0.00364331
+    """
+    baths = _as_baths(system, baths)
+    if tol is None:
+        check_instance("amplitudes", amplitudes, AbstractAmplitudes, "a model such as jaxres.Exact()")
+        check_instance("quadrature", quadrature, AbstractQuadrature, "a rule such as jaxres.DoubleExponential()")
+        return _steady_state(system, baths, amplitudes, quadrature)
+    maps = [
+        scattering_map(system, bath, amplitudes=amplitudes, quadrature=quadrature, tol=tol) for bath in baths
+    ]
+    return eqx.filter_jit(steady_state_of)(system, maps, [bath.rate for bath in baths], _valid(system, baths))
+
+
+def _as_baths(system: System, baths: Baths) -> tuple[Reservoir, ...]:
+    check_instance("system", system, System, "a jaxres.System")
+    sequence = (baths,) if isinstance(baths, Reservoir) else baths
+    if not isinstance(sequence, list | tuple) or not sequence:
+        raise ValueError(f"Argument `baths` must be a jaxres.Reservoir or a sequence of them, but is {baths!r}.")
+    for bath in sequence:
+        check_instance("baths", bath, Reservoir, "a jaxres.Reservoir or a sequence of them")
+    return tuple(sequence)
+
+
+@eqx.filter_jit
+def _steady_state(system, baths, amplitudes, quadrature):
+    maps = [collision_map(system, bath, amplitudes, quadrature) for bath in baths]
+    return steady_state_of(system, maps, [bath.rate for bath in baths], _valid(system, baths))
+
+
+def _valid(system: System, baths: Sequence[Reservoir]) -> Bool[Array, ""]:
+    """The conditions that are checked on concrete values when objects are made, for traced ones."""
+    valid = jnp.all(jnp.diff(system.levels) >= 0) & jnp.all(jnp.isfinite(system.levels))
+    for bath in baths:
+        W, d = bath.scatterer.layers(system)
+        skew = jnp.max(jnp.abs(W - jnp.conj(jnp.swapaxes(W, -1, -2))))
+        size = jnp.max(jnp.abs(W))
+        hermitian = skew <= 1e3 * jnp.finfo(d.dtype).eps * size
+        valid &= bath.packet.valid() & (bath.rate >= 0) & jnp.all((d > 0) & jnp.isfinite(d)) & hermitian
+    return valid
+
+
+def steady_state_of(
+    system: System,
+    maps: Sequence[Superoperator],
+    rates: Sequence[Float[Array, ""]],
+    valid: Bool[Array, ""] | bool = True,
+) -> SteadyState:
+    """The steady state under collisions with the given maps and rates: the last room of the pipeline, alone.
+
+    Of use where one map serves many rates: `jax.vmap(lambda rate: jr.steady_state_of(system, [S], [rate]))(rates)`.
+
+    !!! example
+        >>> system, bath = jr.letter.model()
+        >>> S = jr.scattering_map(system, bath)
+        >>> rates = jnp.array([1.0, 5.0, 10.0])
+        >>> sols = jax.vmap(lambda rate: jr.steady_state_of(system, [S], [rate]))(rates)
+        >>> print(jnp.round(jr.coherence(sols.rho), 6))
+        [0.020749 0.0993   0.126131]
+    """
+    N = system.size
+    if N == 1:
+        A, b = jnp.ones((1, 1), system.levels.dtype), jnp.ones(1, system.levels.dtype)
+    else:
+        A, b = _linear_system(system, maps, rates)
+    B = inverse(A)
+    x = B @ b
+    condition = jnp.max(jnp.sum(jnp.abs(A), axis=1)) * jnp.max(jnp.sum(jnp.abs(B), axis=1))
+    map_error = jnp.max(jnp.stack([jnp.asarray(S.error, A.dtype) for S in maps]))
+    eps = jnp.finfo(A.dtype).eps
+    unique = condition * (64 * eps) < 1  # false for NaN too
+    converged = map_error < POOR_MAP
+    result = RESULTS.where(
+        jnp.asarray(valid),
+        RESULTS.where(
+            converged,
+            RESULTS.where(unique, RESULTS.successful, RESULTS.not_unique),
+            RESULTS.map_not_converged,
+        ),
+        RESULTS.invalid_parameters,
+    )
+    rho = from_coordinates(x, N)
+    rho = jnp.where(result == RESULTS.successful, rho, jnp.nan)
+    return SteadyState(rho, result, map_error, condition)
+
+
+def _linear_system(system, maps, rates):
+    N = system.size
+    rows, columns = np.triu_indices(N, 1)
+    pairs = len(rows)
+    splitting = system.levels[columns] - system.levels[rows]  # |Δ_jk| for j < k
+    total = sum(rates)
+    # Γ = ∞: a common factor of the rates drops out
+    infinite = jnp.isinf(total)
+    rates = [jnp.where(infinite, jnp.where(jnp.isinf(rate), 1.0, 0.0), rate) for rate in rates]
+    total = jnp.where(infinite, len(rates) * 1.0, total)
+    splitting = jnp.where(infinite, 0, splitting)
+
+    scale = jax.lax.stop_gradient(1 / jnp.where(splitting + total > 0, splitting + total, 1))
+    stopped = total == 0  # the limit Γ → 0: all rates go to 0 in proportion; alone among themselves they are equal
+    share = [jnp.where(stopped, 1.0 / len(rates), rate) / jnp.where(stopped, 1.0, total) for rate in rates]
+    share = [jax.lax.stop_gradient(s) if len(rates) == 1 else s for s in share]
+
+    one = jnp.eye(N * N, dtype=system.levels.dtype)
+    changes = [to_real_matrix(S.tensor) - one for S in maps]
+    # rows of populations, and of coherences where nothing else turns them
+    collisions = sum(s * R for s, R in zip(share, changes, strict=True))
+    degenerate = splitting == 0
+    weight = jnp.where(degenerate, 1.0, total * scale)
+    weight = jnp.concatenate([jnp.ones(N, weight.dtype), weight, weight])[:, None]
+    # d/dt of Re ρ_jk and Im ρ_jk under −iΔ_jk with Δ_jk = e_j − e_k = −splitting
+    turn = jnp.diag(splitting * scale)
+    zero = jnp.zeros((pairs, pairs), turn.dtype)
+    rotation = jnp.zeros((N * N, N * N), turn.dtype).at[N:, N:].set(
+        jnp.block([[zero, -turn], [turn, zero]])
+    )
+    A = weight * collisions + rotation
+    trace = jnp.concatenate([jnp.ones(N, A.dtype), jnp.zeros(N * N - N, A.dtype)])
+    return A.at[0].set(trace), jnp.zeros(N * N, A.dtype).at[0].set(1)
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Real coordinates
+# --------------------------------------------------------------------------------------------------------------
+
+
+def to_coordinates(rho: Inexact[Array, "N N"]) -> Float[Array, "N*N"]:
+    """Populations, then Re ρ_jk, then Im ρ_jk for j < k."""
+    rows, columns = np.triu_indices(rho.shape[-1], 1)
+    upper = rho[rows, columns]
+    return jnp.concatenate([jnp.real(jnp.diagonal(rho)), jnp.real(upper), jnp.imag(upper)])
+
+
+def from_coordinates(x: Float[Array, "N*N"], N: int) -> Complex[Array, "N N"]:
+    """The Hermitian matrix with these coordinates."""
+    rows, columns = np.triu_indices(N, 1)
+    pairs = len(rows)
+    upper = jax.lax.complex(x[N : N + pairs], x[N + pairs :])
+    rho = jnp.diag(x[:N].astype(upper.dtype))
+    return rho.at[rows, columns].set(upper).at[columns, rows].set(jnp.conj(upper))
+
+
+def to_real_matrix(tensor: Complex[Array, "N N N N"]) -> Float[Array, "N*N N*N"]:
+    """A Hermiticity-preserving map on the real coordinates."""
+    N = tensor.shape[0]
+    rows, columns = np.triu_indices(N, 1)
+    level = np.arange(N)
+    # inputs: ρ_jj; Re: S(|j><k| + |k><j|); Im: S(i|j><k| − i|k><j|)
+    onto = jnp.concatenate(
+        [
+            tensor[:, :, level, level],
+            tensor[:, :, rows, columns] + tensor[:, :, columns, rows],
+            1j * (tensor[:, :, rows, columns] - tensor[:, :, columns, rows]),
+        ],
+        axis=2,
+    )
+    upper = onto[rows, columns]
+    return jnp.concatenate([jnp.real(onto[level, level]), jnp.real(upper), jnp.imag(upper)])
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Time
+# --------------------------------------------------------------------------------------------------------------
+
+
+def generator(
+    system: System,
+    baths: Baths,
+    *,
+    amplitudes: AbstractAmplitudes = Exact(),
+    quadrature: AbstractQuadrature = DoubleExponential(),
+) -> Superoperator:
+    r"""The generator L of the master equation, dρ/dt = L ρ (Eq. 8), as a superoperator.
+
+    $$L = -\frac{i}{ħ}[H_S, ·] + \sum_r Γ_r (S_r - 1)$$
+
+    !!! example
+        >>> system, bath = jr.letter.model(rate=5.0)
+        >>> L = jr.generator(system, bath)
+        >>> rho = jr.steady_state(system, bath).rho
+        >>> bool(jnp.max(jnp.abs(L(rho))) < 1e-13)
+        True
+    """
+    baths = _as_baths(system, baths)
+    return _generator(system, baths, amplitudes, quadrature)
+
+
+@eqx.filter_jit
+def _generator(system, baths, amplitudes, quadrature):
+    N = system.size
+    one = jnp.eye(N, dtype=system.levels.dtype)
+    identity = jnp.einsum("aj,bk->abjk", one, one)
+    gap = system.levels[:, None] - system.levels[None, :]
+    tensor = -1j * gap[:, :, None, None] * identity
+    error = jnp.zeros((), system.levels.dtype)
+    for bath in baths:
+        S = collision_map(system, bath, amplitudes, quadrature)
+        tensor = tensor + bath.rate * (S.tensor - identity)
+        error = error + bath.rate * S.error
+    return Superoperator(tensor, error)
+
+
+def evolve(
+    system: System,
+    baths: Baths,
+    rho0: Inexact[Array, "N N"],
+    times: Float[Array, " T"] | Sequence[float],
+    *,
+    amplitudes: AbstractAmplitudes = Exact(),
+    quadrature: AbstractQuadrature = DoubleExponential(),
+) -> Complex[Array, "T N N"]:
+    r"""The solution ρ(t) = e^{Lt} ρ(0) of the master equation (Eq. 8) at the given times.
+
+    **Arguments:**
+
+    - `system`, `baths`: as for `steady_state`.
+    - `rho0`: initial state, Hermitian of trace 1, in the energy eigenbasis.
+    - `times`: times t, shape (T,), in any order (1/energy).
+
+    **Returns:** states, shape (T, N, N). The exponential is computed by scaling and squaring, in the frame that turns
+    with H_S, so there is no step size and no accumulated error.
+
+    !!! example
+        >>> system, bath = jr.letter.model(rate=5.0)
+        >>> rhos = jr.evolve(system, bath, jnp.diag(jnp.array([1.0, 0.0])), [0.0, 1.0, 1e3])
+        >>> print(jnp.round(jr.populations(rhos)[:, 0], 6))
+        [1.       0.701... 0.53048 ]
+    """
+    baths = _as_baths(system, baths)
+    rho0, times = check_state("rho0", rho0, system), real_array(times)
+    check_shape("times", times, 1, "(T,)")
+    if concrete(times):
+        require(np.isfinite(times), f"Argument `times` must be finite, but is {times}.")
+    return _evolve(system, baths, rho0, times, amplitudes, quadrature)
+
+
+def check_state(name: str, rho: Inexact[Array, "N N"], system: System) -> Complex[Array, "N N"]:
+    """A density matrix of the system: shape, Hermiticity, trace."""
+    rho = inexact_array(rho)
+    N = system.size
+    if rho.shape != (N, N):
+        raise ValueError(f"Argument `{name}` must have shape {(N, N)}, but has shape {rho.shape}.")
+    if concrete(rho):
+        value = np.asarray(rho)
+        require(np.isfinite(value), f"Argument `{name}` must be finite, but is\n{value}")
+        room = 1e3 * np.finfo(value.dtype).eps
+        skew = np.max(np.abs(value - value.conj().T))
+        require(skew <= room, f"Argument `{name}` must be Hermitian, but differs from its adjoint by {skew:.2g}.")
+        trace = np.trace(value).real
+        require(abs(trace - 1) <= room, f"Argument `{name}` must have trace 1, but has trace {trace:g}.")
+    return rho
+
+
+@eqx.filter_jit
+def _evolve(system, baths, rho0, times, amplitudes, quadrature):
+    L = to_real_matrix(_generator(system, baths, amplitudes, quadrature).tensor)
+    x0 = to_coordinates(rho0)
+    propagate = jax.vmap(lambda t: jax.scipy.linalg.expm(L * t, max_squarings=48) @ x0)
+    return jax.vmap(lambda x: from_coordinates(x, system.size))(propagate(times))

@@ -1,0 +1,99 @@
+r"""States of the incoming particle, as density matrices ρ_U(p, q) over incoming momenta p, q > 0."""
+
+import abc
+import math
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Inexact
+
+from ._checks import check_scalar, check_shape, concrete, real_array
+
+
+class AbstractPacket(eqx.Module):
+    """The state of a particle that comes from the left: a density matrix over momenta p, q > 0, of trace 1."""
+
+    mass: eqx.AbstractVar[Float[Array, ""]]
+
+    @abc.abstractmethod
+    def density(self, p: Float[Array, "*s"], q: Float[Array, "*s"]) -> Inexact[Array, "*s"]:
+        """ρ_U(p, q), elementwise."""
+
+    @abc.abstractmethod
+    def distribution(self, p: Float[Array, "*s"]) -> Float[Array, "*s"]:
+        """The momentum distribution ρ_U(p, p), elementwise; its integral over p > 0 is 1."""
+
+    @abc.abstractmethod
+    def energy_scale(self) -> Float[Array, ""]:
+        """The kinetic energy over which the distribution varies: the unit of the last quadrature panel."""
+
+    @abc.abstractmethod
+    def valid(self) -> Bool[Array, ""]:
+        """Whether the parameters describe a state, also where they are traced."""
+
+
+class EffusionPacket(AbstractPacket):
+    r"""Particles that effuse from a gas at inverse temperature β, each localised in space (Eqs. 22, 23).
+
+    $$ρ_U(p, q) = μ\!\left(\tfrac{p+q}{2}\right)
+       \exp\!\left[-\frac{Δx^2 (p-q)^2}{2ħ^2} - \frac{i(p-q)x_0}{ħ}\right],
+       \qquad μ(p) = \frac{βp}{m} e^{-βp^2/2m}$$
+
+    **Arguments:** (ħ = 1)
+
+    - `beta`: inverse temperature β > 0 (1/energy).
+    - `mass`: particle mass m > 0.
+    - `width`: spread in space Δx > 0 (length).
+    - `position`: mean position x₀ (length) when the packet starts; the scatterer begins at x = 0.
+
+    It is a state only if it is broader than the thermal wavelength allows, $4πΔx\sqrt{m/β} ≥ ħ$.
+
+    **Raises:** `ValueError` for a parameter that is not positive, or a packet narrower than this bound.
+
+    !!! example
+        >>> packet = jr.EffusionPacket(beta=0.1, mass=0.1, width=1.0, position=-10.0)
+        >>> p = jnp.linspace(0, 20, 4001)
+        >>> print(round(jnp.trapezoid(packet.distribution(p), p), 6))
+        1.0
+    """
+
+    beta: Float[Array, ""] = eqx.field(converter=real_array)
+    mass: Float[Array, ""] = eqx.field(converter=real_array)
+    width: Float[Array, ""] = eqx.field(converter=real_array)
+    position: Float[Array, ""] = eqx.field(converter=real_array, default=0.0)
+
+    def __check_init__(self):
+        for name in ("beta", "mass", "width", "position"):
+            check_shape(name, getattr(self, name), 0, "()")
+            check_scalar(name, getattr(self, name), positive=name != "position")
+        if concrete(self.beta, self.mass, self.width) and not self.valid():
+            least = math.sqrt(np.asarray(self.beta) / np.asarray(self.mass)) / (4 * math.pi)
+            raise ValueError(
+                f"Argument `width` must be at least ħ√(β/m)/4π = {least:.6g} for these β and m (the effusion packet "
+                f"is no quantum state below), but is {np.asarray(self.width):.6g}. Widen the packet, or raise the "
+                f"temperature or the mass."
+            )
+
+    def distribution(self, p):
+        return self.beta * p / self.mass * jnp.exp(-self.beta * p**2 / (2 * self.mass))
+
+    def density(self, p, q):
+        mean, apart = (p + q) / 2, p - q
+        size = (self.beta * mean / self.mass) * jnp.exp(
+            -self.beta * mean**2 / (2 * self.mass) - (self.width * apart) ** 2 / 2
+        )
+        angle = apart * self.position
+        return size * jnp.cos(angle) - 1j * (size * jnp.sin(angle))
+
+    def energy_scale(self):
+        return 1 / self.beta
+
+    def valid(self):
+        positive = (self.beta > 0) & (self.mass > 0) & (self.width > 0)
+        finite = jnp.isfinite(self.beta) & jnp.isfinite(self.mass) & jnp.isfinite(self.width)
+        # the bound with a little room for rounding
+        return (
+            positive & finite & jnp.isfinite(self.position)
+            & ((4 * jnp.pi * self.width) ** 2 * self.mass >= self.beta * (1 - 1e-6))
+        )

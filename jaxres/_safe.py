@@ -1,0 +1,173 @@
+"""Guarded mathematics: functions whose textbook form has a removable singularity.
+
+Every function here is smooth; every one has a formula that is not, somewhere. Each is written so that its value
+*and its derivatives* are right at and beside that point, in forward and in reverse mode.
+"""
+
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Inexact, Shaped
+
+
+def safe_sqrt(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
+    """√x for x ≥ 0, and 0 (with derivative 0) for x ≤ 0: a closed channel has no momentum."""
+    positive = x > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), 0)
+
+
+def modulus(z: Inexact[Array, "*s"]) -> Float[Array, "*s"]:
+    """|z| with derivative 0 at z = 0.
+
+    The modulus has no derivative there; 0 is the mean over directions, and keeps a gradient finite.
+    """
+    squared = jnp.real(z) ** 2 + jnp.imag(z) ** 2
+    # z may be as small as 1e-200: scale before squaring would cost more than it is worth, so guard at underflow.
+    return safe_sqrt(squared)
+
+
+# --------------------------------------------------------------------------------------------------------------
+# The two functions inside a slab
+# --------------------------------------------------------------------------------------------------------------
+# With A = 2m(E − V)/ħ² the wave in a flat piece of thickness h is spanned by
+#     C(A, h) = cos(√A h),      S(A, h) = sin(√A h)/√A,       C² + A S² = 1,
+# entire functions of A (cosh, sinh for A < 0). They grow like e^{κh}, κ = √−A, and are returned divided by it:
+#     c = e^{−κh} C,   s = e^{−κh} S,   decay = e^{−κh}       (κ = 0 for A ≥ 0).
+# e^{−κh} itself has a square-root branch at A = 0, which no final result has: it cancels in every ratio. So the
+# derivative is taken with that factor held fixed,
+#     ∂C/∂A = −h S/2,   ∂S/∂A = (h C − S)/(2A),   ∂C/∂h = −A S,   ∂S/∂h = C,   each times the fixed e^{−κh},
+# which is exact for every expression homogeneous in (c, s, decay), the only ones that have a meaning.
+
+
+@jax.custom_jvp
+def slab_waves(
+    A: Float[Array, "*s"], h: Float[Array, "*#s"]
+) -> tuple[Float[Array, "*s"], Float[Array, "*s"], Float[Array, "*s"]]:
+    """cos(√A h), sin(√A h)/√A and 1, all divided by the growth e^{κh} of an evanescent wave (A = −κ² < 0)."""
+    size = jnp.sqrt(jnp.abs(A))
+    phase = size * h
+    closed = A < 0
+    twice = jnp.expm1(jnp.where(closed, -2 * phase, 0))  # e^{−2κh} − 1
+    decay = jnp.exp(jnp.where(closed, -phase, 0))
+    angle = jnp.where(closed, 0, phase)
+    c = jnp.where(closed, 1 + twice / 2, jnp.cos(angle))
+    tiny = size == 0
+    s = jnp.where(closed, -twice / 2, jnp.sin(angle)) / jnp.where(tiny, 1, size)
+    return c, jnp.where(tiny, jnp.broadcast_to(h, s.shape), s), decay
+
+
+@slab_waves.defjvp
+def _slab_waves_jvp(primals, tangents):
+    (A, h), (dA, dh) = primals, tangents
+    c, s, decay = slab_waves(A, h)
+    dc = -h * s / 2 * dA - A * s * dh
+    ds = _slope(A, h, c, s, decay) * dA + c * dh
+    return (c, s, decay), (dc, ds, jnp.zeros_like(decay))
+
+
+_SERIES = [(-1) ** k * 2 * k / math.factorial(2 * k + 1) / 2 for k in range(1, 9)]
+
+
+def _slope(A, h, c, s, decay):
+    """(h C − S)/(2A), scaled: the series Σ_k (−1)^k k h (A h²)^{k−1} h²/(2k+1)! where A h² is small."""
+    z = A * h**2
+    small = jnp.abs(z) < 0.25
+    direct = (h * c - s) / jnp.where(small, 1, 2 * A)
+    series = jnp.zeros_like(z)
+    for coefficient in reversed(_SERIES):
+        series = series * jnp.where(small, z, 0) + coefficient
+    return jnp.where(small, series * h**3 * decay, direct)
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Eigenvectors, where a derivative of them is asked for
+# --------------------------------------------------------------------------------------------------------------
+
+
+@jax.custom_jvp
+def eigh(H: Shaped[Array, "n n"]) -> tuple[Float[Array, " n"], Inexact[Array, "n n"]]:
+    """Eigenvalues, ascending, and eigenvectors (columns), their largest component real and positive.
+
+    Inside a degenerate level no eigenvector has a derivative; the rotation within the level is left out of it
+    (derivative 0), which is exact for everything that does not depend on the choice of basis there.
+    """
+    values, vectors = jnp.linalg.eigh(H)
+    pivot = jnp.take_along_axis(vectors, jnp.argmax(jnp.abs(vectors), axis=0)[None], axis=0)
+    return values, vectors * (jnp.conj(pivot) / jnp.abs(pivot))
+
+
+@eigh.defjvp
+def _eigh_jvp(primals, tangents):
+    (H,), (dH,) = primals, tangents
+    values, U = eigh(H)
+    X = jnp.conj(U.T) @ dH @ U
+    gap = values[None, :] - values[:, None]
+    scale = jnp.finfo(values.dtype).eps * 16 * (1 + jnp.max(jnp.abs(values)))
+    apart = jnp.abs(gap) > scale
+    generator = jnp.where(apart, X / jnp.where(apart, gap, 1), 0)
+    dU = U @ generator
+    # keep the phase convention: remove the component that turns the largest entry's phase
+    rows = jnp.argmax(jnp.abs(U), axis=0)[None]
+    pivot, dpivot = jnp.take_along_axis(U, rows, axis=0), jnp.take_along_axis(dU, rows, axis=0)
+    dU = dU - 1j * U * jnp.imag(dpivot / pivot) if jnp.iscomplexobj(U) else dU
+    return (values, U), (jnp.real(jnp.diagonal(X)), dU)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=())
+def inverse(A: Inexact[Array, "n n *s"]) -> Inexact[Array, "n n *s"]:
+    """A⁻¹ of many small matrices; the matrices are the two leading axes, the batch is behind.
+
+    d(A⁻¹) = −A⁻¹ dA A⁻¹, so a derivative costs two products and no new elimination.
+    """
+    n = A.shape[0]
+    if n == 1:
+        return 1 / A
+    if n == 2:
+        (a, b), (c, d) = A
+        det = a * d - b * c
+        return jnp.stack([jnp.stack([d, -b]), jnp.stack([-c, a])]) / det[None, None]
+    if n <= UNROLLED:
+        return _gauss_jordan(A)
+    return jnp.moveaxis(jnp.linalg.inv(jnp.moveaxis(A, (0, 1), (-2, -1))), (-2, -1), (0, 1))
+
+
+@inverse.defjvp
+def _inverse_jvp(primals, tangents):
+    (A,), (dA,) = primals, tangents
+    B = inverse(A)
+    return B, -matmul(matmul(B, dA), B)
+
+
+#: largest size for which elimination and products are written out over the batch; LAPACK above
+UNROLLED = 6
+
+
+def _gauss_jordan(A):
+    """Gauss–Jordan elimination with row pivoting, the same operations for every matrix of the batch."""
+    n = A.shape[0]
+    identity = jnp.broadcast_to(
+        jnp.eye(n, dtype=A.dtype).reshape((n, n) + (1,) * (A.ndim - 2)), A.shape
+    )
+    rows = [jnp.concatenate([A[i], identity[i]]) for i in range(n)]
+    for k in range(n):
+        for i in range(k + 1, n):  # bring the largest of column k to row k
+            swap = (_size(rows[i][k]) > _size(rows[k][k]))[None]
+            rows[k], rows[i] = jnp.where(swap, rows[i], rows[k]), jnp.where(swap, rows[k], rows[i])
+        rows[k] = rows[k] / rows[k][k][None]
+        for i in range(n):
+            if i != k:
+                rows[i] = rows[i] - rows[i][k][None] * rows[k]
+    return jnp.stack([row[n:] for row in rows])
+
+
+def _size(z):
+    return jnp.abs(jnp.real(z)) + jnp.abs(jnp.imag(z)) if jnp.iscomplexobj(z) else jnp.abs(z)
+
+
+def matmul(A: Inexact[Array, "m k *s"], B: Inexact[Array, "k n *s"]) -> Inexact[Array, "m n *s"]:
+    """A B for many small matrices; the matrices are the two leading axes, the batch is behind."""
+    if A.shape[1] <= UNROLLED:
+        return jnp.sum(A[:, :, None] * B[None], axis=1)
+    return jnp.einsum("mk...,kn...->mn...", A, B)
