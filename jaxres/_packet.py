@@ -4,11 +4,13 @@ import abc
 import math
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Inexact
 
 from ._checks import check_scalar, check_shape, concrete, real_array
+from ._safe import sin_cos
 
 
 class AbstractPacket(eqx.Module):
@@ -83,8 +85,8 @@ class EffusionPacket(AbstractPacket):
         size = (self.beta * mean / self.mass) * jnp.exp(
             -self.beta * mean**2 / (2 * self.mass) - (self.width * apart) ** 2 / 2
         )
-        angle = apart * self.position
-        return size * jnp.cos(angle) - 1j * (size * jnp.sin(angle))
+        sine, cosine = sin_cos(apart * self.position)
+        return jax.lax.complex(size * cosine, -size * sine)
 
     def energy_scale(self):
         return 1 / self.beta

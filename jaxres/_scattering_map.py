@@ -9,12 +9,15 @@ where both incoming channels are open, and 0 elsewhere. This is Eq. (17) with it
 which makes the integrand finite everywhere. Every node of the grid is a completely positive map: so is their sum.
 """
 
+from collections.abc import Sequence
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Complex, Float
 
-from ._amplitudes import AbstractAmplitudes, Exact
+from ._amplitudes import AbstractAmplitudes, Exact, Outgoing
 from ._checks import check_instance, concrete
 from ._packet import AbstractPacket
 from ._quadrature import AbstractQuadrature, DoubleExponential, Grid, outgoing_grid
@@ -98,11 +101,9 @@ def collision_map(
     sides = {"left": [layers], "right": [layers.reversed()], "both": [layers, layers.reversed()]}[bath.incidence]
     if layers.thicknesses.shape[0] == 1:  # its own mirror image
         sides = [layers]
-    outgoing = jnp.concatenate([amplitudes.outgoing(grid.kinetic, side, system.levels, mass) for side in sides])
-    choi = integrate(grid, outgoing, packet) / len(sides)
-    fine, half, quarter = choi
-    tensor = fine.transpose(0, 2, 1, 3)  # C[j',j,k',k] → S[j',k',j,k]
-    error = jnp.max(quadrature.error(fine, half, quarter))
+    exits = [amplitudes.outgoing(grid.kinetic, side, system.levels, mass) for side in sides]
+    tensor, error = integrate(grid, exits, packet, quadrature)
+    tensor = tensor / len(sides)
     if not amplitudes.conserves_flux:
         return Superoperator(tensor, error, jnp.zeros_like(error))
     tensor, defect = restore_trace(tensor)
@@ -110,35 +111,96 @@ def collision_map(
 
 
 def integrate(
-    grid: Grid, outgoing: Complex[Array, "sides N N n"], packet: AbstractPacket
-) -> Complex[Array, "3 N N N N"]:
-    """Σ_α ∫dk ρ_U(p, q) a_{j'j} conj(a_{k'k}), indexed [rule, j', j, k', k], on the grid and two coarser ones.
+    grid: Grid, exits: Sequence[Outgoing], packet: AbstractPacket, quadrature: AbstractQuadrature
+) -> tuple[Complex[Array, "N N N N"], Float[Array, ""]]:
+    """Σ_α ∫dk ρ_U(p, q) a_{j'j} conj(a_{k'k}) as S[j', k', j, k], and its largest estimated error.
 
-    The matrix in (j'j), (k'k) is Hermitian, and only the half on and above its diagonal is computed.
+    The matrix in (j'j), (k'k) is Hermitian: only the half on and above its diagonal is computed.
     """
     N, n = grid.kinetic.shape[1:]
-    mass = packet.mass
     open_ = grid.kinetic > 0
-    p = jnp.sqrt(2 * mass * jnp.where(open_, grid.kinetic, 1)).reshape(N * N, n)
-    k = p[0]  # the outgoing momentum
-    open_ = open_.reshape(N * N, n)
-    weights = grid.weights * (mass / k)[None]  # dε = (k/m) dk
-    a = jnp.where(open_[None], outgoing.reshape(-1, N * N, n), 0)
-    real, imaginary = jnp.real(a), jnp.imag(a)
-    rows, columns = jnp.triu_indices(N * N, 1)
-    diagonal = jnp.sum(real**2 + imaginary**2, axis=0) * packet.distribution(p)
-    density = packet.density(p[rows], p[columns])
-    overlap = jax.lax.complex(
-        jnp.sum(real[:, rows] * real[:, columns] + imaginary[:, rows] * imaginary[:, columns], axis=0),
-        jnp.sum(imaginary[:, rows] * real[:, columns] - real[:, rows] * imaginary[:, columns], axis=0),
+    p = jnp.sqrt(2 * packet.mass * jnp.where(open_, grid.kinetic, 1))
+    k = p[0, 0]  # the outgoing momentum
+    weights = grid.weights * (packet.mass / k)[None]  # dε = (k/m) dk
+    products = _products_two if N == 2 else _products
+    diagonal, upper = products(p, open_, exits, packet)
+
+    def rule(weight):
+        """The Hermitian matrix in (j'j), (k'k) by one rule, from its N² diagonal and N²(N²−1)/2 upper entries."""
+        return _hermitian(_weigh(diagonal, weight), tuple(_weigh(part, weight) for part in upper))
+
+    choi = [rule(weight) for weight in weights]
+    error = jnp.max(quadrature.error(*choi))
+    return choi[0].reshape(N, N, N, N).transpose(0, 2, 1, 3), error
+
+
+def _weigh(integrands, weight):
+    if isinstance(integrands, list):
+        return jnp.stack([integrand @ weight for integrand in integrands])
+    return integrands @ weight
+
+
+def _hermitian(diagonal, upper):
+    size = diagonal.shape[0]
+    rows, columns = np.triu_indices(size, 1)
+    upper = jax.lax.complex(*upper)
+    out = jnp.diag(diagonal.astype(upper.dtype))
+    return out.at[rows, columns].set(upper).at[columns, rows].set(jnp.conj(upper))
+
+
+def _products(p, open_, exits, packet):
+    """Σ_α ρ_U(p, q) a a* at every node: diagonal entries, and (real, imaginary) entries above the diagonal."""
+    N, n = p.shape[1:]
+    p, open_ = p.reshape(N * N, n), open_.reshape(N * N, n)
+    real, imag = (
+        jnp.concatenate([jnp.where(open_[None], part[i].reshape(-1, N * N, n), 0) for part in exits]) for i in (0, 1)
     )
-    diagonal = jnp.einsum("an,rn->ra", diagonal, weights)
-    upper = jnp.einsum("an,rn->ra", overlap * density, weights)
-    choi = jnp.zeros((3, N * N, N * N), upper.dtype)
-    choi = choi.at[:, rows, columns].set(upper).at[:, columns, rows].set(jnp.conj(upper))
-    index = jnp.arange(N * N)
-    choi = choi.at[:, index, index].set(diagonal.astype(upper.dtype))
-    return choi.reshape(3, N, N, N, N)
+    rows, columns = np.triu_indices(N * N, 1)
+    diagonal = jnp.sum(real**2 + imag**2, axis=0) * packet.distribution(p)
+    overlap = (
+        jnp.sum(real[:, rows] * real[:, columns] + imag[:, rows] * imag[:, columns], axis=0),
+        jnp.sum(imag[:, rows] * real[:, columns] - real[:, rows] * imag[:, columns], axis=0),
+    )
+    density = packet.density(p[rows], p[columns])
+    return diagonal, _times(overlap, (jnp.real(density), jnp.imag(density)))
+
+
+def _products_two(p, open_, exits, packet):
+    """The same for N = 2, where 00 and 11 have one momentum in common and only ten of sixteen entries differ."""
+    transitions = [(0, 0), (0, 1), (1, 0), (1, 1)]
+    momenta = [p[0, 0], p[0, 1], p[1, 0]]
+    which = [0, 1, 2, 0]
+    is_open = [None, open_[0, 1], open_[1, 0], None]
+    density = {}
+    for i, j in [(0, 1), (0, 2), (1, 2)]:
+        value = packet.density(momenta[i], momenta[j])
+        density[i, j] = jnp.real(value), jnp.imag(value)
+        density[j, i] = jnp.real(value), -jnp.imag(value)
+    for i in range(3):
+        density[i, i] = packet.distribution(momenta[i]), None
+
+    def overlap(x, y):
+        (i, j), (k, l) = transitions[x], transitions[y]
+        pairs = [(re[s][i][j], im[s][i][j], re[s][k][l], im[s][k][l]) for re, im in exits for s in range(2)]
+        real = sum(a * c + b * d for a, b, c, d in pairs)
+        return real, sum(b * c - a * d for a, b, c, d in pairs)
+
+    def integrand(x, y):
+        real, imag = overlap(x, y)
+        size, phase = density[which[x], which[y]]
+        real, imag = (real * size, imag * size) if phase is None else _times((real, imag), (size, phase))
+        for open_channel in (is_open[x], is_open[y]):
+            if open_channel is not None:
+                real, imag = jnp.where(open_channel, real, 0), jnp.where(open_channel, imag, 0)
+        return real, imag
+
+    diagonal = [integrand(x, x)[0] for x in range(4)]
+    upper = [integrand(x, y) for x, y in zip(*np.triu_indices(4, 1), strict=True)]
+    return diagonal, ([real for real, _ in upper], [imag for _, imag in upper])
+
+
+def _times(x, y):
+    return x[0] * y[0] - x[1] * y[1], x[0] * y[1] + x[1] * y[0]
 
 
 def restore_trace(tensor: Complex[Array, "N N N N"]) -> tuple[Complex[Array, "N N N N"], Float[Array, ""]]:

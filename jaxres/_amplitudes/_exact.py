@@ -10,15 +10,15 @@ closed, K = diag(k_j). Inside a slab A = 2m(E − H_S − W)/ħ².
 the wave that a point source at one edge makes at the edges, up to a factor. They have no 1/√k anywhere, so nothing is
 singular at a threshold, and they are meaningful for closed channels.
 
-**One slab** is mirror symmetric: the solutions even and odd about its middle scatter independently. With C = cos(√A d/2)
-and S = sin(√A d/2)/√A, matching ψ and ψ' at the edge gives
+**One slab** is mirror symmetric: the solutions even and odd about its middle scatter independently. With
+C = cos(√A d/2) and S = sin(√A d/2)/√A, matching ψ and ψ' at the edge gives
 
-    g⁺ = (i C K + A S)⁻¹ (C − i K S)⁻¹,      g⁻ = (i C K + A S)⁻¹ C − S (C − i K S)⁻¹,
+    g⁻ = g_e + g_o,   g_e = (i C K + A S)⁻¹ C,   g_o = −S (C − i K S)⁻¹,   g⁺ = (i C K + A S)⁻¹ (C − i K S)⁻¹,
 
-a product for the transmission, never a difference. C and S grow like e^{κd/2}, differently in each eigenchannel of A;
-so they are divided by matrix functions of A, which cancel because they stand next to each other:
-
-    n_e² = C² + A²S²/k₀²,  n_o² = C² + k₀²S²;      C/n_e, AS/n_e, C/n_o, S/n_o and 1/(n_e n_o) are bounded and smooth.
+a product for the transmission, never the difference g_e − g_o. C and S grow like e^{κd/2}, differently in each
+eigenchannel of A; but the same matrix function of A may be divided out of C and S wherever they stand side by side, and
+that growth is (`slab_waves`). In the sum over exits that makes the map, s⁺ and s⁻ may be replaced by the even and odd
+amplitudes (s⁻ ± s⁺)/√2 = (−1 + 2i √K g_{e,o} √K)/√2, which need no transmission at all.
 
 **A stack** is a chain of slabs between half-lines of one and the same real wavenumber k₀ in every channel. There each
 slab's scattering matrix is a function of its own A alone, with t = 1/[C − (i/2)(k₀S + AS/k₀)], r = (i/2)(A/k₀ − k₀)S t
@@ -57,9 +57,39 @@ def green_functions(
     - `energy`: E, measured from the same zero as `levels`.
     - `out`: the rows wanted: the identity, or a part of it.
     """
-    if layers.thicknesses.shape[0] == 1:
-        return _one_slab(kinetic, energy, layers, levels, mass, out)
-    return _stack(kinetic, energy, layers, levels, mass, out)
+    if layers.thicknesses.shape[0] > 1:
+        return _stack(kinetic, energy, layers, levels, mass, out)
+    even, odd, (C, _, S, T) = _parities(kinetic, energy, layers, levels, mass)
+    out = out[:, :, None]
+    row = matmul(out, even)
+    transmitted = matmul(matmul(row, T), odd)
+    return transmitted, matmul(row, C) - matmul(matmul(out, S), odd)
+
+
+def parity_rows(kinetic, energy, layers, levels, mass, out):
+    """g_e and g_o of a single slab, rows `out`; arguments as for `green_functions`."""
+    even, odd, (C, _, S, _) = _parities(kinetic, energy, layers, levels, mass)
+    out = out[:, :, None]
+    return matmul(matmul(out, even), C), -matmul(matmul(out, S), odd)
+
+
+def _parities(kinetic, energy, layers, levels, mass):
+    """(i C K + A S)⁻¹, (C − i K S)⁻¹ and the matrices C, A S, S and 1, each divided by its growth."""
+    ik = 1j * lead_wavenumbers(kinetic, mass)
+    C, AS, S, T = functions = spectral_functions(
+        _half_slab,
+        layers.couplings[0] + jnp.diag(levels),
+        (energy, mass, layers.thicknesses[0] / 2),
+    )
+    return inverse(C * ik[None] + AS), inverse(C - ik[:, None] * S), functions
+
+
+def _half_slab(v, parameters):
+    """C, A S, S and 1 over half a slab, of thickness h, divided by their growth (the 1 twice)."""
+    energy, mass, h = parameters
+    A = 2 * mass * (energy[None] - v[:, None])
+    c, s, decay = slab_waves(A, h)
+    return jnp.stack([c, A * s, s, decay**2])
 
 
 def _reference_wavenumber(kinetic, layers, mass):
@@ -68,33 +98,6 @@ def _reference_wavenumber(kinetic, layers, mass):
     confinement = 1 / (2 * mass * jnp.sum(layers.thicknesses) ** 2)
     size = jnp.mean(jnp.abs(kinetic), axis=0) + (coupling + confinement)
     return jax.lax.stop_gradient(jnp.sqrt(2 * mass * size))
-
-
-def _one_slab(kinetic, energy, layers, levels, mass, out):
-    ik = 1j * lead_wavenumbers(kinetic, mass)
-    k0 = _reference_wavenumber(kinetic, layers, mass)
-    C_e, A_e, C_o, S_o, T = spectral_functions(
-        _half_slab,
-        layers.couplings[0] + jnp.diag(levels),
-        (energy, mass, layers.thicknesses[0] / 2, k0),
-    )
-    out = out[:, :, None]
-    even = inverse(C_e * ik[None] + k0[None, None] * A_e)
-    odd = inverse(C_o - ik[:, None] * (S_o / k0[None, None]))
-    row = matmul(out, even)
-    transmitted = matmul(matmul(row, T), odd)
-    reflected = matmul(row, C_e) - matmul(matmul(out, S_o / k0[None, None]), odd)
-    return transmitted, reflected
-
-
-def _half_slab(v, parameters):
-    """C/n_e, (A S/k₀)/n_e, C/n_o, k₀S/n_o and 1/(n_e n_o) over half a slab, of thickness h."""
-    energy, mass, h, k0 = parameters
-    A = 2 * mass * (energy[None] - v[:, None])
-    c, s, decay = slab_waves(A, h)
-    even, odd = A * s / k0[None], k0[None] * s
-    n_e, n_o = 1 / jnp.sqrt(c**2 + even**2), 1 / jnp.sqrt(c**2 + odd**2)
-    return jnp.stack([c * n_e, even * n_e, c * n_o, odd * n_o, decay**2 * n_e * n_o])
 
 
 def _stack(kinetic, energy, layers, levels, mass, out):

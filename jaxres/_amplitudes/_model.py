@@ -1,6 +1,7 @@
 """The amplitudes of one collision (Eq. 16), as objects: which model, at which energy, in which form."""
 
 import abc
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -12,7 +13,7 @@ from .._checks import check_instance, check_scalar, check_shape, concrete, real_
 from .._safe import safe_sqrt
 from .._scatterer import AbstractScatterer, Layers
 from .._system import System
-from ._exact import green_functions, lead_wavenumbers
+from ._exact import green_functions, lead_wavenumbers, parity_rows
 from ._transfer import transfer_green_functions
 from ._two_level import two_level_outgoing
 
@@ -34,6 +35,10 @@ class Amplitudes(eqx.Module):
 
     transmission: Complex[Array, "N N"]
     reflection: Complex[Array, "N N"]
+
+
+#: real and imaginary part, each [exit][out][in] of arrays over the nodes
+Outgoing = tuple[Any, Any]
 
 
 class AbstractAmplitudes(eqx.Module):
@@ -65,10 +70,12 @@ class AbstractAmplitudes(eqx.Module):
         layers: Layers,
         levels: Float[Array, " N"],
         mass: Float[Array, ""],
-    ) -> Complex[Array, "2 N N n"]:
-        """a[α, j', j] = s^(α)_{j'j}(ε + e_j') √(k/p), k the outgoing and p the incoming momentum, at n values of ε.
+    ) -> Outgoing:
+        """a[σ][j'][j] = s^(σ)_{j'j}(ε + e_j') √(k/p), k the outgoing and p the incoming momentum, at n values of ε.
 
-        `kinetic[j', j]` is ε + e_j' − e_j. In this normalisation nothing is singular at a threshold.
+        σ runs over two orthogonal exits of the particle, right and left or any rotation of them. In this
+        normalisation nothing is singular at a threshold. `kinetic[j', j]` is ε + e_j' − e_j. Returned as real and
+        imaginary part, each indexed [σ][j'][j] (an array, or nested lists of arrays).
         """
 
 
@@ -87,18 +94,22 @@ class _Green(AbstractAmplitudes):
         open_ = jnp.where(kinetic > 0, 1, 0)[:, None]
         return flux * g_plus, flux * g_minus - one[:, :, None] * open_
 
+    def rows(self, kinetic, energy, layers, levels, mass, out):
+        """Two (K, N, n) arrays a of exits: here transmission and reflection, a = i k g − δ."""
+        g_plus, g_minus = self.green_functions(kinetic, energy, layers, levels, mass, out)
+        ik = 1j * safe_sqrt(2 * mass * energy)[None, None]
+        return ik * g_plus, ik * g_minus - out[:, :, None]
+
     def outgoing(self, kinetic, layers, levels, mass):
         one = jnp.eye(levels.shape[0], dtype=levels.dtype)
-        energy = jnp.stack([kinetic[j, j] for j in range(levels.shape[0])])
 
-        def rows(kinetic, energy, level, out):
-            g = self.green_functions(kinetic, energy, layers, levels - level, mass, out[None])
-            return jnp.concatenate(g)  # (2, N, n)
+        def rows(kinetic, level, out):
+            # energies from the outgoing level up: E = ε is then the outgoing kinetic energy
+            energy = out @ kinetic
+            return jnp.concatenate(self.rows(kinetic, energy, layers, levels - level, mass, out[None]))
 
-        g = jax.vmap(rows, out_axes=1)(kinetic, energy, levels, one)
-        k = safe_sqrt(2 * mass * energy)[None, :, None]
-        back = jnp.stack([jnp.zeros_like(one), one])[..., None]
-        return 1j * k * g - back
+        a = jax.vmap(rows, out_axes=1)(kinetic, levels, one)
+        return jnp.real(a), jnp.imag(a)
 
 
 class Exact(_Green):
@@ -117,6 +128,14 @@ class Exact(_Green):
 
     def green_functions(self, kinetic, energy, layers, levels, mass, out):
         return green_functions(kinetic, energy, layers, levels, mass, out)
+
+    def rows(self, kinetic, energy, layers, levels, mass, out):
+        if layers.thicknesses.shape[0] > 1:
+            return super().rows(kinetic, energy, layers, levels, mass, out)
+        # even and odd exits instead of right and left: (−1 + 2i k g)/√2
+        ik = 2j * safe_sqrt(2 * mass * energy)[None, None]
+        even, odd = parity_rows(kinetic, energy, layers, levels, mass, out)
+        return tuple((ik * g - out[:, :, None]) / 2**0.5 for g in (even, odd))
 
     def outgoing(self, kinetic, layers, levels, mass):
         if levels.shape[0] == 2 and layers.thicknesses.shape[0] == 1:

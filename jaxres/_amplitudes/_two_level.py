@@ -1,6 +1,6 @@
 r"""The exact amplitudes of a two-level system and one slab, written out in real arithmetic.
 
-The same formulas as `_exact._one_slab`; this file only makes them fast. Two facts help.
+The same formulas as `_exact.parity_rows`; this file only makes them fast. Two facts help.
 
 A function of a 2×2 matrix H with eigenvalues μ ± δ is a straight line through its two values,
 
@@ -44,7 +44,7 @@ def _reciprocal(x):
 
 
 def two_level_outgoing(kinetic, layers, levels, mass):
-    """As `AbstractAmplitudes.outgoing`, for N = 2 and one slab."""
+    """As `AbstractAmplitudes.outgoing`, for N = 2 and one slab: the exits are its even and odd part."""
     W, h = layers.couplings[0], layers.thicknesses[0] / 2
     w = W[0, 1]
     w2 = jnp.real(w) ** 2 + jnp.imag(w) ** 2
@@ -59,18 +59,18 @@ def two_level_outgoing(kinetic, layers, levels, mass):
     least = (1e-7 * (1 + jnp.abs(middle))) ** 2
     delta = jnp.sqrt(jnp.where(radius2 > least, radius2, least))
 
-    size = (jnp.abs(energy) + jnp.abs(across)) / 2 + (
-        jnp.sqrt(own**2 + other**2 + 2 * w2 + 0 * half) + 1 / (8 * mass * h**2)
-    )
-    k0 = jax.lax.stop_gradient(jnp.sqrt(2 * mass * size))
-    functions = [_half_slab(2 * mass * (energy - v), h, k0) for v in (middle + delta, middle - delta)]
+    upper, lower = (2 * mass * (energy - v) for v in (middle + delta, middle - delta))
+    c_upper, s_upper, _ = slab_waves(upper, h)
+    c_lower, s_lower, _ = slab_waves(lower, h)
 
-    def matrix(upper, lower):
+    def matrix(at_upper, at_lower):
         """f(H) as (own-own, other-other, off-diagonal without the phase)."""
-        mean, slope = (upper + lower) / 2, (upper - lower) / (2 * delta)
+        mean, slope = (at_upper + at_lower) / 2, (at_upper - at_lower) / (2 * delta)
         return mean + slope * half, mean - slope * half, slope
 
-    (C1, C2, Cx), (A1, A2, Ax), (D1, D2, Dx), (S1, S2, Sx), (T1, T2, Tx) = map(matrix, *functions)
+    C1, C2, Cx = matrix(c_upper, c_lower)
+    S1, S2, Sx = matrix(s_upper, s_lower)
+    A1, A2, Ax = matrix(upper * s_upper, lower * s_lower)
 
     k = safe_sqrt(2 * mass * energy)
     k_open, k_closed = safe_sqrt(2 * mass * across), safe_sqrt(-2 * mass * across)
@@ -88,37 +88,31 @@ def two_level_outgoing(kinetic, layers, levels, mass):
     P12, P22 = even(Cx, Ax, k_open, k_closed), even(C2, A2, k_open, k_closed)
     det = _reciprocal(_sub(_mul(P11, P22), _scale(w2, _mul(P12, P21))))
     y1, y2 = _mul(P22, det), _mul((-P12[0], -P12[1]), det)
-    # odd part: Q = C − i K S
-    Q11, Q12 = odd(D1, S1, k, zero), odd(Dx, Sx, k, zero)
-    Q21, Q22 = odd(Dx, Sx, k_open, k_closed), odd(D2, S2, k_open, k_closed)
+    even_own = _add(_scale(C1, y1), _scale(w2 * Cx, y2))
+    even_other = _add(_scale(Cx, y1), _scale(C2, y2))
+    # odd part: Q = C − i K S, the row "own" of S Q⁻¹
+    Q11, Q12 = odd(C1, S1, k, zero), odd(Cx, Sx, k, zero)
+    Q21, Q22 = odd(Cx, Sx, k_open, k_closed), odd(C2, S2, k_open, k_closed)
     det = _reciprocal(_sub(_mul(Q11, Q22), _scale(w2, _mul(Q12, Q21))))
+    odd_own = _mul(_sub(_scale(w2 * Sx, Q21), _scale(S1, Q22)), det)
+    odd_other = _mul(_sub(_scale(S1, Q12), _scale(Sx, Q11)), det)
 
-    z1 = _add(_scale(T1, y1), _scale(w2 * Tx, y2))
-    z2 = _add(_scale(Tx, y1), _scale(T2, y2))
-    plus1 = _mul(_sub(_mul(z1, Q22), _scale(w2, _mul(z2, Q21))), det)
-    plus2 = _mul(_sub(_mul(z2, Q11), _mul(z1, Q12)), det)
-    minus1 = _sub(
-        _add(_scale(C1, y1), _scale(w2 * Cx, y2)),
-        _mul(_sub(_scale(S1, Q22), _scale(w2 * Sx, Q21)), det),
-    )
-    minus2 = _sub(
-        _add(_scale(Cx, y1), _scale(C2, y2)), _mul(_sub(_scale(Sx, Q11), _scale(S1, Q12)), det)
-    )
+    w_real, w_imag = jnp.real(w), jnp.imag(w)
+    turn = (w_real, jnp.stack([w_imag, -w_imag])[:, None])  # w for 0 ← 1, w* for 1 ← 0
+    amplitudes = []
+    for own, other in ((even_own, even_other), (odd_own, odd_other)):
+        stay = _ROOT2 * k * own[0], _ROOT2 * k * own[1]
+        stay = -stay[1] - 1 / _ROOT2, stay[0]
+        flip = _mul(turn, (-_ROOT2 * k * other[1], _ROOT2 * k * other[0]))
+        amplitudes.append((stay, flip))
 
-    def outgoing(same, cross, reflected):
-        """a = i k g − δ, with the phase of the coupling."""
-        stay = jax.lax.complex(-k * same[1] - reflected, k * same[0])
-        flip = jax.lax.complex(-k * cross[1], k * cross[0])
-        return jnp.stack(
-            [jnp.stack([stay[0], w * flip[0]]), jnp.stack([jnp.conj(w) * flip[1], stay[1]])]
-        )
+    def component(part):
+        return [
+            [[stay[part][0], flip[part][0]], [flip[part][1], stay[part][1]]]
+            for stay, flip in amplitudes
+        ]
 
-    return jnp.stack([outgoing(plus1, plus2, 0.0), outgoing(minus1, minus2, 1.0)])
+    return component(0), component(1)
 
 
-def _half_slab(A, h, k0):
-    """C/n_e, A S/n_e, C/n_o, S/n_o and 1/(n_e n_o) for one eigenvalue of A."""
-    c, s, decay = slab_waves(A, h)
-    even, odd = A * s, k0 * s
-    n_e, n_o = 1 / jnp.sqrt(c**2 + (even / k0) ** 2), 1 / jnp.sqrt(c**2 + odd**2)
-    return c * n_e, even * n_e, c * n_o, s * n_o, decay**2 * (n_e * n_o)
+_ROOT2 = 2**0.5
