@@ -9,8 +9,8 @@ coherences above the diagonal; a Hermiticity-preserving map is a real N² × N²
 
 **Steady state.** The row of the coherence (j, k) is divided by |Δ_jk| + Γ. Then all rows are of order one from Γ = 0,
 where they say that the coherence vanishes, to Γ = ∞, where they say that S ρ = ρ; the rows of populations and of
-coherences within a degenerate level are those of S − 1 at every Γ. One row is replaced by Tr ρ = 1. A row's scale does
-not change the solution and is held fixed under differentiation. The derivative of the solution x of A x = b is
+coherences within a degenerate level are those of S − 1 at every Γ. One population is eliminated by Tr ρ = 1. A row's
+scale does not change the solution and is held fixed under differentiation. The derivative of the solution x of A x = b is
 A⁻¹(db − dA x), at Γ = 0 too, where it is the first order of perturbation theory (Eq. 14).
 """
 
@@ -26,7 +26,7 @@ from ._amplitudes import AbstractAmplitudes, Exact
 from ._checks import check_instance, check_shape, concrete, inexact_array, real_array, require
 from ._quadrature import AbstractQuadrature, DoubleExponential
 from ._reservoir import Reservoir
-from ._safe import inverse
+from ._safe import inverse, matmul
 from ._scattering_map import collision_map, scattering_map
 from ._superoperator import Superoperator
 from ._system import System
@@ -159,15 +159,16 @@ def steady_state_of(
         [0.020749 0.0993   0.126131]
     """
     N = system.size
-    if N == 1:
-        A, b = jnp.ones((1, 1), system.levels.dtype), jnp.ones(1, system.levels.dtype)
-    else:
-        A, b = _linear_system(system, maps, rates)
+    dtype = system.levels.dtype
+    # ρ_00 = 1 − Σ ρ_jj is eliminated; its row follows from the others, since the maps keep the trace
+    A = _rows(system, maps, rates)[1:]
+    b, A = -A[:, 0], A[:, 1:] - A[:, :1] * (jnp.arange(1, N * N) < N).astype(dtype)[None]
     B = inverse(A)
-    x = B @ b
-    condition = jnp.max(jnp.sum(jnp.abs(A), axis=1)) * jnp.max(jnp.sum(jnp.abs(B), axis=1))
-    map_error = jnp.max(jnp.stack([jnp.asarray(S.error, A.dtype) for S in maps]))
-    eps = jnp.finfo(A.dtype).eps
+    x = matmul(B, b[:, None])[:, 0]
+    x = jnp.concatenate([1 - jnp.sum(x[: N - 1], keepdims=True), x])
+    condition = _norm(A) * _norm(B)
+    map_error = jnp.max(jnp.stack([jnp.asarray(S.error, dtype) for S in maps]))
+    eps = jnp.finfo(dtype).eps
     unique = condition * (64 * eps) < 1  # false for NaN too
     converged = map_error < POOR_MAP
     result = RESULTS.where(
@@ -184,7 +185,13 @@ def steady_state_of(
     return SteadyState(rho, result, map_error, condition)
 
 
-def _linear_system(system, maps, rates):
+def _norm(A):
+    """The largest row sum of |A|."""
+    return jnp.max(jnp.sum(jnp.abs(A), axis=1), initial=0.0) if A.size else jnp.ones((), A.dtype)
+
+
+def _rows(system, maps, rates):
+    """The scaled rows of dρ/dt = 0 in real coordinates, shape (N², N²)."""
     N = system.size
     rows, columns = np.triu_indices(N, 1)
     pairs = len(rows)
@@ -214,9 +221,7 @@ def _linear_system(system, maps, rates):
     rotation = jnp.zeros((N * N, N * N), turn.dtype).at[N:, N:].set(
         jnp.block([[zero, -turn], [turn, zero]])
     )
-    A = weight * collisions + rotation
-    trace = jnp.concatenate([jnp.ones(N, A.dtype), jnp.zeros(N * N - N, A.dtype)])
-    return A.at[0].set(trace), jnp.zeros(N * N, A.dtype).at[0].set(1)
+    return weight * collisions + rotation
 
 
 # --------------------------------------------------------------------------------------------------------------

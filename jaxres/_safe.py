@@ -5,7 +5,6 @@ Every function here is smooth; every one has a formula that is not, somewhere. E
 """
 
 import math
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -162,7 +161,7 @@ def _eigh_jvp(primals, tangents):
     return (values, U), (jnp.real(jnp.diagonal(X)), dU)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=())
+@jax.custom_jvp
 def inverse(A: Inexact[Array, "n n *s"]) -> Inexact[Array, "n n *s"]:
     """A⁻¹ of many small matrices; the matrices are the two leading axes, the batch is behind.
 
@@ -175,6 +174,8 @@ def inverse(A: Inexact[Array, "n n *s"]) -> Inexact[Array, "n n *s"]:
         (a, b), (c, d) = A
         det = a * d - b * c
         return jnp.stack([jnp.stack([d, -b]), jnp.stack([-c, a])]) / det[None, None]
+    if n == 3:
+        return _by_cofactors(A)
     if n <= UNROLLED:
         return _gauss_jordan(A)
     return jnp.moveaxis(jnp.linalg.inv(jnp.moveaxis(A, (0, 1), (-2, -1))), (-2, -1), (0, 1))
@@ -189,6 +190,18 @@ def _inverse_jvp(primals, tangents):
 
 #: largest size for which elimination and products are written out over the batch; LAPACK above
 UNROLLED = 6
+
+
+def _by_cofactors(A):
+    """Columns of the adjugate are cross products of the rows."""
+    x, y, z = A
+    columns = jnp.stack([_cross(y, z), _cross(z, x), _cross(x, y)], axis=1)
+    det = x[0] * columns[0, 0] + x[1] * columns[1, 0] + x[2] * columns[2, 0]
+    return columns / det[None, None]
+
+
+def _cross(u, v):
+    return jnp.stack([u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2], u[0] * v[1] - u[1] * v[0]])
 
 
 def _gauss_jordan(A):

@@ -9,18 +9,16 @@ where both incoming channels are open, and 0 elsewhere. This is Eq. (17) with it
 which makes the integrand finite everywhere. Every node of the grid is a completely positive map: so is their sum.
 """
 
-from collections.abc import Sequence
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
-from ._amplitudes import AbstractAmplitudes, Exact, Outgoing
+from ._amplitudes import AbstractAmplitudes, Exact
 from ._checks import check_instance, concrete
 from ._packet import AbstractPacket
-from ._quadrature import AbstractQuadrature, DoubleExponential, Grid, outgoing_grid
+from ._quadrature import AbstractQuadrature, DoubleExponential, outgoing_grid
 from ._reservoir import Reservoir
 from ._safe import safe_sqrt
 from ._superoperator import Superoperator
@@ -101,122 +99,123 @@ def collision_map(
     sides = {"left": [layers], "right": [layers.reversed()], "both": [layers, layers.reversed()]}[bath.incidence]
     if layers.thicknesses.shape[0] == 1:  # its own mirror image
         sides = [layers]
-    exits = [amplitudes.outgoing(grid.kinetic, side, system.levels, mass) for side in sides]
-    tensor, error = integrate(grid, exits, packet, quadrature)
-    tensor = tensor / len(sides)
+    moments = _two_level_moments if system.size == 2 else _moments
+    values = sum(moments(grid, amplitudes, side, system.levels, packet) for side in sides) / len(sides)
+    fine, half, quarter = values.T
+    error = jnp.max(quadrature.error(fine, half, quarter))
+    tensor = _hermitian(fine, system.size)
     if not amplitudes.conserves_flux:
         return Superoperator(tensor, error, jnp.zeros_like(error))
     tensor, defect = restore_trace(tensor)
     return Superoperator(tensor, jnp.maximum(error, defect), defect)
 
 
-def integrate(
-    grid: Grid, exits: Sequence[Outgoing], packet: AbstractPacket, quadrature: AbstractQuadrature
-) -> tuple[Complex[Array, "N N N N"], Float[Array, ""]]:
-    """Σ_α ∫dk ρ_U(p, q) a_{j'j} conj(a_{k'k}) as S[j', k', j, k], and its largest estimated error.
+# The map is a Hermitian matrix C in (j'j), (k'k), and N⁴ real numbers: its N² diagonal entries, then the real and then
+# the imaginary parts of those above the diagonal. Both functions below return these numbers; dk = (m/k) dε.
 
-    The matrix in (j'j), (k'k) is Hermitian: only the half on and above its diagonal is computed.
-    """
+
+def _moments(grid, amplitudes, layers, levels, packet):
+    """∫dε Σ_α (m/k) ρ_U(p, q) a_{j'j} conj(a_{k'k}) by the three rules, shape (N⁴, 3)."""
     N, n = grid.kinetic.shape[1:]
-    open_ = grid.kinetic > 0
-    p = jnp.sqrt(2 * packet.mass * jnp.where(open_, grid.kinetic, 1))
-    k = p[0, 0]  # the outgoing momentum
-    weights = grid.weights * (packet.mass / k)[None]  # dε = (k/m) dk
-    products = _products_two if N == 2 else _products
-    diagonal, upper = products(p, open_, exits, packet)
-
-    def rule(weight):
-        """The Hermitian matrix in (j'j), (k'k) by one rule, from its N² diagonal and N²(N²−1)/2 upper entries."""
-        return _hermitian(_weigh(diagonal, weight), tuple(_weigh(part, weight) for part in upper))
-
-    choi = [rule(weight) for weight in weights]
-    error = jnp.max(quadrature.error(*choi))
-    return choi[0].reshape(N, N, N, N).transpose(0, 2, 1, 3), error
-
-
-def _weigh(integrands, weight):
-    if isinstance(integrands, list):
-        return jnp.stack([integrand @ weight for integrand in integrands])
-    return integrands @ weight
-
-
-def _hermitian(diagonal, upper):
-    size = diagonal.shape[0]
-    rows, columns = np.triu_indices(size, 1)
-    upper = jax.lax.complex(*upper)
-    out = jnp.diag(diagonal.astype(upper.dtype))
-    return out.at[rows, columns].set(upper).at[columns, rows].set(jnp.conj(upper))
-
-
-def _products(p, open_, exits, packet):
-    """Σ_α ρ_U(p, q) a a* at every node: diagonal entries, and (real, imaginary) entries above the diagonal."""
-    N, n = p.shape[1:]
-    p, open_ = p.reshape(N * N, n), open_.reshape(N * N, n)
-    real, imag = (
-        jnp.concatenate([jnp.where(open_[None], part[i].reshape(-1, N * N, n), 0) for part in exits]) for i in (0, 1)
-    )
+    a = amplitudes.outgoing(grid.kinetic, layers, levels, packet.mass).reshape(-1, N * N, n)
+    open_ = (grid.kinetic > 0).reshape(N * N, n)
+    a = jnp.where(open_[None], a, 0)
+    p = jnp.sqrt(2 * packet.mass * jnp.where(open_, grid.kinetic.reshape(N * N, n), 1))
+    measure = (packet.mass / p[0])[None]  # all outgoing momenta are p[0]
     rows, columns = np.triu_indices(N * N, 1)
-    diagonal = jnp.sum(real**2 + imag**2, axis=0) * packet.distribution(p)
-    overlap = (
-        jnp.sum(real[:, rows] * real[:, columns] + imag[:, rows] * imag[:, columns], axis=0),
-        jnp.sum(imag[:, rows] * real[:, columns] - real[:, rows] * imag[:, columns], axis=0),
-    )
-    density = packet.density(p[rows], p[columns])
-    return diagonal, _times(overlap, (jnp.real(density), jnp.imag(density)))
+    diagonal = jnp.sum(jnp.real(a) ** 2 + jnp.imag(a) ** 2, axis=0) * packet.distribution(p)
+    upper = jnp.sum(a[:, rows] * jnp.conj(a[:, columns]), axis=0) * packet.density(p[rows], p[columns])
+    return (jnp.concatenate([diagonal, jnp.real(upper), jnp.imag(upper)]) * measure) @ grid.weights.T
 
 
-def _products_two(p, open_, exits, packet):
-    """The same for N = 2, where 00 and 11 have one momentum in common and only ten of sixteen entries differ."""
-    transitions = [(0, 0), (0, 1), (1, 0), (1, 1)]
-    momenta = [p[0, 0], p[0, 1], p[1, 0]]
-    which = [0, 1, 2, 0]
-    is_open = [None, open_[0, 1], open_[1, 0], None]
-    density = {}
-    for i, j in [(0, 1), (0, 2), (1, 2)]:
-        value = packet.density(momenta[i], momenta[j])
-        density[i, j] = jnp.real(value), jnp.imag(value)
-        density[j, i] = jnp.real(value), -jnp.imag(value)
-    for i in range(3):
-        density[i, i] = packet.distribution(momenta[i]), None
+def _two_level_moments(grid, amplitudes, layers, levels, packet):
+    """The same numbers for N = 2, integrated by the three rules: shape (16, 3)."""
+    exits = amplitudes.two_level_exits(grid.kinetic, layers, levels, packet.mass)
+    across = jnp.stack([grid.kinetic[0, 1], grid.kinetic[1, 0]])
+    open_ = across > 0
+    # the incoming momenta of 0 → 0 and 1 → 1 (both the outgoing one), of 1 → 0 and of 0 → 1
+    k = jnp.sqrt(2 * packet.mass * grid.kinetic[0, 0])
+    p, q = jnp.sqrt(2 * packet.mass * jnp.where(open_, across, 1))
+    dk = packet.mass / k
+    open_p, open_q = jnp.where(open_, dk[None], 0)
+
+    def density(pair):
+        first, second, measure = pair
+        value = packet.density(first, second)
+        return jnp.real(value) * measure, jnp.imag(value) * measure
+
+    measures = jnp.stack([open_p, open_q, jnp.where(open_[1], open_p, 0)])
+    densities = jax.lax.map(density, (jnp.stack([k, k, p]), jnp.stack([p, q, q]), measures))
+    kp, kq, pq = zip(*densities, strict=True)
+    kk, pp, qq = packet.distribution(k) * dk, packet.distribution(p) * open_p, packet.distribution(q) * open_q
 
     def overlap(x, y):
-        (i, j), (k, l) = transitions[x], transitions[y]
-        pairs = [(re[s][i][j], im[s][i][j], re[s][k][l], im[s][k][l]) for re, im in exits for s in range(2)]
-        real = sum(a * c + b * d for a, b, c, d in pairs)
-        return real, sum(b * c - a * d for a, b, c, d in pairs)
-
-    def integrand(x, y):
-        real, imag = overlap(x, y)
-        size, phase = density[which[x], which[y]]
-        real, imag = (real * size, imag * size) if phase is None else _times((real, imag), (size, phase))
-        for open_channel in (is_open[x], is_open[y]):
-            if open_channel is not None:
-                real, imag = jnp.where(open_channel, real, 0), jnp.where(open_channel, imag, 0)
+        """Σ over exits of a_x conj(a_y); x and y are 0 (stay) or 1 (flip), and the outgoing level."""
+        real = imag = 0
+        for exit_ in exits:
+            (a, b), (c, d) = exit_[x[0]], exit_[y[0]]
+            a, b, c, d = a[x[1]], b[x[1]], c[y[1]], d[y[1]]
+            real, imag = real + (a * c + b * d), imag + (b * c - a * d)
         return real, imag
 
-    diagonal = [integrand(x, x)[0] for x in range(4)]
-    upper = [integrand(x, y) for x, y in zip(*np.triu_indices(4, 1), strict=True)]
-    return diagonal, ([real for real, _ in upper], [imag for _, imag in upper])
+    def times(x, y):
+        return x[0] * y[0] - x[1] * y[1], x[0] * y[1] + x[1] * y[0]
+
+    s0, f0, f1, s1 = transitions = (0, 0), (1, 0), (1, 1), (0, 1)  # 00, 01, 10, 11
+    diagonal = [overlap(x, x)[0] * rho for x, rho in zip(transitions, (kk, pp, qq, kk), strict=True)]
+    upper = [
+        times(overlap(s0, f0), kp),
+        times(overlap(s0, f1), kq),
+        tuple(part * kk for part in overlap(s0, s1)),
+        times(overlap(f0, f1), pq),
+        times(overlap(f0, s1), (kp[0], -kp[1])),
+        times(overlap(f1, s1), (kq[0], -kq[1])),
+    ]
+    rows = diagonal + [real for real, _ in upper] + [imag for _, imag in upper]
+    return jnp.stack([row @ grid.weights.T for row in rows])
 
 
-def _times(x, y):
-    return x[0] * y[0] - x[1] * y[1], x[0] * y[1] + x[1] * y[0]
+def _hermitian(values: Float[Array, " M"], N: int) -> Complex[Array, "N N N N"]:
+    """S[j', k', j, k] from the N⁴ real numbers of its matrix in (j'j), (k'k)."""
+    size = N * N
+    pairs = size * (size - 1) // 2
+    rows, columns = np.triu_indices(size, 1)
+    index = np.diag(np.arange(size))
+    index[rows, columns] = index[columns, rows] = size + np.arange(pairs)
+    sign = np.sign(np.subtract.outer(np.arange(size), np.arange(size))).T  # + above the diagonal
+    imaginary = np.where(sign == 0, 0, index + pairs * (sign != 0))
+    sign = sign.astype(values.dtype)
+    order = lambda x: x.reshape(N, N, N, N).transpose(0, 2, 1, 3)  # noqa: E731
+    return jax.lax.complex(values[order(index)], order(sign) * values[order(imaginary)])
 
 
 def restore_trace(tensor: Complex[Array, "N N N N"]) -> tuple[Complex[Array, "N N N N"], Float[Array, ""]]:
     """S(X · X) with X = M^(−1/2), M = S†(1), and the largest entry of |M − 1|.
 
-    The square root is a Newton iteration about 1: no eigenvectors, and smooth. A map whose M is far from 1 is
-    returned as it is: that is no rounding to be mended.
+    A map whose M is far from 1 is returned as it is: that is no quadrature error to be mended.
     """
     N = tensor.shape[0]
     one = jnp.eye(N, dtype=tensor.dtype)
     # Tr S(ρ) = Σ_jk M_kj ρ_jk
-    M = jnp.einsum("aajk->kj", tensor)
+    M = sum(tensor[a, a] for a in range(N)).T
     defect = jnp.max(jnp.abs(M - one))
-    sound = defect < REPAIRABLE / N
-    Y, X = jnp.where(sound, M, one), one
+    X = _inverse_root(jnp.where(defect < REPAIRABLE / N, M, one))
+    # Σ_j S[a, b, j, k] X[j, c], then Σ_k … X[d, k]
+    tensor = sum(tensor[:, :, j, None, :] * X[j][None, None, :, None] for j in range(N))
+    tensor = sum(tensor[:, :, :, k, None] * X[:, k][None, None, None, :] for k in range(N))
+    return tensor, defect
+
+
+def _inverse_root(M):
+    """M^(−1/2) of a Hermitian matrix near 1, without its eigenvectors."""
+    if M.shape[0] == 2:  # √M = (M + √det M)/√(tr M + 2 √det M)
+        (a, b), (c, d) = M
+        root = jnp.sqrt(jnp.real(a * d - b * c))
+        adjugate = jnp.stack([jnp.stack([d + root, -b]), jnp.stack([-c, a + root])])
+        return adjugate / (root * jnp.sqrt(jnp.real(a + d) + 2 * root))
+    one = jnp.eye(M.shape[0], dtype=M.dtype)
+    Y, X = M, one
     for _ in range(6):  # coupled Newton–Schulz: Y → M^(1/2), X → M^(−1/2)
         T = (3 * one - X @ Y) / 2
         Y, X = Y @ T, T @ X
-    return jnp.einsum("abjk,jc,dk->abcd", tensor, X, X), defect
+    return X

@@ -3,6 +3,5 @@
 from ._model import AbstractAmplitudes as AbstractAmplitudes
 from ._model import Amplitudes as Amplitudes
 from ._model import Exact as Exact
-from ._model import Outgoing as Outgoing
 from ._model import TransferProduct as TransferProduct
 from ._model import amplitudes as amplitudes

@@ -1,7 +1,6 @@
 """The amplitudes of one collision (Eq. 16), as objects: which model, at which energy, in which form."""
 
 import abc
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -15,7 +14,7 @@ from .._scatterer import AbstractScatterer, Layers
 from .._system import System
 from ._exact import green_functions, lead_wavenumbers, parity_rows
 from ._transfer import transfer_green_functions
-from ._two_level import two_level_outgoing
+from ._two_level import two_level_exits
 
 
 class Amplitudes(eqx.Module):
@@ -35,10 +34,6 @@ class Amplitudes(eqx.Module):
 
     transmission: Complex[Array, "N N"]
     reflection: Complex[Array, "N N"]
-
-
-#: real and imaginary part, each [exit][out][in] of arrays over the nodes
-Outgoing = tuple[Any, Any]
 
 
 class AbstractAmplitudes(eqx.Module):
@@ -70,13 +65,19 @@ class AbstractAmplitudes(eqx.Module):
         layers: Layers,
         levels: Float[Array, " N"],
         mass: Float[Array, ""],
-    ) -> Outgoing:
-        """a[σ][j'][j] = s^(σ)_{j'j}(ε + e_j') √(k/p), k the outgoing and p the incoming momentum, at n values of ε.
+    ) -> Complex[Array, "2 N N n"]:
+        """a[σ, j', j] = s^(σ)_{j'j}(ε + e_j') √(k/p), k the outgoing and p the incoming momentum, at n values of ε.
 
         σ runs over two orthogonal exits of the particle, right and left or any rotation of them. In this
-        normalisation nothing is singular at a threshold. `kinetic[j', j]` is ε + e_j' − e_j. Returned as real and
-        imaginary part, each indexed [σ][j'][j] (an array, or nested lists of arrays).
+        normalisation nothing is singular at a threshold. `kinetic[j', j]` is ε + e_j' − e_j.
         """
+
+    def two_level_exits(self, kinetic, layers, levels, mass):
+        """The same for N = 2, in the form of `_two_level.two_level_exits`."""
+        a = self.outgoing(kinetic, layers, levels, mass)
+        own = np.arange(2)
+        pairs = [(exit_[own, own], exit_[own, 1 - own]) for exit_ in a]
+        return [tuple((jnp.real(x), jnp.imag(x)) for x in pair) for pair in pairs]
 
 
 class _Green(AbstractAmplitudes):
@@ -108,8 +109,7 @@ class _Green(AbstractAmplitudes):
             energy = out @ kinetic
             return jnp.concatenate(self.rows(kinetic, energy, layers, levels - level, mass, out[None]))
 
-        a = jax.vmap(rows, out_axes=1)(kinetic, levels, one)
-        return jnp.real(a), jnp.imag(a)
+        return jax.vmap(rows, out_axes=1)(kinetic, levels, one)
 
 
 class Exact(_Green):
@@ -137,10 +137,10 @@ class Exact(_Green):
         even, odd = parity_rows(kinetic, energy, layers, levels, mass, out)
         return tuple((ik * g - out[:, :, None]) / 2**0.5 for g in (even, odd))
 
-    def outgoing(self, kinetic, layers, levels, mass):
-        if levels.shape[0] == 2 and layers.thicknesses.shape[0] == 1:
-            return two_level_outgoing(kinetic, layers, levels, mass)
-        return super().outgoing(kinetic, layers, levels, mass)
+    def two_level_exits(self, kinetic, layers, levels, mass):
+        if layers.thicknesses.shape[0] == 1:
+            return two_level_exits(kinetic, layers, levels, mass)
+        return super().two_level_exits(kinetic, layers, levels, mass)
 
 
 class TransferProduct(_Green):
