@@ -15,6 +15,7 @@ A⁻¹(db − dA x), at Γ = 0 too, where it is the first order of perturbation 
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import equinox as eqx
 import jax
@@ -24,9 +25,9 @@ from jaxtyping import Array, Bool, Complex, Float, Inexact
 
 from ._amplitudes import AbstractAmplitudes, Exact
 from ._checks import check_instance, check_shape, concrete, inexact_array, real_array, require
-from ._quadrature import AbstractQuadrature, DoubleExponential
+from ._quadrature import AbstractQuadrature, DoubleExponential, splittings
 from ._reservoir import Reservoir
-from ._safe import inverse, matmul
+from ._safe import inverse, linear, matmul
 from ._scattering_map import collision_map, scattering_map
 from ._superoperator import Superoperator
 from ._system import System
@@ -193,9 +194,8 @@ def _norm(A):
 def _rows(system, maps, rates):
     """The scaled rows of dρ/dt = 0 in real coordinates, shape (N², N²)."""
     N = system.size
-    rows, columns = np.triu_indices(N, 1)
-    pairs = len(rows)
-    splitting = system.levels[columns] - system.levels[rows]  # |Δ_jk| for j < k
+    splitting = splittings(system.levels)  # |Δ_jk| for j < k
+    pairs = splitting.shape[0]
     total = sum(rates)
     # Γ = ∞: a common factor of the rates drops out
     infinite = jnp.isinf(total)
@@ -218,9 +218,7 @@ def _rows(system, maps, rates):
     # d/dt of Re ρ_jk and Im ρ_jk under −iΔ_jk with Δ_jk = e_j − e_k = −splitting
     turn = jnp.diag(splitting * scale)
     zero = jnp.zeros((pairs, pairs), turn.dtype)
-    rotation = jnp.zeros((N * N, N * N), turn.dtype).at[N:, N:].set(
-        jnp.block([[zero, -turn], [turn, zero]])
-    )
+    rotation = jnp.pad(jnp.block([[zero, -turn], [turn, zero]]), ((N, 0), (N, 0)))
     return weight * collisions + rotation
 
 
@@ -229,38 +227,48 @@ def _rows(system, maps, rates):
 # --------------------------------------------------------------------------------------------------------------
 
 
-def to_coordinates(rho: Inexact[Array, "N N"]) -> Float[Array, "N*N"]:
+def to_coordinates(rho: Inexact[Array, "N N"]) -> Float[Array, " M"]:
     """Populations, then Re ρ_jk, then Im ρ_jk for j < k."""
     rows, columns = np.triu_indices(rho.shape[-1], 1)
     upper = rho[rows, columns]
     return jnp.concatenate([jnp.real(jnp.diagonal(rho)), jnp.real(upper), jnp.imag(upper)])
 
 
-def from_coordinates(x: Float[Array, "N*N"], N: int) -> Complex[Array, "N N"]:
-    """The Hermitian matrix with these coordinates."""
+@lru_cache(maxsize=16)
+def _basis(N: int) -> np.ndarray:
+    """The Hermitian matrices of the coordinates, real and imaginary part, shape (N², N, N, 2)."""
     rows, columns = np.triu_indices(N, 1)
     pairs = len(rows)
-    upper = jax.lax.complex(x[N : N + pairs], x[N + pairs :])
-    rho = jnp.diag(x[:N].astype(upper.dtype))
-    return rho.at[rows, columns].set(upper).at[columns, rows].set(jnp.conj(upper))
+    B = np.zeros((N * N, N, N, 2))
+    B[np.arange(N), np.arange(N), np.arange(N), 0] = 1
+    real, imag = N + np.arange(pairs), N + pairs + np.arange(pairs)
+    B[real, rows, columns, 0] = B[real, columns, rows, 0] = 1
+    B[imag, rows, columns, 1], B[imag, columns, rows, 1] = 1, -1
+    return B
 
 
-def to_real_matrix(tensor: Complex[Array, "N N N N"]) -> Float[Array, "N*N N*N"]:
+def from_coordinates(x: Float[Array, " M"], N: int) -> Complex[Array, "N N"]:
+    """The Hermitian matrix with these coordinates."""
+    parts = linear(x, _basis(N).reshape(N * N, -1).T).reshape(N, N, 2)
+    return jax.lax.complex(parts[..., 0], parts[..., 1])
+
+
+def to_real_matrix(tensor: Complex[Array, "N N N N"]) -> Float[Array, "M M"]:
     """A Hermiticity-preserving map on the real coordinates."""
     N = tensor.shape[0]
-    rows, columns = np.triu_indices(N, 1)
-    level = np.arange(N)
-    # inputs: ρ_jj; Re: S(|j><k| + |k><j|); Im: S(i|j><k| − i|k><j|)
-    onto = jnp.concatenate(
-        [
-            tensor[:, :, level, level],
-            tensor[:, :, rows, columns] + tensor[:, :, columns, rows],
-            1j * (tensor[:, :, rows, columns] - tensor[:, :, columns, rows]),
-        ],
-        axis=2,
-    )
-    upper = onto[rows, columns]
-    return jnp.concatenate([jnp.real(onto[level, level]), jnp.real(upper), jnp.imag(upper)])
+    # The columns are S applied to each basis matrix; of the result only the upper half is needed.
+    B = _basis(N)
+    columns = tensor.reshape(N * N, N * N)
+    onto_real = B[..., 0].reshape(N * N, -1)
+    onto_imag = B[..., 1].reshape(N * N, -1)
+    real = linear(jnp.real(columns), onto_real) - linear(jnp.imag(columns), onto_imag)
+    imag = linear(jnp.imag(columns), onto_real) + linear(jnp.real(columns), onto_imag)
+    rows, cols = np.triu_indices(N, 1)
+    one = np.eye(N * N)
+    populations, upper = one[np.arange(N) * (N + 1)], one[rows * N + cols]
+    return jnp.concatenate(
+        [linear(real.T, populations), linear(real.T, upper), linear(imag.T, upper)], axis=1
+    ).T
 
 
 # --------------------------------------------------------------------------------------------------------------

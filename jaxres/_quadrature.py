@@ -25,6 +25,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ._safe import linear
+
 
 class Rule(NamedTuple):
     """Nodes and weights of one panel: a fixed table of numbers.
@@ -216,6 +218,13 @@ def _legendre(n: int) -> tuple[np.ndarray, np.ndarray]:
     return (1 + x) / 2, np.stack(rows)
 
 
+def splittings(levels: Float[Array, " N"]) -> Float[Array, " P"]:
+    """e_k − e_j for j < k, row by row."""
+    rows, columns = np.triu_indices(levels.shape[0], 1)
+    table = np.eye(levels.shape[0])
+    return linear(levels, table[columns] - table[rows])
+
+
 def outgoing_grid(levels: Float[Array, " N"], scale: Float[Array, ""], rule: AbstractQuadrature) -> Grid:
     r"""The grid in the outgoing kinetic energy for a system with these levels and a packet of this energy scale.
 
@@ -230,7 +239,7 @@ def outgoing_grid(levels: Float[Array, " N"], scale: Float[Array, ""], rule: Abs
         jax.tree.map(lambda table: jnp.asarray(table, dtype), r) for r in (rule.finite_rule(), rule.last_rule())
     )
     gap = levels[None, :] - levels[:, None]  # [j', j]: the incoming channel opens at ε = e_j − e_j'
-    thresholds = jnp.sort(gap[jnp.triu_indices(N, 1)])
+    thresholds = jnp.sort(splittings(levels)) if N > 2 else splittings(levels)
     edges = jnp.concatenate([jnp.zeros(1, dtype), thresholds])
     # A panel may be empty (degenerate levels). It keeps a length far below rounding, so that no momentum is exactly
     # zero and derivatives with respect to its length are right.

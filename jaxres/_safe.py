@@ -8,6 +8,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Inexact, Shaped
 
 
@@ -231,3 +232,12 @@ def matmul(A: Inexact[Array, "m k *s"], B: Inexact[Array, "k n *s"]) -> Inexact[
     if A.shape[1] <= UNROLLED:
         return jnp.sum(A[:, :, None] * B[None], axis=1)
     return jnp.einsum("mk...,kn...->mn...", A, B)
+
+
+def linear(values: Float[Array, "*b k"], table: np.ndarray) -> Float[Array, "*b m"]:
+    """A fixed linear map, out_i = Σ_k table_ik values_k.
+
+    Rearranging a few numbers by an index would be a gather, whose derivative is a scatter, and compilers for CPUs
+    turn that into a loop over single numbers; a product with a constant matrix is not.
+    """
+    return values @ jnp.asarray(table.T, values.dtype)

@@ -20,7 +20,7 @@ from ._checks import check_instance, concrete
 from ._packet import AbstractPacket
 from ._quadrature import AbstractQuadrature, DoubleExponential, outgoing_grid
 from ._reservoir import Reservoir
-from ._safe import safe_sqrt
+from ._safe import linear
 from ._superoperator import Superoperator
 from ._system import System
 
@@ -125,7 +125,8 @@ def _moments(grid, amplitudes, layers, levels, packet):
     rows, columns = np.triu_indices(N * N, 1)
     diagonal = jnp.sum(jnp.real(a) ** 2 + jnp.imag(a) ** 2, axis=0) * packet.distribution(p)
     upper = jnp.sum(a[:, rows] * jnp.conj(a[:, columns]), axis=0) * packet.density(p[rows], p[columns])
-    return (jnp.concatenate([diagonal, jnp.real(upper), jnp.imag(upper)]) * measure) @ grid.weights.T
+    rows = jnp.concatenate([diagonal, jnp.real(upper), jnp.imag(upper)]) * measure
+    return _weigh(rows, grid.weights)
 
 
 def _two_level_moments(grid, amplitudes, layers, levels, packet):
@@ -172,7 +173,13 @@ def _two_level_moments(grid, amplitudes, layers, levels, packet):
         times(overlap(f1, s1), (kq[0], -kq[1])),
     ]
     rows = diagonal + [real for real, _ in upper] + [imag for _, imag in upper]
-    return jnp.stack([row @ grid.weights.T for row in rows])
+    return jnp.stack([_weigh(row, grid.weights) for row in rows])
+
+
+def _weigh(rows: Float[Array, "*m n"], weights: Float[Array, "3 n"]) -> Float[Array, "*m 3"]:
+    """The integrals by the three rules. The coarse ones only tell the error: they are not differentiated."""
+    coarse = jax.lax.stop_gradient(rows) @ jax.lax.stop_gradient(weights[1:].T)
+    return jnp.concatenate([(rows @ weights[0])[..., None], coarse], axis=-1)
 
 
 def _hermitian(values: Float[Array, " M"], N: int) -> Complex[Array, "N N N N"]:
@@ -184,9 +191,15 @@ def _hermitian(values: Float[Array, " M"], N: int) -> Complex[Array, "N N N N"]:
     index[rows, columns] = index[columns, rows] = size + np.arange(pairs)
     sign = np.sign(np.subtract.outer(np.arange(size), np.arange(size))).T  # + above the diagonal
     imaginary = np.where(sign == 0, 0, index + pairs * (sign != 0))
-    sign = sign.astype(values.dtype)
-    order = lambda x: x.reshape(N, N, N, N).transpose(0, 2, 1, 3)  # noqa: E731
-    return jax.lax.complex(values[order(index)], order(sign) * values[order(imaginary)])
+    index, sign, imaginary = (
+        x.reshape(N, N, N, N).transpose(0, 2, 1, 3).reshape(-1) for x in (index, sign, imaginary)
+    )
+    if N == 2:
+        one = np.eye(N**4)
+        real, imag = linear(values, one[index]), linear(values, sign[:, None] * one[imaginary])
+    else:
+        real, imag = values[index], sign.astype(values.dtype) * values[imaginary]
+    return jax.lax.complex(real, imag).reshape(N, N, N, N)
 
 
 def restore_trace(tensor: Complex[Array, "N N N N"]) -> tuple[Complex[Array, "N N N N"], Float[Array, ""]]:
