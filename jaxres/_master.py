@@ -24,7 +24,15 @@ import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Inexact
 
 from ._amplitudes import AbstractAmplitudes, Exact
-from ._checks import check_instance, check_shape, concrete, inexact_array, real_array, require
+from ._checks import (
+    check_instance,
+    check_shape,
+    concrete,
+    inexact_array,
+    real_array,
+    require,
+    warn_of_single_precision,
+)
 from ._quadrature import AbstractQuadrature, DoubleExponential, splittings
 from ._reservoir import Reservoir
 from ._safe import inverse, linear, matmul
@@ -115,6 +123,7 @@ def steady_state(
 
 def _as_baths(system: System, baths: Baths) -> tuple[Reservoir, ...]:
     check_instance("system", system, System, "a jaxres.System")
+    warn_of_single_precision(system.levels.dtype)
     sequence = (baths,) if isinstance(baths, Reservoir) else baths
     if not isinstance(sequence, list | tuple) or not sequence:
         raise ValueError(f"Argument `baths` must be a jaxres.Reservoir or a sequence of them, but is {baths!r}.")

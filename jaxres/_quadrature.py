@@ -68,13 +68,15 @@ class AbstractQuadrature(eqx.Module):
     def refined(self) -> "AbstractQuadrature":
         """The same rule with twice as many nodes."""
 
-    def error(self, fine, half, quarter):
-        r"""An estimate of |fine − exact| from the differences to the two coarser rules.
+    def error(
+        self, fine: Float[Array, " M"], half: Float[Array, " M"], quarter: Float[Array, " M"]
+    ) -> Float[Array, ""]:
+        r"""An estimate of the largest |fine − exact| from the differences to the two coarser rules.
 
-        An exponentially convergent rule has error $A q^{n}$: with d₁ = |fine − half| ≈ A q^{n/2} and
-        d₂ = |fine − quarter| ≈ A q^{n/4}, the error of `fine` is about d₁ (d₁/d₂)². A factor 10 is kept in hand.
+        An exponentially convergent rule has error $A q^{n}$: with d₁ = max|fine − half| ≈ A q^{n/2} and
+        d₂ = max|fine − quarter| ≈ A q^{n/4}, the error of `fine` is about d₁ (d₁/d₂)². A factor 10 is kept in hand.
         """
-        d1, d2 = jnp.abs(fine - half), jnp.abs(fine - quarter)
+        d1, d2 = jnp.max(jnp.abs(fine - half)), jnp.max(jnp.abs(fine - quarter))
         ratio = jnp.where(d2 > 0, d1 / jnp.where(d2 > 0, d2, 1), 1)
         return 10 * d1 * jnp.minimum(ratio, 1) ** 2
 

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Complex, Float
 
 from ._amplitudes import AbstractAmplitudes, Exact
-from ._checks import check_instance, concrete
+from ._checks import check_instance, concrete, warn_of_single_precision
 from ._packet import AbstractPacket
 from ._quadrature import AbstractQuadrature, DoubleExponential, outgoing_grid
 from ._reservoir import Reservoir
@@ -66,6 +66,7 @@ def scattering_map(
     check_instance("bath", bath, Reservoir, "a jaxres.Reservoir")
     check_instance("amplitudes", amplitudes, AbstractAmplitudes, "a model such as jaxres.Exact()")
     check_instance("quadrature", quadrature, AbstractQuadrature, "a rule such as jaxres.DoubleExponential()")
+    warn_of_single_precision(system.levels.dtype)
     S = _scattering_map(system, bath, amplitudes, quadrature)
     if tol is None:
         return S
@@ -102,7 +103,7 @@ def collision_map(
     moments = _two_level_moments if system.size == 2 else _moments
     values = sum(moments(grid, amplitudes, side, system.levels, packet) for side in sides) / len(sides)
     fine, half, quarter = values.T
-    error = jnp.max(quadrature.error(fine, half, quarter))
+    error = quadrature.error(fine, half, quarter)
     tensor = _hermitian(fine, system.size)
     if not amplitudes.conserves_flux:
         return Superoperator(tensor, error, jnp.zeros_like(error))
