@@ -11,33 +11,65 @@ Equation numbers are those of Tabanera-Bravo, Parrondo, Esposito and Barra, Phys
 from importlib.metadata import version as _version
 
 from . import letter as letter
-from ._amplitudes import AbstractAmplitudes as AbstractAmplitudes
-from ._amplitudes import Amplitudes as Amplitudes
-from ._amplitudes import Exact as Exact
-from ._amplitudes import TransferProduct as TransferProduct
-from ._amplitudes import amplitudes as amplitudes
-from ._master import RESULTS as RESULTS
-from ._master import SteadyState as SteadyState
-from ._master import evolve as evolve
-from ._master import generator as generator
-from ._master import steady_state as steady_state
-from ._master import steady_state_of as steady_state_of
-from ._packet import AbstractPacket as AbstractPacket
-from ._packet import EffusionPacket as EffusionPacket
-from ._quadrature import AbstractQuadrature as AbstractQuadrature
-from ._quadrature import DoubleExponential as DoubleExponential
-from ._quadrature import GaussLegendre as GaussLegendre
+from ._amplitudes import (
+    AbstractAmplitudes as AbstractAmplitudes,
+    Amplitudes as Amplitudes,
+    Exact as Exact,
+    TransferProduct as TransferProduct,
+    amplitudes as amplitudes,
+)
+from ._dynamics import relaxation_time as relaxation_time, spectrum as spectrum
+from ._master import (
+    RESULTS as RESULTS,
+    SteadyState as SteadyState,
+    evolve as evolve,
+    generator as generator,
+    steady_state as steady_state,
+    steady_state_of as steady_state_of,
+)
+from ._packet import AbstractPacket as AbstractPacket, EffusionPacket as EffusionPacket
+from ._perturbation import (
+    coherence_estimate as coherence_estimate,
+    perturbation_series as perturbation_series,
+    perturbative_state as perturbative_state,
+)
+from ._quadrature import (
+    AbstractQuadrature as AbstractQuadrature,
+    DoubleExponential as DoubleExponential,
+    GaussLegendre as GaussLegendre,
+)
+from ._renewal import (
+    AbstractWaitingTimes as AbstractWaitingTimes,
+    CycleState as CycleState,
+    Fixed as Fixed,
+    Gamma as Gamma,
+    Poisson as Poisson,
+    cycle_map as cycle_map,
+    cycle_state as cycle_state,
+)
 from ._reservoir import Reservoir as Reservoir
-from ._scatterer import AbstractScatterer as AbstractScatterer
-from ._scatterer import Profile as Profile
-from ._scatterer import Slab as Slab
-from ._scatterer import Stack as Stack
+from ._scatterer import (
+    AbstractScatterer as AbstractScatterer,
+    Profile as Profile,
+    Slab as Slab,
+    Stack as Stack,
+)
 from ._scattering_map import scattering_map as scattering_map
-from ._states import coherence as coherence
-from ._states import gibbs_state as gibbs_state
-from ._states import populations as populations
-from ._states import trace_distance as trace_distance
+from ._states import (
+    coherence as coherence,
+    gibbs_state as gibbs_state,
+    populations as populations,
+    trace_distance as trace_distance,
+)
 from ._superoperator import Superoperator as Superoperator
 from ._system import System as System
+from ._trajectories import (
+    Ensemble as Ensemble,
+    Trajectory as Trajectory,
+    dephase as dephase,
+    state_at as state_at,
+    trajectories as trajectories,
+    trajectory as trajectory,
+)
 
 __version__ = _version("jaxres")

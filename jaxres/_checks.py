@@ -5,6 +5,7 @@ from functools import lru_cache
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 
@@ -12,23 +13,41 @@ import numpy as np
 def concrete(*values: Any) -> bool:
     """Whether every leaf is a known number (not a tracer of jit, grad or vmap)."""
     leaves = jax.tree_util.tree_leaves(values)
-    return all(isinstance(leaf, (np.ndarray, np.generic, float, int, complex)) or (
-        isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer)
-    ) for leaf in leaves)
+    return all(
+        isinstance(leaf, (np.ndarray, np.generic, float, int, complex))
+        or (isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer))
+        for leaf in leaves
+    )
+
+
+def _strong(x: Any) -> Any:
+    """An array whose precision is its own, also if it was made from a Python number."""
+    array = jnp.asarray(x)
+    return array.astype(array.dtype) if array.weak_type else array
 
 
 def real_array(x: Any) -> Any:
     """A floating-point array; Python numbers and integers take the default precision."""
-    array = jnp.asarray(x)
+    array = _strong(x)
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
         raise ValueError(f"Argument must be real, but is complex: {x}. Take its real part.")
-    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(jnp.result_type(float))
+    return (
+        array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(jnp.result_type(float))
+    )
 
 
 def inexact_array(x: Any) -> Any:
     """A real or complex floating-point array."""
-    array = jnp.asarray(x)
-    return array if jnp.issubdtype(array.dtype, jnp.inexact) else array.astype(jnp.result_type(float))
+    array = _strong(x)
+    return (
+        array if jnp.issubdtype(array.dtype, jnp.inexact) else array.astype(jnp.result_type(float))
+    )
+
+
+def complex_array(x: Any) -> Any:
+    """A complex array of the precision of `x`."""
+    array = inexact_array(x)
+    return array.astype(jnp.result_type(array.dtype, jnp.complex64))
 
 
 def require(condition: Any, message: str) -> None:
@@ -72,7 +91,10 @@ def check_hermitian(name: str, x: Any) -> None:
     if not concrete(x):
         return
     value = np.asarray(x)
-    require(np.isfinite(value), f"Argument `{name}` must be finite, but has NaN or infinite entries:\n{value}")
+    require(
+        np.isfinite(value),
+        f"Argument `{name}` must be finite, but has NaN or infinite entries:\n{value}",
+    )
     gap = np.max(np.abs(value - value.conj().T), initial=0.0)
     size = np.max(np.abs(value), initial=0.0)
     require(

@@ -10,8 +10,8 @@ coherences above the diagonal; a Hermiticity-preserving map is a real N² × N²
 **Steady state.** The row of the coherence (j, k) is divided by |Δ_jk| + Γ. Then all rows are of order one from Γ = 0,
 where they say that the coherence vanishes, to Γ = ∞, where they say that S ρ = ρ; the rows of populations and of
 coherences within a degenerate level are those of S − 1 at every Γ. One population is eliminated by Tr ρ = 1. A row's
-scale does not change the solution and is held fixed under differentiation. The derivative of the solution x of A x = b is
-A⁻¹(db − dA x), at Γ = 0 too, where it is the first order of perturbation theory (Eq. 14).
+scale does not change the solution and is held fixed under differentiation. The derivative of the solution x of
+A x = b is A⁻¹(db − dA x), at Γ = 0 too, where it is the first order of perturbation theory (Eq. 14).
 """
 
 from collections.abc import Sequence
@@ -112,13 +112,23 @@ def steady_state(
     """
     baths = _as_baths(system, baths)
     if tol is None:
-        check_instance("amplitudes", amplitudes, AbstractAmplitudes, "a model such as jaxres.Exact()")
-        check_instance("quadrature", quadrature, AbstractQuadrature, "a rule such as jaxres.DoubleExponential()")
+        check_instance(
+            "amplitudes", amplitudes, AbstractAmplitudes, "a model such as jaxres.Exact()"
+        )
+        check_instance(
+            "quadrature",
+            quadrature,
+            AbstractQuadrature,
+            "a rule such as jaxres.DoubleExponential()",
+        )
         return _steady_state(system, baths, amplitudes, quadrature)
     maps = [
-        scattering_map(system, bath, amplitudes=amplitudes, quadrature=quadrature, tol=tol) for bath in baths
+        scattering_map(system, bath, amplitudes=amplitudes, quadrature=quadrature, tol=tol)
+        for bath in baths
     ]
-    return eqx.filter_jit(steady_state_of)(system, maps, [bath.rate for bath in baths], _valid(system, baths))
+    return eqx.filter_jit(steady_state_of)(
+        system, maps, [bath.rate for bath in baths], _valid(system, baths)
+    )
 
 
 def _as_baths(system: System, baths: Baths) -> tuple[Reservoir, ...]:
@@ -126,7 +136,9 @@ def _as_baths(system: System, baths: Baths) -> tuple[Reservoir, ...]:
     warn_of_single_precision(system.levels.dtype)
     sequence = (baths,) if isinstance(baths, Reservoir) else baths
     if not isinstance(sequence, list | tuple) or not sequence:
-        raise ValueError(f"Argument `baths` must be a jaxres.Reservoir or a sequence of them, but is {baths!r}.")
+        raise ValueError(
+            f"Argument `baths` must be a jaxres.Reservoir or a sequence of them, but is {baths!r}."
+        )
     for bath in sequence:
         check_instance("baths", bath, Reservoir, "a jaxres.Reservoir or a sequence of them")
     return tuple(sequence)
@@ -146,7 +158,9 @@ def _valid(system: System, baths: Sequence[Reservoir]) -> Bool[Array, ""]:
         skew = jnp.max(jnp.abs(W - jnp.conj(jnp.swapaxes(W, -1, -2))))
         size = jnp.max(jnp.abs(W))
         hermitian = skew <= 1e3 * jnp.finfo(d.dtype).eps * size
-        valid &= bath.packet.valid() & (bath.rate >= 0) & jnp.all((d > 0) & jnp.isfinite(d)) & hermitian
+        valid &= (
+            bath.packet.valid() & (bath.rate >= 0) & jnp.all((d > 0) & jnp.isfinite(d)) & hermitian
+        )
     return valid
 
 
@@ -213,8 +227,13 @@ def _rows(system, maps, rates):
     splitting = jnp.where(infinite, 0, splitting)
 
     scale = jax.lax.stop_gradient(1 / jnp.where(splitting + total > 0, splitting + total, 1))
-    stopped = total == 0  # the limit Γ → 0: all rates go to 0 in proportion; alone among themselves they are equal
-    share = [jnp.where(stopped, 1.0 / len(rates), rate) / jnp.where(stopped, 1.0, total) for rate in rates]
+    stopped = (
+        total == 0
+    )  # the limit Γ → 0: all rates go to 0 in proportion; alone among themselves they are equal
+    share = [
+        jnp.where(stopped, 1.0 / len(rates), rate) / jnp.where(stopped, 1.0, total)
+        for rate in rates
+    ]
     share = [jax.lax.stop_gradient(s) if len(rates) == 1 else s for s in share]
 
     one = jnp.eye(N * N, dtype=system.levels.dtype)
@@ -367,9 +386,14 @@ def check_state(name: str, rho: Inexact[Array, "N N"], system: System) -> Comple
         require(np.isfinite(value), f"Argument `{name}` must be finite, but is\n{value}")
         room = 1e3 * np.finfo(value.dtype).eps
         skew = np.max(np.abs(value - value.conj().T))
-        require(skew <= room, f"Argument `{name}` must be Hermitian, but differs from its adjoint by {skew:.2g}.")
+        require(
+            skew <= room,
+            f"Argument `{name}` must be Hermitian, but differs from its adjoint by {skew:.2g}.",
+        )
         trace = np.trace(value).real
-        require(abs(trace - 1) <= room, f"Argument `{name}` must have trace 1, but has trace {trace:g}.")
+        require(
+            abs(trace - 1) <= room, f"Argument `{name}` must have trace 1, but has trace {trace:g}."
+        )
     return rho
 
 

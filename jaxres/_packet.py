@@ -96,6 +96,8 @@ class EffusionPacket(AbstractPacket):
         finite = jnp.isfinite(self.beta) & jnp.isfinite(self.mass) & jnp.isfinite(self.width)
         # the bound with a little room for rounding
         return (
-            positive & finite & jnp.isfinite(self.position)
+            positive
+            & finite
+            & jnp.isfinite(self.position)
             & ((4 * jnp.pi * self.width) ** 2 * self.mass >= self.beta * (1 - 1e-6))
         )

@@ -83,14 +83,16 @@ class AbstractQuadrature(eqx.Module):
 
 def _check_count(name: str, value: int, least: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"Argument `{name}` must be an integer of at least {least}, but is {value!r}.")
+        raise ValueError(
+            f"Argument `{name}` must be an integer of at least {least}, but is {value!r}."
+        )
 
 
 class DoubleExponential(AbstractQuadrature):
     r"""The trapezoidal rule after a double-exponential substitution (the default).
 
-    Between two thresholds: $ε = ℓ/(1 + e^{-1.2\sinh t})$ (tanh-sinh). Above the last one: $ε = e^{t - e^{-t}/2}$ in units of
-    the packet's energy scale. Doubling the nodes doubles the number of right digits.
+    Between two thresholds: $ε = ℓ/(1 + e^{-1.2\sinh t})$ (tanh-sinh). Above the last one:
+    $ε = e^{t - e^{-t}/2}$ in units of the packet's energy scale. Doubling the nodes doubles the number of right digits.
 
     **Arguments:**
 
@@ -182,7 +184,7 @@ def _reach(n: int, least: float) -> float:
 
 @lru_cache(maxsize=64)
 def _tanh_sinh(n: int) -> Rule:
-    """u = 1/(1 + e^{−1.2 sinh t}). The usual π in place of 1.2 leaves the middle of the panel bare, where a resonance may be."""
+    """The rule u = 1/(1 + e^{−1.2 sinh t}): the usual π for 1.2 leaves the panel's middle bare, where resonances are."""
     end = math.asinh(_reach(n, 10.0) / 1.2)
     t = np.linspace(-end, end, n)
     y = 1.2 * np.sinh(t)
@@ -192,7 +194,7 @@ def _tanh_sinh(n: int) -> Rule:
 
 @lru_cache(maxsize=64)
 def _exponential(n: int) -> Rule:
-    """x = exp(t − e^{−t}/2)."""
+    """X = exp(t − e^{−t}/2)."""
     reach = _reach(n, 16.0)
     start = -1.0
     for _ in range(50):  # Newton: t − e^{−t}/2 = −reach
@@ -213,7 +215,9 @@ def _legendre(n: int) -> tuple[np.ndarray, np.ndarray]:
         chosen = np.arange(n)[(n - 1) % k // 2 :: k]
         moments = np.zeros(len(chosen))
         moments[0] = 1.0  # ∫_0^1 P_l(2u − 1) du
-        part = np.linalg.solve(np.polynomial.legendre.legvander(x[chosen], len(chosen) - 1).T, moments)
+        part = np.linalg.solve(
+            np.polynomial.legendre.legvander(x[chosen], len(chosen) - 1).T, moments
+        )
         row = np.zeros(n)
         row[chosen] = part
         rows.append(row)
@@ -227,7 +231,9 @@ def splittings(levels: Float[Array, " N"]) -> Float[Array, " P"]:
     return linear(levels, table[columns] - table[rows])
 
 
-def outgoing_grid(levels: Float[Array, " N"], scale: Float[Array, ""], rule: AbstractQuadrature) -> Grid:
+def outgoing_grid(
+    levels: Float[Array, " N"], scale: Float[Array, ""], rule: AbstractQuadrature
+) -> Grid:
     r"""The grid in the outgoing kinetic energy for a system with these levels and a packet of this energy scale.
 
     The panel edges are traced functions of the levels: a grid that ignores how thresholds move has wrong
@@ -238,7 +244,8 @@ def outgoing_grid(levels: Float[Array, " N"], scale: Float[Array, ""], rule: Abs
     dtype = levels.dtype
     scale = jax.lax.stop_gradient(scale)
     finite, last = (
-        jax.tree.map(lambda table: jnp.asarray(table, dtype), r) for r in (rule.finite_rule(), rule.last_rule())
+        jax.tree.map(lambda table: jnp.asarray(table, dtype), r)
+        for r in (rule.finite_rule(), rule.last_rule())
     )
     gap = levels[None, :] - levels[:, None]  # [j', j]: the incoming channel opens at ε = e_j − e_j'
     thresholds = jnp.sort(splittings(levels)) if N > 2 else splittings(levels)
@@ -249,7 +256,12 @@ def outgoing_grid(levels: Float[Array, " N"], scale: Float[Array, ""], rule: Abs
 
     def nodes(on_finite, on_last):
         """One number for each node, panel after panel."""
-        return jnp.concatenate([jnp.broadcast_to(on_finite, (N * (N - 1) // 2, finite.lower.size)).reshape(-1), on_last])
+        return jnp.concatenate(
+            [
+                jnp.broadcast_to(on_finite, (N * (N - 1) // 2, finite.lower.size)).reshape(-1),
+                on_last,
+            ]
+        )
 
     from_lower = nodes(length * finite.lower[None], scale * last.lower)
     from_upper = nodes(length * finite.upper[None], jnp.zeros_like(last.lower))
@@ -257,7 +269,9 @@ def outgoing_grid(levels: Float[Array, " N"], scale: Float[Array, ""], rule: Abs
     upper_edge = nodes(edges[1:, None], jnp.full_like(last.lower, jnp.inf))
     gap, from_lower, from_upper = gap[:, :, None], from_lower[None, None], from_upper[None, None]
     lower_edge, upper_edge = lower_edge[None, None], upper_edge[None, None]
-    kinetic = jnp.where(gap <= lower_edge, (lower_edge - gap) + from_lower, -((gap - upper_edge) + from_upper))
+    kinetic = jnp.where(
+        gap <= lower_edge, (lower_edge - gap) + from_lower, -((gap - upper_edge) + from_upper)
+    )
     weights = jnp.concatenate(
         [(length[None] * finite.weights[:, None]).reshape(3, -1), scale * last.weights], axis=1
     )

@@ -38,8 +38,12 @@ class Reservoir(eqx.Module):
     incidence: Incidence = eqx.field(static=True, default="left")
 
     def __check_init__(self):
-        check_instance("packet", self.packet, AbstractPacket, "a particle state such as jaxres.EffusionPacket")
-        check_instance("scatterer", self.scatterer, AbstractScatterer, "a jaxres.Slab, Stack or Profile")
+        check_instance(
+            "packet", self.packet, AbstractPacket, "a particle state such as jaxres.EffusionPacket"
+        )
+        check_instance(
+            "scatterer", self.scatterer, AbstractScatterer, "a jaxres.Slab, Stack or Profile"
+        )
         check_shape("rate", self.rate, 0, "()")
         check_scalar("rate", self.rate, nonnegative=True)
         if self.incidence not in ("left", "right", "both"):

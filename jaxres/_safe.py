@@ -202,7 +202,9 @@ def _by_cofactors(A):
 
 
 def _cross(u, v):
-    return jnp.stack([u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2], u[0] * v[1] - u[1] * v[0]])
+    return jnp.stack(
+        [u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2], u[0] * v[1] - u[1] * v[0]]
+    )
 
 
 def _gauss_jordan(A):

@@ -97,10 +97,14 @@ class Stack(AbstractScatterer):
             raise ValueError("Argument `slabs` must have at least one slab, but is empty.")
         for slab in self.slabs:
             if not isinstance(slab, Slab):
-                raise ValueError(f"Argument `slabs` must be a sequence of jaxres.Slab, but has {slab!r} in it.")
+                raise ValueError(
+                    f"Argument `slabs` must be a sequence of jaxres.Slab, but has {slab!r} in it."
+                )
         sizes = {slab.coupling.shape for slab in self.slabs}
         if len(sizes) > 1:
-            raise ValueError(f"Argument `slabs` must have couplings of one shape, but they have shapes {sizes}.")
+            raise ValueError(
+                f"Argument `slabs` must have couplings of one shape, but they have shapes {sizes}."
+            )
 
     def layers(self, system: System) -> Layers:
         each = [slab.layers(system) for slab in self.slabs]
@@ -140,7 +144,10 @@ class Profile(AbstractScatterer):
         if self.heights.size == 0:
             raise ValueError("Argument `heights` must have at least one value, but is empty.")
         if concrete(self.heights):
-            require(np.isfinite(self.heights), f"Argument `heights` must be finite, but is {self.heights}.")
+            require(
+                np.isfinite(self.heights),
+                f"Argument `heights` must be finite, but is {self.heights}.",
+            )
         check_scalar("length", self.length, positive=True)
 
     def layers(self, system: System) -> Layers:

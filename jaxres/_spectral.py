@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Inexact
+from jaxtyping import Array, Inexact
 
 from ._safe import matmul
 
@@ -86,7 +86,9 @@ def _second(f, H, X, Y, parameters):
     X, Y = (jnp.conj(U.T) @ Z @ U for Z in (X, Y))
     table = _divided_twice(f, values, parameters)  # (F, a, b, c, *s)
     pairs = X[:, :, None] * Y[None] + Y[:, :, None] * X[None]
-    return _sandwich(U, jnp.sum(table * pairs.reshape((1,) + pairs.shape + (1,) * (table.ndim - 4)), axis=2))
+    return _sandwich(
+        U, jnp.sum(table * pairs.reshape((1,) + pairs.shape + (1,) * (table.ndim - 4)), axis=2)
+    )
 
 
 def _along(f):
@@ -146,8 +148,8 @@ def _divided_twice(f, values, parameters):
     shape = (1,) + near.shape + (1,) * (upper.ndim - 2)
     quotient = (upper - lower) / jnp.where(near, 1, high - low).reshape(shape)
     centre = (low + middle + high) / 3
-    curvature = jax.jvp(
-        lambda v: _slope(f, v, parameters), (centre,), (jnp.ones_like(centre),)
-    )[1] / 2
+    curvature = (
+        jax.jvp(lambda v: _slope(f, v, parameters), (centre,), (jnp.ones_like(centre),))[1] / 2
+    )
     table = jnp.where(near.reshape(shape), curvature, quotient)
-    return table.reshape((table.shape[0], n, n, n) + table.shape[2:])
+    return table.reshape((table.shape[0], n, n, n, *table.shape[2:]))

@@ -1,11 +1,10 @@
 """Linear maps on density matrices."""
 
-from typing import overload
-
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float, Inexact
+
+from ._checks import check_shape, complex_array, real_array
 
 
 class Superoperator(eqx.Module):
@@ -27,18 +26,12 @@ class Superoperator(eqx.Module):
         1.0
     """
 
-    tensor: Complex[Array, "N N N N"]
-    error: Float[Array, ""]
-    trace_defect: Float[Array, ""]
+    tensor: Complex[Array, "N N N N"] = eqx.field(converter=complex_array)
+    error: Float[Array, ""] = eqx.field(converter=real_array, default=0.0)
+    trace_defect: Float[Array, ""] = eqx.field(converter=real_array, default=0.0)
 
-    def __init__(self, tensor, error=0.0, trace_defect=0.0):
-        self.tensor = tensor
-        self.error = jnp.asarray(error, jnp.real(tensor).dtype) if not isinstance(error, jax.Array) else error
-        self.trace_defect = (
-            jnp.asarray(trace_defect, jnp.real(tensor).dtype)
-            if not isinstance(trace_defect, jax.Array)
-            else trace_defect
-        )
+    def __check_init__(self):
+        check_shape("tensor", self.tensor, 4, "(N, N, N, N)")
 
     @property
     def size(self) -> int:
@@ -46,23 +39,21 @@ class Superoperator(eqx.Module):
         return self.tensor.shape[-1]
 
     @property
-    def matrix(self) -> Complex[Array, "N*N N*N"]:
+    def matrix(self) -> Complex[Array, " M M"]:
         """The (N², N²) matrix that acts on `rho.reshape(-1)` (row-major)."""
         return self.tensor.reshape(self.size**2, self.size**2)
 
     @property
-    def choi(self) -> Complex[Array, "N*N N*N"]:
+    def choi(self) -> Complex[Array, " M M"]:
         r"""The Choi matrix $C_{(j'j),(k'k)} = S[j', k', j, k]$: positive semidefinite for a completely positive map."""
         return self.tensor.transpose(0, 2, 1, 3).reshape(self.size**2, self.size**2)
 
-    @overload
-    def __call__(self, rho: Inexact[Array, "N N"]) -> Complex[Array, "N N"]: ...
-    @overload
-    def __call__(self, rho: Inexact[Array, "*b N N"]) -> Complex[Array, "*b N N"]: ...
-    def __call__(self, rho):
+    def __call__(self, rho: Inexact[Array, "*b N N"]) -> Complex[Array, "*b N N"]:
+        """S(ρ), for one state or a batch of them."""
         return jnp.einsum("abjk,...jk->...ab", self.tensor, rho)
 
     def __matmul__(self, other: "Superoperator") -> "Superoperator":
+        """The map that applies `other` first."""
         return Superoperator(
             jnp.einsum("abjk,jkcd->abcd", self.tensor, other.tensor),
             error=self.error + other.error,

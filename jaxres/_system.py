@@ -43,7 +43,8 @@ class System(eqx.Module):
         if concrete(self.levels):
             levels = np.asarray(self.levels)
             require(
-                np.isfinite(levels), f"Argument `levels` must be finite, but has NaN or infinite entries: {levels}."
+                np.isfinite(levels),
+                f"Argument `levels` must be finite, but has NaN or infinite entries: {levels}.",
             )
             require(
                 np.diff(levels) >= 0,

@@ -1,15 +1,35 @@
-"""The Letter's model and parameters."""
+"""The Letter's model and parameters, and the data of its figures."""
 
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import equinox as eqx
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
 
-from ._checks import check_scalar, real_array
+from ._amplitudes import AbstractAmplitudes, Exact
+from ._checks import check_scalar, real_array, require
+from ._letter_data import MODEL, STATE, coherence_law as coherence_law, dataset
+from ._master import steady_state_of
 from ._packet import EffusionPacket
 from ._reservoir import Incidence, Reservoir
 from ._scatterer import Slab
+from ._scattering_map import scattering_map
+from ._states import gibbs_state, populations, trace_distance
 from ._system import System
+from ._trajectories import trajectory
+
+if TYPE_CHECKING:
+    import xarray
 
 Scalar = Float[Array, ""] | float
+Models = Mapping[str, AbstractAmplitudes]
+
+EXACT: Models = MappingProxyType({"exact": Exact()})
 
 
 def model(
@@ -26,10 +46,11 @@ def model(
 ) -> tuple[System, Reservoir]:
     r"""The Letter's qubit and its reservoir.
 
-    $H_S = \frac{Δ}{2} σ_z$, $V = λ(σ_x + σ_y)$ on $0 < x < L$, effusion packets. Defaults are the Letter's parameters
-    with Γ = 5 and Δ = 0.6 (ħ = 1).
+    $H_S = \frac{Δ}{2} σ_z$, $V = λ(σ_x + σ_y)$ on $0 < x < L$, effusion packets. Defaults are the
+    Letter's parameters with Γ = 5 and Δ = 0.6 (ħ = 1).
 
-    **Arguments:** `splitting` Δ ≥ 0, `coupling` λ, `length` L, `beta` β, `mass` m, `width` Δx, `position` x₀, `rate` Γ.
+    **Arguments:** `splitting` Δ ≥ 0, `coupling` λ, `length` L, `beta` β, `mass` m, `width` Δx,
+    `position` x₀, `rate` Γ.
 
     In the energy eigenbasis, ground state (spin down) first, V_01 = λ(1 + i).
 
@@ -47,3 +68,231 @@ def model(
     return system, Reservoir(
         packet=packet, scatterer=Slab(coupling=V, length=length), rate=rate, incidence=incidence
     )
+
+
+# --------------------------------------------------------------------------------------------------
+# The figures' data. λ, L and ħ are the units: they are 1 in the Letter.
+# --------------------------------------------------------------------------------------------------
+
+
+def figure1(
+    *,
+    amplitudes: Models = EXACT,
+    rates: Sequence[float] = (10.0, 5.0, 1.0),
+    collisions: int = 100,
+    key: PRNGKeyArray | None = None,
+    progress: Callable[[Sequence], Iterable] = iter,
+) -> "xarray.Dataset":
+    r"""Populations along one realisation of the collision times (Fig. 1, Eq. 5).
+
+    The qubit starts in its excited state. One curve for each rate Γ, and a last one at the first
+    rate with full dephasing (Eq. 3) after each collision, which goes to the Gibbs state (Eq. 4).
+    All curves see the same realisation: their collisions happen at the same Γt.
+
+    **Arguments:**
+
+    - `amplitudes`: collision models by name.
+    - `rates`: Γ of the curves.
+    - `collisions`: number n of collisions.
+    - `key`: the realisation, by default `jax.random.key(0)`.
+    - `progress`: wraps the sequence of work items, e.g. `tqdm.tqdm`.
+
+    **Returns:** `xarray.Dataset` with `rho` (model, curve, collision, j, k), the state right after
+    each collision, where collision 0 is the start, `time` (curve, collision) and the populations
+    `gibbs` (j).
+
+    !!! example
+        >>> data = jr.letter.figure1(collisions=100)
+        >>> dephased = data.rho.sel(model="exact", j=0, k=0).isel(curve=-1).real
+        >>> print(dephased.values[[0, -1]].round(4), data.gibbs.values[0].round(4))
+        [0.    0.515] 0.515
+    """
+    key = jax.random.key(0) if key is None else key
+    curves = [(rate, False) for rate in rates] + [(rates[0], True)]
+    excited = jnp.diag(jnp.array([0.0, 1.0]))
+    paths = []
+    for name, (rate, dephased) in progress([(m, c) for m in amplitudes for c in curves]):
+        system, bath = model(rate=rate)
+        path = trajectory(
+            system,
+            bath,
+            excited,
+            collisions=collisions,
+            key=key,
+            dephase=dephased,
+            amplitudes=amplitudes[name],
+        )
+        paths.append(jax.device_get(path))
+    shape = (len(amplitudes), len(curves), collisions + 1)
+    return dataset(
+        "Populations along one realisation of the collision times (Fig. 1)",
+        {
+            "rho": ((*MODEL, "curve", "collision", *STATE), _stack(paths, "states", shape)),
+            "time": (("curve", "collision"), _stack(paths, "times", shape)[0]),
+            "gibbs": ("j", populations(_gibbs())),
+        },
+        {
+            "model": list(amplitudes),
+            "rate": ("curve", [rate for rate, _ in curves]),
+            "dephased": ("curve", [dephased for _, dephased in curves]),
+            "collision": range(collisions + 1),
+        },
+        initial_state="excited",
+        **_parameters("rate"),
+    )
+
+
+def figure2(
+    *,
+    amplitudes: Models = EXACT,
+    rates: Float[Array, " G"] | Sequence[float] | None = None,
+    progress: Callable[[Sequence], Iterable] = iter,
+) -> "xarray.Dataset":
+    r"""The steady state against the collision rate (Fig. 2). One scattering map serves all rates.
+
+    **Arguments:**
+
+    - `amplitudes`: collision models by name.
+    - `rates`: Γ, by default 201 of them from 0.01 to 100.
+    - `progress`: wraps the sequence of work items, e.g. `tqdm.tqdm`.
+
+    **Returns:** `xarray.Dataset` with `rho` (model, rate, j, k), its trace distance to the Gibbs
+    state `distance` (model, rate), `map_error` (model) and the populations `gibbs` (j).
+
+    !!! example
+        >>> data = jr.letter.figure2(rates=[1.0, 5.0])
+        >>> print(abs(data.rho.sel(model="exact", j=0, k=1)).values.round(5))
+        [0.02075 0.0993 ]
+    """
+    rates = jnp.geomspace(0.01, 100, 201) if rates is None else real_array(rates)
+    system, bath = model()
+    gibbs = _gibbs()
+    rho, distance, error = [], [], []
+    for name in progress(list(amplitudes)):
+        S = scattering_map(system, bath, amplitudes=amplitudes[name])
+        rho.append(_over_rates(system.levels, S, rates))
+        distance.append(jax.vmap(trace_distance, (0, None))(rho[-1], gibbs))
+        error.append(float(S.error))
+    return dataset(
+        "Steady state against the collision rate (Fig. 2)",
+        {
+            "rho": ((*MODEL, "rate", *STATE), np.stack(rho)),
+            "distance": ((*MODEL, "rate"), np.stack(distance)),
+            "map_error": (MODEL, error),
+            "gibbs": ("j", populations(gibbs)),
+        },
+        {"model": list(amplitudes), "rate": np.asarray(rates)},
+        **_parameters("rate"),
+    )
+
+
+def figure3(
+    *,
+    amplitudes: AbstractAmplitudes = Exact(),
+    points: int = 200,
+    progress: Callable[[Sequence], Iterable] = iter,
+) -> "xarray.Dataset":
+    r"""Three maps of the steady coherence (Fig. 3): over (Γ, Δ), over (Δx, Δ), over (Δx, Γ).
+
+    What is not on an axis is Δx = 1, Γ = 5, Δ/2 = 0.6. The axes are logarithmic: Γ from 0.01 to
+    100, Δ from 0.1 to 20, Δx from 0.1 (the validity bound of the packet is 0.08) to 30.
+
+    **Arguments:**
+
+    - `amplitudes`: model of the collision.
+    - `points`: resolution of each axis.
+    - `progress`: wraps the sequence of rows, e.g. `tqdm.tqdm`.
+
+    **Returns:** `xarray.Dataset` with the complex `rho01_rate_splitting`, `rho01_width_splitting`
+    and `rho01_width_rate`; what Eq. (24) says of their moduli, `law_rate_splitting` and so on, up
+    to its `prefactor`; and `map_error` (splitting, width). States that cannot be trusted are NaN.
+
+    **Raises:** `ValueError` for fewer than 2 points.
+
+    !!! example
+        >>> data = jr.letter.figure3(points=3)
+        >>> print(abs(data.rho01_rate_splitting).sel(rate=100).values.round(4))
+        [0.4122 0.0254 0.0007]
+    """
+    require(points >= 2, f"Argument `points` must be at least 2, but is {points}.")
+    rates = np.geomspace(0.01, 100, points)
+    splittings = np.geomspace(0.1, 20, points)
+    widths = np.geomspace(0.1, 30, points)
+    rate, splitting, width = np.array([5.0, 1.2, 1.0])
+
+    def row(splitting):
+        """The levels, the maps at all widths, and the map at the fixed one."""
+        splitting = jnp.asarray(splitting)
+        S = _over_widths(splitting, jnp.asarray([*widths, width]), amplitudes)
+        levels = jnp.stack([-splitting / 2, splitting / 2])
+        return levels, jax.tree.map(lambda x: x[:-1], S), jax.tree.map(lambda x: x[-1], S)
+
+    rate_splitting, width_splitting, width_rate, error = [], [], [], []
+    for d in progress(list(splittings)):
+        levels, S, at_width = row(d)
+        rate_splitting.append(np.asarray(_over_rates(levels, at_width, rates)[:, 0, 1]))
+        width_splitting.append(np.asarray(_over_maps(levels, S, rate)[:, 0, 1]))
+        error.append(np.asarray(S.error))
+    levels, S, _ = row(splitting)
+    width_rate = [np.asarray(_over_maps(levels, S, g)[:, 0, 1]) for g in rates]
+
+    def law(g, d, w):
+        return coherence_law(g, d, w, _PARAMETERS["beta"], _PARAMETERS["mass"])
+
+    # matched where the collisions are rare and the packets narrow
+    prefactor = abs(width_rate[0][0]) / law(rates[0], splitting, widths[0])
+    column = (slice(None), None)
+    over_rate, over_width, below = ("splitting", "rate"), ("splitting", "width"), ("rate", "width")
+    return dataset(
+        "Steady coherence (Fig. 3)",
+        {
+            "rho01_rate_splitting": (over_rate, np.stack(rate_splitting)),
+            "rho01_width_splitting": (over_width, np.stack(width_splitting)),
+            "rho01_width_rate": (below, np.stack(width_rate)),
+            "law_rate_splitting": (over_rate, law(rates, splittings[column], width)),
+            "law_width_splitting": (over_width, law(rate, splittings[column], widths)),
+            "law_width_rate": (below, law(rates[column], splitting, widths)),
+            "prefactor": ((), prefactor),
+            "map_error": (over_width, np.stack(error)),
+        },
+        {"rate": rates, "splitting": splittings, "width": widths},
+        fixed_rate=rate,
+        fixed_splitting=splitting,
+        fixed_width=width,
+        **_parameters("rate", "splitting", "width"),
+    )
+
+
+@eqx.filter_jit
+def _over_widths(splitting, widths, amplitudes):
+    """The scattering maps of one row, one after the other: each is a batch of nodes already."""
+
+    def one(width):
+        return scattering_map(*model(splitting=splitting, width=width), amplitudes=amplitudes)
+
+    return jax.lax.map(one, widths)
+
+
+def _steady(levels, S, rate):
+    return steady_state_of(System(levels), [S], [rate]).rho
+
+
+_over_rates = jax.jit(jax.vmap(_steady, (None, None, 0)))
+_over_maps = jax.jit(jax.vmap(_steady, (None, 0, None)))
+
+
+def _stack(paths, name, shape):
+    values = np.stack([getattr(path, name) for path in paths])
+    return values.reshape(*shape, *values.shape[2:])
+
+
+def _gibbs():
+    return gibbs_state(model()[0], _PARAMETERS["beta"])
+
+
+def _parameters(*varied):
+    """The model's parameters that are the same throughout a figure."""
+    return {name: value for name, value in _PARAMETERS.items() if name not in varied}
+
+
+_PARAMETERS = {name: p.default for name, p in inspect.signature(model).parameters.items()}

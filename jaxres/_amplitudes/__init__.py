@@ -1,7 +1,9 @@
 """Scattering amplitudes (Eq. 16): one room, one file per method."""
 
-from ._model import AbstractAmplitudes as AbstractAmplitudes
-from ._model import Amplitudes as Amplitudes
-from ._model import Exact as Exact
-from ._model import TransferProduct as TransferProduct
-from ._model import amplitudes as amplitudes
+from ._model import (
+    AbstractAmplitudes as AbstractAmplitudes,
+    Amplitudes as Amplitudes,
+    Exact as Exact,
+    TransferProduct as TransferProduct,
+    amplitudes as amplitudes,
+)

@@ -35,9 +35,7 @@ from .._scatterer import Layers
 from .._spectral import spectral_functions
 
 
-def lead_wavenumbers(
-    kinetic: Float[Array, "N n"], mass: Float[Array, ""]
-) -> Complex[Array, "N n"]:
+def lead_wavenumbers(kinetic: Float[Array, "N n"], mass: Float[Array, ""]) -> Complex[Array, "N n"]:
     """k_j = √(2m(E − e_j)), and i√(2m(e_j − E)) where the channel is closed (ħ = 1)."""
     return safe_sqrt(2 * mass * kinetic) + 1j * safe_sqrt(-2 * mass * kinetic)
 
@@ -76,7 +74,7 @@ def parity_rows(kinetic, energy, layers, levels, mass, out):
 def _parities(kinetic, energy, layers, levels, mass):
     """(i C K + A S)⁻¹, (C − i K S)⁻¹ and the matrices C, A S, S and 1, each divided by its growth."""
     ik = 1j * lead_wavenumbers(kinetic, mass)
-    C, AS, S, T = functions = spectral_functions(
+    C, AS, S, _ = functions = spectral_functions(
         _half_slab,
         layers.couplings[0] + jnp.diag(levels),
         (energy, mass, layers.thicknesses[0] / 2),
@@ -109,7 +107,9 @@ def _stack(kinetic, energy, layers, levels, mass, out):
     r_left, t_right, t_left, r_right = chain((r, t, t, r))
 
     one = _identity(k.shape[0], k.ndim - 1)
-    mirror = ((k0[None] - k) / (k0[None] + k))[:, None]  # of an interface, seen from the reference medium
+    mirror = ((k0[None] - k) / (k0[None] + k))[
+        :, None
+    ]  # of an interface, seen from the reference medium
     through = matmul(inverse(one - r_right * mirror.swapaxes(0, 1)), t_right)
     r_whole = r_left + matmul(t_left, mirror * through)
     enter = inverse(one - mirror * r_whole)
@@ -122,7 +122,7 @@ def _stack(kinetic, energy, layers, levels, mass, out):
 
 
 def _whole_slab(v, parameters):
-    """r and t of a slab between half-lines of wavenumber k₀."""
+    """R and t of a slab between half-lines of wavenumber k₀."""
     energy, mass, d, k0 = parameters
     k0 = k0[None]
     A = 2 * mass * (energy[None] - v[:, None])

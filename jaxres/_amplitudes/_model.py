@@ -84,8 +84,10 @@ class _Green(AbstractAmplitudes):
     """A model that computes the wave g at the scatterer's edges (see `_exact`)."""
 
     @abc.abstractmethod
-    def green_functions(self, kinetic, energy, layers, levels, mass, out):
-        """g⁺ and g⁻, rows `out`."""
+    def green_functions(
+        self, kinetic, energy, layers, levels, mass, out
+    ) -> tuple[Complex[Array, "K N n"], Complex[Array, "K N n"]]:
+        """The matrices g⁺ and g⁻, rows `out` of them."""
 
     def matrices(self, kinetic, energy, layers, levels, mass):
         one = jnp.eye(levels.shape[0], dtype=levels.dtype)
@@ -107,7 +109,9 @@ class _Green(AbstractAmplitudes):
         def rows(kinetic, level, out):
             # energies from the outgoing level up: E = ε is then the outgoing kinetic energy
             energy = out @ kinetic
-            return jnp.concatenate(self.rows(kinetic, energy, layers, levels - level, mass, out[None]))
+            return jnp.concatenate(
+                self.rows(kinetic, energy, layers, levels - level, mass, out[None])
+            )
 
         return jax.vmap(rows, out_axes=1)(kinetic, levels, one)
 

@@ -22,7 +22,9 @@ def transfer_green_functions(kinetic, energy, layers, levels, mass, out):
     N = levels.shape[0]
     ik = 1j * lead_wavenumbers(kinetic, mass)
     inner = layers.couplings + jnp.diag(levels)[None]
-    pieces = jax.vmap(lambda H, d: spectral_functions(_waves, H, (energy, mass, d)))(inner, layers.thicknesses)
+    pieces = jax.vmap(lambda H, d: spectral_functions(_waves, H, (energy, mass, d)))(
+        inner, layers.thicknesses
+    )
 
     def multiply(M, piece):
         C, S, AS = piece
@@ -35,7 +37,10 @@ def transfer_green_functions(kinetic, energy, layers, levels, mass, out):
     # with r = −1 + ρ iK and t = τ iK: (P − Q iK) ρ − τ = −2Q…: divided by iK from the right
     one = jnp.eye(N, dtype=ik.dtype)[..., None] * jnp.ones_like(energy)[None, None]
     left = jnp.concatenate(
-        [jnp.concatenate([P - Q * ik[None], -one], axis=1), jnp.concatenate([R - U * ik[None], -one * ik[None]], axis=1)]
+        [
+            jnp.concatenate([P - Q * ik[None], -one], axis=1),
+            jnp.concatenate([R - U * ik[None], -one * ik[None]], axis=1),
+        ]
     )
     right = jnp.concatenate([-2 * Q, -2 * U])
     solution = matmul(inverse(left), right)

@@ -1,0 +1,261 @@
+r"""Collisions whose waiting times follow any law, on average.
+
+The waiting times τ between collisions are drawn independently from one law of mean 1/Γ. A flight
+turns the coherence (j, k) by e^{−iΔ_jk τ/ħ}; on average it multiplies it with the law's
+characteristic function, ⟨e^{−iΔ_jk τ/ħ}⟩. So the states right after collisions follow, on average,
+one map that does not depend on time, although between them no master equation holds unless the law
+is the exponential one.
+"""
+
+import abc
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Complex, Float, PRNGKeyArray
+
+from ._amplitudes import AbstractAmplitudes, Exact
+from ._checks import check_instance, check_scalar, check_shape, real_array
+from ._master import RESULTS, _valid, steady_state_of
+from ._quadrature import AbstractQuadrature, DoubleExponential
+from ._reservoir import Reservoir
+from ._scattering_map import scattering_map
+from ._superoperator import Superoperator
+from ._system import System
+
+# --------------------------------------------------------------------------------------------------
+# Waiting times
+# --------------------------------------------------------------------------------------------------
+
+
+class AbstractWaitingTimes(eqx.Module):
+    """The law of θ = Γτ, the time between two collisions in units of its mean; so ⟨θ⟩ = 1."""
+
+    @abc.abstractmethod
+    def sample(self, key: PRNGKeyArray) -> Float[Array, ""]:
+        """One θ ≥ 0."""
+
+    @abc.abstractmethod
+    def phase(self, u: Float[Array, "*s"]) -> Complex[Array, "*s"]:
+        """⟨e^{−iuθ}⟩, elementwise: what a flight leaves of a coherence, on average."""
+
+    @abc.abstractmethod
+    def mean_phase(self, u: Float[Array, "*s"]) -> Complex[Array, "*s"]:
+        """(1 − ⟨e^{−iuθ}⟩)/iu, and 1 at u = 0: what is left of it at a random instant of time."""
+
+
+class Poisson(AbstractWaitingTimes):
+    r"""Collisions that know nothing of one another: waiting times of density $Γ e^{-Γτ}$.
+
+    !!! example
+        >>> print(jr.Poisson().phase(jnp.array(1.0)))
+        (0.5-0.5j)
+    """
+
+    def sample(self, key):
+        return jax.random.exponential(key)
+
+    def phase(self, u):
+        return 1 / jax.lax.complex(jnp.ones_like(u), u)
+
+    def mean_phase(self, u):
+        return self.phase(u)
+
+
+class Fixed(AbstractWaitingTimes):
+    """Collisions at regular intervals 1/Γ: the system is kicked periodically.
+
+    !!! example
+        >>> print(jnp.abs(jr.Fixed().phase(jnp.array(1.0))))
+        1.0
+    """
+
+    def sample(self, key):
+        return jnp.ones(())
+
+    def phase(self, u):
+        return jnp.exp(-1j * u)
+
+    def mean_phase(self, u):
+        return jnp.exp(-0.5j * u) * jnp.sinc(u / (2 * jnp.pi))
+
+
+class Gamma(AbstractWaitingTimes):
+    r"""Waiting times of density ∝ $τ^{k-1} e^{-kΓτ}$, of mean 1/Γ and relative spread $1/\sqrt{k}$.
+
+    **Arguments:**
+
+    - `shape`: k > 0. Below 1 the collisions bunch; k = 1 is `Poisson`; k → ∞ is `Fixed`.
+
+    **Raises:** `ValueError` unless k is positive and finite.
+
+    !!! example
+        >>> print(jnp.round(jr.Gamma(shape=4.0).phase(jnp.array(1.0)), 4))
+        (0.4935...-0.7356j)
+    """
+
+    shape: Float[Array, ""] = eqx.field(converter=real_array)
+
+    def __check_init__(self):
+        check_shape("shape", self.shape, 0, "()")
+        check_scalar("shape", self.shape, positive=True)
+
+    def sample(self, key):
+        return jax.random.gamma(key, self.shape) / self.shape
+
+    def phase(self, u):
+        return jnp.exp(-self.shape * jnp.log1p(1j * u / self.shape))
+
+    def mean_phase(self, u):
+        w = 1j * u / self.shape
+        z = -self.shape * jnp.log1p(w)
+        return _over(jnp.expm1, _EXPM1, z) * _over(jnp.log1p, _LOG1P, w)
+
+
+#: Taylor coefficients of (e^z − 1)/z and ln(1 + z)/z
+_EXPM1 = 1 / np.cumprod(np.arange(1.0, 11.0))
+_LOG1P = (-1.0) ** np.arange(10) / np.arange(1.0, 11.0)
+
+
+def _over(f, coefficients, z):
+    """f(z)/z for f(0) = 0; near 0 by its series: the value and its derivatives are right there."""
+    small = jnp.abs(z) < 0.02
+    near, far = jnp.where(small, z, 0), jnp.where(small, 1, z)
+    series = jnp.polyval(jnp.asarray(coefficients[::-1], near.dtype), near)
+    return jnp.where(small, series, f(far) / far)
+
+
+# --------------------------------------------------------------------------------------------------
+# The average over a flight and a collision
+# --------------------------------------------------------------------------------------------------
+
+
+def cycle_map(
+    system: System,
+    bath: Reservoir,
+    waiting_times: AbstractWaitingTimes = Poisson(),
+    *,
+    amplitudes: AbstractAmplitudes = Exact(),
+    quadrature: AbstractQuadrature = DoubleExponential(),
+) -> Superoperator:
+    r"""The average of one cycle, a flight and a collision: the map from collision to collision.
+
+    $$C = S \circ χ, \qquad (χρ)_{jk} = χ_{jk}\, ρ_{jk}, \qquad χ_{jk} = ⟨e^{-iΔ_{jk}τ/ħ}⟩$$
+
+    Different waiting times are independent, so the average state after n collisions is exactly
+    $C^n ρ_0$, whatever their law. With `Poisson()`, $χ_{jk} = Γ/(Γ + iΔ_{jk}/ħ)$.
+
+    **Arguments:**
+
+    - `waiting_times`: `Poisson()`, `Fixed()` or `Gamma(shape)`.
+    - the others: as for `scattering_map`. The rate must be positive.
+
+    **Returns:** `Superoperator`, completely positive and trace-preserving where S is. NaN for a
+    rate that is traced and zero.
+
+    **Raises:** `ValueError` for a rate that is not positive and finite.
+
+    !!! example
+        >>> system, bath = jr.letter.model(rate=5.0)
+        >>> C = jr.cycle_map(system, bath, jr.Fixed())
+        >>> print(jnp.round(jnp.trace(C(jr.gibbs_state(system, 0.1))).real, 12))
+        1.0
+    """
+    check_renewal(system, bath, waiting_times)
+    S = scattering_map(system, bath, amplitudes=amplitudes, quadrature=quadrature)
+    return _cycle_map(system, S, bath.rate, waiting_times)
+
+
+def check_renewal(system, bath, waiting_times):
+    """The arguments of everything here."""
+    check_instance("system", system, System, "a jaxres.System")
+    check_instance("bath", bath, Reservoir, "a jaxres.Reservoir")
+    check_instance(
+        "waiting_times", waiting_times, AbstractWaitingTimes, "a law such as jaxres.Poisson()"
+    )
+    check_scalar("bath.rate", bath.rate, positive=True)
+
+
+@eqx.filter_jit
+def _cycle_map(system, S, rate, law):
+    flight = law.phase(gaps(system) / rate)
+    return Superoperator(S.tensor * flight[None, None], S.error, S.trace_defect)
+
+
+def gaps(system: System) -> Float[Array, "N N"]:
+    """Δ_jk = e_j − e_k."""
+    return system.levels[:, None] - system.levels[None, :]
+
+
+class CycleState(eqx.Module):
+    """The stationary state under collisions with any waiting times, seen at three moments.
+
+    - `after`: right after a collision, the fixed point of `cycle_map`; shape (N, N).
+    - `before`: right before a collision; shape (N, N).
+    - `average`: at a random instant of time; shape (N, N).
+    - `result`, `map_error`, `condition`: as in `SteadyState`; the states are NaN unless `result` is
+      successful.
+    """
+
+    after: Complex[Array, "N N"]
+    before: Complex[Array, "N N"]
+    average: Complex[Array, "N N"]
+    result: RESULTS
+    map_error: Float[Array, ""]
+    condition: Float[Array, ""]
+
+
+def cycle_state(
+    system: System,
+    bath: Reservoir,
+    waiting_times: AbstractWaitingTimes = Poisson(),
+    *,
+    amplitudes: AbstractAmplitudes = Exact(),
+    quadrature: AbstractQuadrature = DoubleExponential(),
+) -> CycleState:
+    r"""The stationary state under collisions whose waiting times follow any law.
+
+    $$ρ^+ = S χ ρ^+, \qquad ρ^- = χ ρ^+, \qquad
+      \barρ_{jk} = Γ \int_0^∞ dt\, P(τ > t)\, e^{-iΔ_{jk}t/ħ}\, ρ^+_{jk}
+                 = \frac{1 - χ_{jk}}{iΔ_{jk}/ħΓ}\, ρ^+_{jk}$$
+
+    are the states right after a collision, right before one and at a random instant, with the χ of
+    `cycle_map`. Populations do not change in flight: they are the same in all three.
+
+    **Relation to the steady state ρ of the master equation.** Eq. (9),
+    $-iΔ_{jk}ρ_{jk}/ħ + Γ[(S - 1)ρ]_{jk} = 0$, says $χ S ρ = ρ$ with the χ of `Poisson()`. So under
+    Poissonian collisions ρ is the state before a collision and equally the average over time,
+    ρ = ρ⁻ = ρ̄, while right after a collision the state is ρ⁺ = Sρ. Under any other law ρ⁻ and ρ̄
+    differ.
+
+    **Arguments, raises:** as for `cycle_map`. **Returns:** `CycleState`, differentiable.
+
+    !!! example
+        >>> system, bath = jr.letter.model(rate=5.0)
+        >>> for law in (jr.Poisson(), jr.Gamma(4.0), jr.Fixed()):
+        ...     print(jnp.round(jr.coherence(jr.cycle_state(system, bath, law).average), 6))
+        0.099299
+        0.107778
+        0.110912
+    """
+    check_renewal(system, bath, waiting_times)
+    S = scattering_map(system, bath, amplitudes=amplitudes, quadrature=quadrature)
+    return _cycle_state(system, bath, S, waiting_times)
+
+
+@eqx.filter_jit
+def _cycle_state(system, bath, S, law):
+    C = _cycle_map(system, S, bath.rate, law)
+    valid = _valid(system, [bath]) & (bath.rate > 0)
+    # infinitely fast: nothing turns between one map and the next
+    fixed = steady_state_of(system, [C], [jnp.full_like(bath.rate, jnp.inf)], valid)
+    turn = gaps(system) / bath.rate
+    return CycleState(
+        after=fixed.rho,
+        before=law.phase(turn) * fixed.rho,
+        average=law.mean_phase(turn) * fixed.rho,
+        result=fixed.result,
+        map_error=fixed.map_error,
+        condition=fixed.condition,
+    )
