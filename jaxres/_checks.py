@@ -8,6 +8,7 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 
 def concrete(*values: Any) -> bool:
@@ -20,13 +21,13 @@ def concrete(*values: Any) -> bool:
     )
 
 
-def _strong(x: Any) -> Any:
+def _strong(x: Any) -> Array:
     """An array whose precision is its own, also if it was made from a Python number."""
     array = jnp.asarray(x)
     return array.astype(array.dtype) if array.weak_type else array
 
 
-def real_array(x: Any) -> Any:
+def real_array(x: Any) -> Array:
     """A floating-point array; Python numbers and integers take the default precision."""
     array = _strong(x)
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
@@ -36,7 +37,7 @@ def real_array(x: Any) -> Any:
     )
 
 
-def inexact_array(x: Any) -> Any:
+def inexact_array(x: Any) -> Array:
     """A real or complex floating-point array."""
     array = _strong(x)
     return (
@@ -44,7 +45,7 @@ def inexact_array(x: Any) -> Any:
     )
 
 
-def complex_array(x: Any) -> Any:
+def complex_array(x: Any) -> Array:
     """A complex array of the precision of `x`."""
     array = inexact_array(x)
     return array.astype(jnp.result_type(array.dtype, jnp.complex64))

@@ -91,7 +91,7 @@ def _check_count(name: str, value: int, least: int) -> None:
 class DoubleExponential(AbstractQuadrature):
     r"""The trapezoidal rule after a double-exponential substitution (the default).
 
-    Between two thresholds: $ε = ℓ/(1 + e^{-1.2\sinh t})$ (tanh-sinh). Above the last one:
+    Between two thresholds: $ε = ℓ/(1 + e^{-1.6\sinh t})$ (tanh-sinh). Above the last one:
     $ε = e^{t - e^{-t}/2}$ in units of the packet's energy scale. Doubling the nodes doubles the number of right digits.
 
     **Arguments:**
@@ -103,12 +103,12 @@ class DoubleExponential(AbstractQuadrature):
 
     !!! example
         >>> system, bath = jr.letter.model()
-        >>> S = jr.scattering_map(system, bath, quadrature=jr.DoubleExponential(finite=80, last=64))
+        >>> S = jr.scattering_map(system, bath, quadrature=jr.DoubleExponential(finite=96, last=64))
         >>> bool(S.error < 1e-12)
         True
     """
 
-    finite: int = eqx.field(static=True, default=40)
+    finite: int = eqx.field(static=True, default=48)
     last: int = eqx.field(static=True, default=32)
 
     def __check_init__(self):
@@ -136,7 +136,7 @@ class GaussLegendre(AbstractQuadrature):
     !!! example
         >>> system, bath = jr.letter.model()
         >>> a = jr.scattering_map(system, bath, quadrature=jr.GaussLegendre(finite=32, last=64))
-        >>> b = jr.scattering_map(system, bath, quadrature=jr.DoubleExponential(finite=80, last=64))
+        >>> b = jr.scattering_map(system, bath, quadrature=jr.DoubleExponential(finite=96, last=64))
         >>> bool(jnp.max(jnp.abs(a.tensor - b.tensor)) < 1e-12)
         True
     """
@@ -184,12 +184,12 @@ def _reach(n: int, least: float) -> float:
 
 @lru_cache(maxsize=64)
 def _tanh_sinh(n: int) -> Rule:
-    """The rule u = 1/(1 + e^{−1.2 sinh t}): the usual π for 1.2 leaves the panel's middle bare, where resonances are."""
-    end = math.asinh(_reach(n, 10.0) / 1.2)
+    """The rule u = 1/(1 + e^{−1.6 sinh t}): the usual π for 1.6 leaves the middle bare, where resonances are."""
+    end = math.asinh(_reach(n, 10.0) / 1.6)
     t = np.linspace(-end, end, n)
-    y = 1.2 * np.sinh(t)
+    y = 1.6 * np.sinh(t)
     lower, upper = 1 / (1 + np.exp(-y)), 1 / (1 + np.exp(y))
-    return Rule(lower, upper, 1.2 * np.cosh(t) * lower * upper * _trapezoid(n, t[1] - t[0]))
+    return Rule(lower, upper, 1.6 * np.cosh(t) * lower * upper * _trapezoid(n, t[1] - t[0]))
 
 
 @lru_cache(maxsize=64)

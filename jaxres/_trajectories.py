@@ -156,16 +156,16 @@ def state_at(system: System, path: Trajectory, times: Times) -> Complex[Array, "
         >>> bool(jnp.max(jnp.abs(mean - jr.evolve(system, bath, ground, times))) < 0.02)
         True
     """
-    times: Array = real_array(times)
-    check_shape("times", times, 1, "(T,)")
-    known = (times >= 0) & (times <= path.times[-1])
+    instants = real_array(times)
+    check_shape("times", instants, 1, "(T,)")
+    known = (instants >= 0) & (instants <= path.times[-1])
     if concrete(known):
         require(
             known,
             f"Argument `times` must lie between 0 and the last collision at {path.times[-1]:g}, "
-            f"but is {times}. Draw more collisions.",
+            f"but is {instants}. Draw more collisions.",
         )
-    return _state_at(system, path, times, known)
+    return _state_at(system, path, instants, known)
 
 
 @eqx.filter_jit
@@ -264,16 +264,17 @@ def trajectories(
         >>> bool(jnp.all(jnp.abs(error) < 4 * jnp.real(many.standard_error)))
         True
     """
-    rho0, times = _check_arguments(system, bath, rho0, waiting_times), real_array(times)
-    check_shape("times", times, 1, "(T,)")
-    if not concrete(system, bath, rho0, times, key):
+    rho0 = _check_arguments(system, bath, rho0, waiting_times)
+    instants = real_array(times)
+    check_shape("times", instants, 1, "(T,)")
+    if not concrete(system, bath, rho0, instants, key):
         raise ValueError(
             "Arguments of `trajectories` must be concrete, but one is traced. Inside jit, grad and "
             "vmap use jax.vmap over jaxres.trajectory and jaxres.state_at."
         )
     require(
-        np.isfinite(times) & (np.asarray(times) >= 0),
-        f"Argument `times` must be finite and not negative, but is {times}.",
+        np.isfinite(instants) & (np.asarray(instants) >= 0),
+        f"Argument `times` must be finite and not negative, but is {instants}.",
     )
     for name, value, least in (("realisations", realisations, 2), ("chunk", chunk, 1)):
         if value < least:
@@ -285,15 +286,15 @@ def trajectories(
 
         starts = tqdm(starts, desc=f"{realisations} realisations", unit="chunk")
     S = scattering_map(system, bath, amplitudes=amplitudes, quadrature=quadrature)
-    nothing = jnp.zeros((times.size, *rho0.shape), rho0.dtype)
+    nothing = jnp.zeros((instants.size, *rho0.shape), rho0.dtype)
     moments = jnp.zeros((), bath.rate.dtype), nothing, nothing
     for start in starts:
         index = start + jnp.arange(chunk)
-        states = _observe(system, S, bath.rate, rho0, times, key, index, dephase, waiting_times)
+        states = _observe(system, S, bath.rate, rho0, instants, key, index, dephase, waiting_times)
         moments = _accumulate(moments, states, index < realisations)
     count, mean, squares = moments
     variance = squares / (count * (count - 1))
-    return Ensemble(times, mean, _parts(jnp.sqrt, variance), realisations)
+    return Ensemble(instants, mean, _parts(jnp.sqrt, variance), realisations)
 
 
 @eqx.filter_jit

@@ -10,7 +10,7 @@ import pytest
 
 import jaxres as jr
 
-# Γ: ρ00 and |ρ01| as published for the exact amplitudes, to the last digit printed
+# Γ: ρ00 and |ρ01| at the parameters of the Letter, with the exact amplitudes, computed independently
 STEADY = {
     0.01: (0.515178, 1.5608e-4),
     0.6: (0.524753, 0.0113847),
