@@ -229,7 +229,7 @@ def _size(z):
     return jnp.abs(jnp.real(z)) + jnp.abs(jnp.imag(z)) if jnp.iscomplexobj(z) else jnp.abs(z)
 
 
-def matmul(A: Inexact[Array, "m k *s"], B: Inexact[Array, "k n *s"]) -> Inexact[Array, "m n *s"]:
+def matmul(A: Inexact[Array, "m k *#s"], B: Inexact[Array, "k n *#s"]) -> Inexact[Array, "m n *s"]:
     """A B for many small matrices; the matrices are the two leading axes, the batch is behind."""
     if A.shape[1] <= UNROLLED:
         return jnp.sum(A[:, :, None] * B[None], axis=1)

@@ -60,8 +60,8 @@ def reference_amplitudes(energy, levels=LEVELS, couplings=COUPLINGS, lengths=LEN
             matrix[rows, after] = np.vstack(slab_waves(edge, x))
     waves = np.linalg.solve(matrix, source)
     is_open = energy > levels
-    flux = np.where(is_open, np.sqrt(np.abs(k)), 0)
-    flux = flux[:, None] * np.where(is_open, 1 / np.sqrt(np.abs(k)), 0)[None]
+    root = np.sqrt(np.where(is_open, np.abs(k), 1))
+    flux = np.outer(is_open * root, is_open / root)
     return flux * waves[-N:], flux * waves[:N]
 
 
