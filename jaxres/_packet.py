@@ -55,8 +55,8 @@ class EffusionPacket(AbstractPacket):
 
     !!! example
         >>> packet = jr.EffusionPacket(beta=0.1, mass=0.1, width=1.0, position=-10.0)
-        >>> p = jnp.linspace(0, 20, 4001)
-        >>> print(round(jnp.trapezoid(packet.distribution(p), p), 6))
+        >>> p = jnp.linspace(0, 30, 8001)
+        >>> print(jnp.round(jnp.trapezoid(packet.distribution(p), p), 5))
         1.0
     """
 

@@ -119,8 +119,9 @@ def _series(system, S, order):
     P = jnp.real(jnp.einsum("aajj->aj", S.tensor)) - jnp.eye(N, dtype=system.levels.dtype)
     A = P[1:, 1:] - P[1:, :1]
     B = inverse(A) if N > 1 else A
-    condition = jnp.linalg.norm(A) * jnp.linalg.norm(B)
-    expands = (condition * (64 * jnp.finfo(A.dtype).eps) < 1) & ~_equal_neighbours(system)
+    # P is made of probabilities, right to ε: that is what a solution must stand
+    unique = jnp.linalg.norm(B) * (64 * jnp.finfo(A.dtype).eps) < 1
+    expands = unique & ~_equal_neighbours(system)
 
     def populations(source, trace):
         p = matmul(B, (source[1:] - P[1:, 0] * trace)[:, None])[:, 0]

@@ -135,7 +135,7 @@ class GaussLegendre(AbstractQuadrature):
 
     !!! example
         >>> system, bath = jr.letter.model()
-        >>> a = jr.scattering_map(system, bath, quadrature=jr.GaussLegendre(finite=32, last=64))
+        >>> a = jr.scattering_map(system, bath, quadrature=jr.GaussLegendre(finite=40, last=96))
         >>> b = jr.scattering_map(system, bath, quadrature=jr.DoubleExponential(finite=96, last=64))
         >>> bool(jnp.max(jnp.abs(a.tensor - b.tensor)) < 1e-12)
         True

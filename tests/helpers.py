@@ -1,5 +1,6 @@
 """Small builders that the tests share: systems and reservoirs from numbers, random matrices."""
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
@@ -86,3 +87,14 @@ def build(numbers):
     )
     scatterer = slabs[0] if len(slabs) == 1 else jr.Stack(slabs)
     return jr.System(levels), jr.Reservoir(packet=packet, scatterer=scatterer, rate=numbers["rate"])
+
+
+#: the steady state of given maps and rates, compiled once for each number of levels and baths
+steady_state_of = eqx.filter_jit(jr.steady_state_of)
+
+
+def solve(numbers, quadrature=None):
+    """The scattering map and the steady state for these `parameters`."""
+    system, bath = build(numbers)
+    S = jr.scattering_map(system, bath, quadrature=quadrature or jr.DoubleExponential())
+    return S, steady_state_of(system, [S], [bath.rate])

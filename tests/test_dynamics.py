@@ -45,11 +45,14 @@ def test_evolution_is_the_exponential_of_the_generator(letter):
 
 def test_evolution_composes_keeps_states_and_ends_in_the_steady_state(letter):
     system, bath, _ = letter
-    rhos = jr.evolve(system, bath, GROUND, [0.1, 0.3, 1.0, 200.0])
+    times = np.array([0.1, 0.3, 1.0, 200.0])
+    rhos = jr.evolve(system, bath, GROUND, times.tolist())
     then = jr.evolve(system, bath, rhos[1], [0.7, 0.0, 199.7, 1.0])
     assert largest(then[0] - rhos[2]) < 1e-14
     assert largest(rhos[3] - jr.steady_state(system, bath).rho) < 1e-12
-    assert largest(jnp.trace(rhos, axis1=1, axis2=2) - 1) < 1e-13
+    # an exponential by squaring is good to ε times its exponent, ‖L‖t ≤ (2Γ + Δ) t
+    rounding = np.finfo(float).eps * (10 + 10.6 * times)
+    assert np.all(np.abs(jnp.trace(rhos, axis1=1, axis2=2) - 1) < rounding)
     assert float(jnp.min(jnp.linalg.eigvalsh(rhos))) > -1e-14
     assert float(jnp.max(jr.coherence(rhos))) > 0.05  # it does something
 
