@@ -13,9 +13,9 @@ from jaxtyping import Array, Float, Inexact, Shaped
 
 
 def safe_sqrt(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
-    """√x for x ≥ 0, and 0 (with derivative 0) for x ≤ 0: a closed channel has no momentum."""
-    positive = x > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), 0)
+    """√x for x ≥ 0, and 0 (with derivative 0) for x ≤ 0: a closed channel has no momentum. NaN stays NaN."""
+    closed = x <= 0
+    return jnp.where(closed, 0, jnp.sqrt(jnp.where(closed, 1, x)))
 
 
 def modulus(z: Inexact[Array, "*s"]) -> Float[Array, "*s"]:
@@ -169,7 +169,7 @@ def inverse(A: Inexact[Array, "n n *s"]) -> Inexact[Array, "n n *s"]:
     d(A⁻¹) = −A⁻¹ dA A⁻¹, so a derivative costs two products and no new elimination.
     """
     n = A.shape[0]
-    if n == 1:
+    if n <= 1:
         return 1 / A
     if n == 2:
         (a, b), (c, d) = A

@@ -1,0 +1,210 @@
+"""What every scattering map obeys, for random systems, stacks and packets."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import (
+    bath_of,
+    build,
+    hermitian,
+    largest,
+    parameters,
+    steady_state_of,
+    system_of,
+    unitary,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import jaxres as jr
+
+SEEDS = st.integers(0, 10**6)
+FINE = jr.DoubleExponential().refined()
+examples = settings(max_examples=10)
+
+
+def draw(seed, N, M, *, real=False, incidence="left"):
+    """A random system and reservoir: N levels, M slabs."""
+    rng = np.random.default_rng(seed)
+    numbers = parameters(
+        levels=np.sort(rng.uniform(-1, 1, N)),
+        couplings=[hermitian(rng.integers(10**6), N, real=real) for _ in range(M)],
+        lengths=rng.uniform(0.2, 1.2, M) / M,
+        beta=rng.uniform(0.1, 1.0),
+        mass=rng.uniform(0.1, 1.0),
+        width=rng.uniform(0.5, 2.0),
+        position=rng.uniform(-4, 0),
+        rate=10.0 ** rng.uniform(-2, 2),
+    )
+    return with_incidence(*build(numbers), incidence)
+
+
+def with_incidence(system, bath, incidence):
+    return system, jr.Reservoir(bath.packet, bath.scatterer, bath.rate, incidence)
+
+
+def boltzmann(system, bath):
+    return np.real(np.diagonal(jr.gibbs_state(system, bath.packet.beta)))
+
+
+def transitions(S):
+    """Probabilities [out, in] to go from level to level."""
+    return np.real(np.einsum("aajj->aj", np.asarray(S.tensor)))
+
+
+def unbalanced(system, bath, S):
+    """The largest net flow between two levels in the Gibbs state."""
+    flow = transitions(S) * boltzmann(system, bath)[None]
+    return largest(flow - flow.T)
+
+
+def unstationary(system, bath, S):
+    """How far collisions move the Gibbs populations."""
+    p = boltzmann(system, bath)
+    return largest(transitions(S) @ p - p)
+
+
+def assert_is_a_channel(S):
+    """Hermiticity exactly, positivity and trace to rounding."""
+    assert largest(S.tensor - np.conj(np.transpose(S.tensor, (1, 0, 3, 2)))) <= 1e-15
+    choi = np.asarray(S.choi)
+    assert largest(choi - choi.conj().T) <= 1e-15
+    assert np.linalg.eigvalsh(choi).min() >= -1e-13
+    trace = np.einsum("aajk->jk", np.asarray(S.tensor))
+    assert largest(trace - np.eye(S.size)) <= 1e-12
+
+
+@pytest.mark.parametrize(("N", "M"), [(2, 1), (3, 1), (2, 3), (3, 2)])
+@examples
+@given(seed=SEEDS)
+def test_a_completely_positive_trace_preserving_map(N, M, seed):
+    assert_is_a_channel(jr.scattering_map(*draw(seed, N, M), quadrature=FINE))
+
+
+@pytest.mark.parametrize(("N", "M"), [(2, 1), (3, 2)])
+@examples
+@given(seed=SEEDS)
+def test_on_a_coarse_grid_too(N, M, seed):
+    S = jr.scattering_map(*draw(seed, N, M), quadrature=jr.DoubleExponential(10, 12))
+    assert S.trace_defect > 1e-6  # the grid is coarse
+    assert_is_a_channel(S)
+
+
+@examples
+@given(seed=SEEDS)
+def test_detailed_balance_of_two_levels(seed):
+    # any coupling of two levels can be made real by a diagonal unitary
+    system, bath = draw(seed, 2, 1)
+    S = jr.scattering_map(system, bath, quadrature=FINE)
+    assert unbalanced(system, bath, S) <= 1e-13 + S.error
+
+
+@examples
+@given(seed=SEEDS)
+def test_detailed_balance_of_real_couplings(seed):
+    system, bath = draw(seed, 3, 1, real=True)
+    S = jr.scattering_map(system, bath, quadrature=FINE)
+    assert unbalanced(system, bath, S) <= 1e-13 + S.error
+
+    system, bath = draw(seed, 3, 2, real=True, incidence="both")
+    S = jr.scattering_map(system, bath, quadrature=FINE)
+    assert unbalanced(system, bath, S) <= 1e-13 + S.error
+
+
+def test_detailed_balance_to_rounding(golden):
+    for name in ("paper", "cold_qubit"):
+        system, bath = system_of(golden[name]), bath_of(golden[name])
+        S = jr.scattering_map(system, bath, quadrature=FINE)
+        assert unbalanced(system, bath, S) < 1e-13
+
+
+@examples
+@given(seed=SEEDS)
+def test_unitarity_alone_keeps_the_gibbs_populations(seed):
+    # complex couplings of three levels break time reversal, and detailed balance with it
+    system, bath = draw(seed, 3, 1)
+    S = jr.scattering_map(system, bath, quadrature=FINE)
+    assert unstationary(system, bath, S) <= 1e-13 + S.error
+
+    system, bath = draw(seed, 3, 2, incidence="both")
+    S = jr.scattering_map(system, bath, quadrature=FINE)
+    assert unstationary(system, bath, S) <= 1e-13 + S.error
+
+
+def test_without_time_reversal_there_is_no_detailed_balance():
+    system, bath = draw(3, 3, 1)
+    S = jr.scattering_map(system, bath, quadrature=FINE)
+    assert S.error < 1e-6
+    assert unbalanced(system, bath, S) > 1e-4
+
+    system, bath = draw(3, 3, 2, incidence="both")
+    S = jr.scattering_map(system, bath, quadrature=FINE)
+    assert S.error < 1e-6
+    assert unbalanced(system, bath, S) > 1e-4
+
+
+def test_a_stack_hit_from_one_side_does_not_keep_the_gibbs_populations():
+    system, bath = draw(3, 3, 2)
+    S = jr.scattering_map(system, bath, quadrature=FINE)
+    assert S.error < 1e-6
+    assert unstationary(system, bath, S) > 1e-4
+
+
+def test_incidence():
+    system, bath = draw(3, 3, 2)
+    left = jr.scattering_map(system, bath, quadrature=FINE).tensor
+    right, both = (
+        jr.scattering_map(*with_incidence(system, bath, side), quadrature=FINE).tensor
+        for side in ("right", "both")
+    )
+    mirrored = jr.Reservoir(bath.packet, jr.Stack(bath.scatterer.slabs[::-1]), bath.rate)
+    assert largest(right - jr.scattering_map(system, mirrored, quadrature=FINE).tensor) < 1e-14
+    assert largest(both - (left + right) / 2) < 1e-14
+    assert largest(left - right) > 1e-2
+
+
+@examples
+@given(seed=SEEDS)
+def test_a_constant_added_to_all_levels_changes_nothing(seed):
+    system, bath = draw(seed, 3, 1)
+    shifted = jr.System(system.levels + 4.0)
+    S = jr.scattering_map(system, bath, quadrature=FINE)
+    assert largest(S.tensor - jr.scattering_map(shifted, bath, quadrature=FINE).tensor) < 1e-12
+
+
+@examples
+@given(seed=SEEDS)
+def test_a_change_of_basis_changes_nothing(seed):
+    system, bath = draw(seed, 3, 1)
+    U, W = unitary(seed, 3), bath.scatterer.coupling
+    H = U @ jnp.diag(system.levels).astype(complex) @ jnp.conj(U.T)
+    rotated = jr.System.from_hamiltonian((H + jnp.conj(H.T)) / 2)
+    turned = jr.Slab(U @ W @ jnp.conj(U.T), bath.scatterer.length)
+    turned = jr.Slab((turned.coupling + jnp.conj(turned.coupling.T)) / 2, turned.length)
+    moved = jr.Reservoir(bath.packet, turned, bath.rate)
+
+    def state(system, bath):
+        S = jr.scattering_map(system, bath, quadrature=FINE)
+        return steady_state_of(system, [S], [bath.rate])
+
+    expected, got = state(system, bath), state(rotated, moved)
+    assert got.result == expected.result
+    if expected.result == jr.RESULTS.successful:
+        # eigenvectors are known up to phases, so are coherences
+        np.testing.assert_allclose(
+            np.abs(got.rho), np.abs(expected.rho), rtol=0, atol=1e-13 * float(expected.condition)
+        )
+
+
+@examples
+@given(seed=SEEDS)
+def test_collisions_bring_states_together(seed):
+    system, bath = draw(seed, 3, 2)
+    S = jr.scattering_map(system, bath, quadrature=FINE)
+    rng = np.random.default_rng(seed)
+    states = []
+    for _ in range(2):
+        A = rng.normal(size=(3, 3)) + 1j * rng.normal(size=(3, 3))
+        states.append(jnp.asarray(A @ A.conj().T / np.trace(A @ A.conj().T)))
+    before = jr.trace_distance(*states)
+    assert jr.trace_distance(S(states[0]), S(states[1])) <= before + 1e-13

@@ -1,0 +1,180 @@
+"""Eq. 9: the solution solves it, and a solve that fails says so."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import build, hermitian, largest, parameters, solve, steady_state_of
+
+import jaxres as jr
+
+TWO = dict(levels=[-0.3, 0.4], couplings=[hermitian(11, 2)], lengths=[1.0])
+THREE = dict(levels=[-0.5, 0.1, 0.9], couplings=[hermitian(12, 3)], lengths=[1.0])
+
+
+def residual(system, maps, rates, rho):
+    """dρ/dt of Eq. 8, each entry divided by the rates at work in it."""
+    gap = system.levels[:, None] - system.levels[None]
+    change = -1j * gap * rho
+    for S, rate in zip(maps, rates, strict=True):
+        change = change + rate * (S(rho) - rho)
+    return change / (jnp.abs(gap) + sum(rates))
+
+
+@pytest.mark.parametrize("rate", [1e-8, 1e-3, 1.0, 50.0, 1e8])
+@pytest.mark.parametrize("numbers", [TWO, THREE], ids=["two", "three"])
+def test_it_is_stationary_and_a_state(numbers, rate):
+    numbers = parameters(**numbers, rate=rate)
+    S, sol = solve(numbers)
+    system, _ = build(numbers)
+    assert sol.result == jr.RESULTS.successful
+    assert largest(residual(system, [S], [rate], sol.rho)) < 1e-14
+    assert abs(jnp.trace(sol.rho) - 1) < 1e-15
+    assert largest(sol.rho - jnp.conj(sol.rho.T)) == 0
+    assert np.min(np.linalg.eigvalsh(sol.rho)) > 0
+    # the coherence itself is right, however small: it obeys its own row
+    off = residual(system, [S], [rate], sol.rho)[0, 1]
+    assert abs(off) < 1e-10 * jr.coherence(sol.rho)
+
+
+def test_several_baths():
+    system, hot = build(parameters(**TWO, beta=0.2, rate=2.0))
+    _, cold = build(parameters(**TWO, beta=1.5, rate=2.0))
+    maps = [jr.scattering_map(system, bath) for bath in (hot, cold)]
+
+    def state(rates):
+        return steady_state_of(system, maps, [jnp.asarray(rate) for rate in rates]).rho
+
+    alone = [steady_state_of(system, [S], [jnp.asarray(2.0)]).rho for S in maps]
+    both = state([1.5, 0.5])
+    assert largest(residual(system, maps, [1.5, 0.5], both)) < 1e-14
+    assert alone[1][0, 0].real > both[0, 0].real > alone[0][0, 0].real
+    # a bath that never hits is not there; one that always hits is the only one
+    assert largest(state([2.0, 0.0]) - alone[0]) < 1e-14
+    fixed = steady_state_of(system, [maps[1]], [jnp.asarray(jnp.inf)]).rho
+    assert largest(state([2.0, jnp.inf]) - fixed) < 1e-14
+    # the same bath twice is one bath of twice the rate
+    twice = steady_state_of(system, [maps[0], maps[0]], [jnp.asarray(1.0), jnp.asarray(1.0)]).rho
+    assert largest(twice - alone[0]) < 1e-14
+
+    through_the_front_door = jr.steady_state(system, [hot, cold])
+    assert through_the_front_door.result == jr.RESULTS.successful
+    assert largest(through_the_front_door.rho - state([2.0, 2.0])) < 1e-12
+    L = jr.generator(system, [hot, cold])
+    assert largest(L(through_the_front_door.rho)) < 1e-14
+
+
+def assert_no_number(sol):
+    """A failed solve must not look like a result, whatever is read off it."""
+    assert jnp.all(jnp.isnan(sol.rho))
+    assert jnp.all(jnp.isnan(jr.populations(sol.rho)))
+    assert jnp.isnan(jr.coherence(sol.rho))
+
+
+@pytest.mark.parametrize(
+    "coupling", [jnp.zeros((2, 2)), jnp.eye(2), jnp.diag(jnp.array([0.5, -1.0]))]
+)
+def test_not_unique_without_transitions(coupling):
+    _, sol = solve(parameters(levels=[-0.3, 0.4], couplings=[coupling], lengths=[1.0]))
+    assert sol.result == jr.RESULTS.not_unique
+    assert_no_number(sol)
+
+
+def test_not_unique_where_a_level_is_left_out():
+    W = hermitian(3, 3).at[2, :2].set(0).at[:2, 2].set(0)
+    _, sol = solve(parameters(levels=[-0.5, 0.1, 0.9], couplings=[W], lengths=[1.0]))
+    assert sol.result == jr.RESULTS.not_unique
+    assert_no_number(sol)
+
+
+def test_not_unique_at_degenerate_levels_with_one_coupling():
+    # H_S is a number there, so W is conserved by every collision; two that do not commute are not
+    same = dict(levels=[0.2, 0.2], lengths=[1.0])
+    _, sol = solve(parameters(**same, couplings=[hermitian(1, 2)]))
+    assert sol.result == jr.RESULTS.not_unique
+    same = dict(levels=[0.2, 0.2], lengths=[1.0, 0.7])
+    _, sol = solve(parameters(**same, couplings=[hermitian(1, 2), hermitian(2, 2)]))
+    assert sol.result == jr.RESULTS.successful
+
+
+def test_a_poor_map_is_refused():
+    system, bath = jr.letter.model(mass=10.0, length=2.0)
+    sol = jr.steady_state(system, bath)
+    assert sol.result == jr.RESULTS.map_not_converged
+    assert sol.map_error > 1e-3
+    assert_no_number(sol)
+
+
+def test_traced_parameters_that_are_not_admissible():
+    """One program for all of them: each spoils one number of an admissible set."""
+    good = dict(splitting=0.6, length=1.0, beta=0.1, mass=0.1, width=1.0, position=-1.0, rate=5.0)
+    bad = [
+        dict(mass=-0.1), dict(mass=0.0), dict(mass=np.nan), dict(beta=0.0), dict(beta=-1.0),
+        dict(beta=np.inf), dict(width=0.0), dict(width=0.07), dict(width=np.nan), dict(rate=-1.0),
+        dict(rate=np.nan), dict(length=0.0), dict(length=-1.0), dict(length=np.inf),
+        dict(splitting=-0.1), dict(splitting=np.nan), dict(position=np.nan), dict(position=np.inf),
+    ]  # fmt: skip
+    rows = [good | change for change in [{}, *bad]]
+    columns = {name: jnp.array([row[name] for row in rows]) for name in good}
+
+    @jax.jit
+    @jax.vmap
+    def states(numbers):
+        splitting = numbers.pop("splitting")
+        system, bath = jr.letter.model(**numbers)
+        system = jr.System(jnp.stack([-splitting / 2, splitting / 2]))
+        sol = jr.steady_state(system, bath)
+        return sol.rho, sol.result == jr.RESULTS.successful, (
+            sol.result == jr.RESULTS.invalid_parameters
+        )  # fmt: skip
+
+    rho, successful, invalid = states(columns)
+    assert successful.tolist() == [True] + [False] * len(bad)
+    assert dict(zip(map(str, bad), invalid[1:].tolist(), strict=True)) == {
+        str(b): True for b in bad
+    }
+    assert jnp.all(jnp.isfinite(rho[0]))
+    assert jnp.all(jnp.isnan(rho[1:]))
+
+
+def test_traced_coupling_that_is_not_hermitian():
+    system, bath = jr.letter.model()
+
+    @jax.jit
+    def result(W):
+        stirred = jr.Reservoir(bath.packet, jr.Slab(W, 1.0), bath.rate)
+        sol = jr.steady_state(system, stirred)
+        return sol.result == jr.RESULTS.invalid_parameters, sol.rho
+
+    W = bath.scatterer.coupling
+    assert not result(W)[0]
+    for spoiled in (W.at[0, 1].add(0.1), W.at[0, 0].set(0.1j), W.at[0, 0].set(jnp.nan)):
+        invalid, rho = result(spoiled)
+        assert invalid
+        assert jnp.all(jnp.isnan(rho))
+
+
+def test_tol_is_passed_on():
+    system, bath = jr.letter.model(rate=5.0)
+    sol = jr.steady_state(system, bath, tol=1e-13)
+    assert sol.result == jr.RESULTS.successful
+    assert sol.map_error <= 1e-13
+    np.testing.assert_allclose(jr.coherence(sol.rho), 0.0992995, atol=5e-8)
+
+
+def test_states_and_what_is_read_off_them():
+    system = jr.System([-0.3, 0.1, 0.6])
+    rho = jr.gibbs_state(system, 2.0)
+    weights = np.exp(-2 * np.array([-0.3, 0.1, 0.6]))
+    np.testing.assert_allclose(jr.populations(rho), weights / weights.sum(), rtol=1e-14)
+    assert jr.coherence(rho) == 0
+    sigma = jnp.full((3, 3), 0.1j).at[jnp.diag_indices(3)].set(1 / 3)
+    sigma = (sigma + jnp.conj(sigma.T)) / 2
+    sigma = sigma.at[1, 2].set(0.1 - 0.2j).at[2, 1].set(0.1 + 0.2j)
+    np.testing.assert_allclose(jr.coherence(sigma, 1, 2), np.hypot(0.1, 0.2), rtol=1e-14)
+    by_values = np.sum(np.abs(np.linalg.eigvalsh(rho - sigma))) / 2
+    np.testing.assert_allclose(jr.trace_distance(rho, sigma), by_values, rtol=1e-13)
+    assert jr.trace_distance(rho, rho) == 0
+    batch = jnp.stack([rho, sigma])
+    assert jr.populations(batch).shape == (2, 3)
+    assert jr.coherence(batch).shape == (2,)
