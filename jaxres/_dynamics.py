@@ -8,14 +8,11 @@ them and nothing else.
 
 import equinox as eqx
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Complex, Float
 
 from ._amplitudes import AbstractAmplitudes, Exact
-from ._checks import concrete, require
-from ._master import Baths, generator, to_real_matrix
+from ._master import Baths, eliminate_ground_population, generator, to_real_matrix
 from ._quadrature import AbstractQuadrature, DoubleExponential
-from ._reservoir import Reservoir
 from ._superoperator import Superoperator
 from ._system import System
 
@@ -46,7 +43,6 @@ def spectrum(
         >>> print(jnp.round(jr.spectrum(system, bath), 3))
         [ 0.   +0.j    -0.27 +0.j    -0.396-1.297j -0.396+1.297j]
     """
-    _check_rates(baths)
     return _spectrum(generator(system, baths, amplitudes=amplitudes, quadrature=quadrature))
 
 
@@ -81,7 +77,6 @@ def relaxation_time(
         >>> print(round(float(jr.relaxation_time(system, bath)), 4))
         3.7034
     """
-    _check_rates(baths)
     values = _spectrum(generator(system, baths, amplitudes=amplitudes, quadrature=quadrature))
     gap = jnp.min(-jnp.real(values[1:]), initial=jnp.inf)
     rounding = values.size * jnp.finfo(gap.dtype).eps * jnp.max(jnp.abs(values))
@@ -89,17 +84,9 @@ def relaxation_time(
     return jnp.where(relaxes, 1 / jnp.where(relaxes, gap, 1), jnp.inf)
 
 
-def _check_rates(baths):
-    for bath in (baths,) if isinstance(baths, Reservoir) else baths:
-        if isinstance(bath, Reservoir) and concrete(bath.rate):
-            require(np.isfinite(bath.rate), "Argument `bath.rate` must be finite, but is infinite.")
-
-
 @eqx.filter_jit
 def _spectrum(L: Superoperator):
-    N = L.size
-    R = to_real_matrix(L.tensor)
-    traceless = R[1:, 1:] - R[1:, :1] * (jnp.arange(1, N * N) < N).astype(R.dtype)[None]
+    traceless, _ = eliminate_ground_population(to_real_matrix(L.tensor))
     values = jnp.linalg.eigvals(traceless)
     order = jnp.lexsort((jnp.imag(values), -jnp.real(values)))
     return jnp.concatenate([jnp.zeros(1, values.dtype), values[order]])

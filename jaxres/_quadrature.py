@@ -23,7 +23,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from ._safe import linear
 
@@ -231,6 +231,24 @@ def splittings(levels: Float[Array, " N"]) -> Float[Array, " P"]:
     return linear(levels, table[columns] - table[rows])
 
 
+def _sorted_splittings(levels: Float[Array, " N"]) -> tuple[Float[Array, " P"], Int[Array, "N N"]]:
+    """The thresholds e_j − e_j' > 0, ascending, and for each [j', j] its place among them (−1 where j ≤ j').
+
+    Equal ones stand in the order that they take as soon as the levels, which ascend, are no longer equal: the pair
+    whose indices are closer comes first.
+    """
+    N = levels.shape[0]
+    rows, columns = np.triu_indices(N, 1)
+    nearest = np.argsort(columns - rows, kind="stable")
+    rows, columns = rows[nearest], columns[nearest]
+    one = np.eye(N)
+    thresholds, rank = linear(levels, one[columns] - one[rows]), np.arange(len(rows))
+    if N > 2:
+        order = jnp.argsort(thresholds)
+        thresholds, rank = thresholds[order], jnp.argsort(order)
+    return thresholds, jnp.full((N, N), -1).at[rows, columns].set(rank)
+
+
 def outgoing_grid(
     levels: Float[Array, " N"], scale: Float[Array, ""], rule: AbstractQuadrature
 ) -> Grid:
@@ -248,7 +266,7 @@ def outgoing_grid(
         for r in (rule.finite_rule(), rule.last_rule())
     )
     gap = levels[None, :] - levels[:, None]  # [j', j]: the incoming channel opens at ε = e_j − e_j'
-    thresholds = jnp.sort(splittings(levels)) if N > 2 else splittings(levels)
+    thresholds, rank = _sorted_splittings(levels)
     edges = jnp.concatenate([jnp.zeros(1, dtype), thresholds])
     # A panel may be empty (degenerate levels). It keeps a length far below rounding, so that no momentum is exactly
     # zero and derivatives with respect to its length are right.
@@ -267,10 +285,15 @@ def outgoing_grid(
     from_upper = nodes(length * finite.upper[None], jnp.zeros_like(last.lower))
     lower_edge = nodes(edges[:-1, None], jnp.broadcast_to(edges[-1], last.lower.shape))
     upper_edge = nodes(edges[1:, None], jnp.full_like(last.lower, jnp.inf))
+    panel = nodes(np.arange(edges.size - 1)[:, None], np.full(last.lower.shape, edges.size - 1))
     gap, from_lower, from_upper = gap[:, :, None], from_lower[None, None], from_upper[None, None]
     lower_edge, upper_edge = lower_edge[None, None], upper_edge[None, None]
+    # By rank, not by value: in the empty panel below a threshold that coincides with another one its channel is
+    # closed, and so the panel must count when its length is differentiated.
     kinetic = jnp.where(
-        gap <= lower_edge, (lower_edge - gap) + from_lower, -((gap - upper_edge) + from_upper)
+        rank[:, :, None] < panel[None, None],
+        (lower_edge - gap) + from_lower,
+        -((gap - upper_edge) + from_upper),
     )
     weights = jnp.concatenate(
         [(length[None] * finite.weights[:, None]).reshape(3, -1), scale * last.weights], axis=1

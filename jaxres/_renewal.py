@@ -17,7 +17,7 @@ from jaxtyping import Array, Complex, Float, PRNGKeyArray
 
 from ._amplitudes import AbstractAmplitudes, Exact
 from ._checks import check_instance, check_scalar, check_shape, real_array
-from ._master import RESULTS, _valid, steady_state_of
+from ._master import RESULTS, admissible, steady_state_of
 from ._quadrature import AbstractQuadrature, DoubleExponential
 from ._reservoir import Reservoir
 from ._scattering_map import scattering_map
@@ -247,7 +247,7 @@ def cycle_state(
 @eqx.filter_jit
 def _cycle_state(system, bath, S, law):
     C = _cycle_map(system, S, bath.rate, law)
-    valid = _valid(system, [bath]) & (bath.rate > 0)
+    valid = admissible(system, [bath]) & (bath.rate > 0)
     # infinitely fast: nothing turns between one map and the next
     fixed = steady_state_of(system, [C], [jnp.full_like(bath.rate, jnp.inf)], valid)
     turn = gaps(system) / bath.rate
