@@ -13,8 +13,7 @@ from helpers import (
     system_of,
     unitary,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 import jaxres as jr
 
