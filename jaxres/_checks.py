@@ -8,7 +8,10 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, ArrayLike, Real
+
+#: what a user may pass for one real number
+Scalar = Real[ArrayLike, ""]
 
 
 def concrete(*values: Any) -> bool:

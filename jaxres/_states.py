@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float, Inexact
 
-from ._checks import check_scalar, real_array
+from ._checks import Scalar, check_scalar, real_array
 from ._safe import modulus
 from ._system import System
 
 
-def gibbs_state(system: System, beta: Float[Array, ""] | float) -> Complex[Array, "N N"]:
+def gibbs_state(system: System, beta: Scalar) -> Complex[Array, "N N"]:
     r"""The thermal state $e^{-βH_S}/Z$ at inverse temperature β (energy⁻¹; β may be 0 or negative).
 
     !!! example

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ._amplitudes import AbstractAmplitudes, Exact
-from ._checks import check_scalar, real_array, require
+from ._checks import Scalar, check_scalar, real_array, require
 from ._letter_data import MODEL, STATE, coherence_law as coherence_law, dataset
 from ._master import steady_state_of
 from ._packet import EffusionPacket
@@ -26,7 +26,6 @@ from ._trajectories import trajectory
 if TYPE_CHECKING:
     import xarray
 
-Scalar = Float[Array, ""] | float
 Models = Mapping[str, AbstractAmplitudes]
 
 EXACT: Models = MappingProxyType({"exact": Exact()})

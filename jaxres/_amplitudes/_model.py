@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
-from .._checks import check_instance, check_scalar, check_shape, concrete, real_array
+from .._checks import Scalar, check_instance, check_scalar, check_shape, concrete, real_array
 from .._safe import safe_sqrt
 from .._scatterer import AbstractScatterer, Layers
 from .._system import System
@@ -162,8 +162,8 @@ def amplitudes(
     system: System,
     scatterer: AbstractScatterer,
     *,
-    mass: Float[Array, ""] | float,
-    energy: Float[Array, ""] | float,
+    mass: Scalar,
+    energy: Scalar,
     amplitudes: AbstractAmplitudes = Exact(),
 ) -> Amplitudes:
     r"""Transmission and reflection amplitudes at total energy E (Eq. 16).

@@ -1,0 +1,87 @@
+"""Changing a number never recompiles, whatever it is given as."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxres as jr
+
+# as many nodes as nothing else uses, so that what is compiled here is not compiled already
+RULE = jr.DoubleExponential(finite=37, last=31)
+
+
+def values(number):
+    """One number as everything that a user may pass."""
+    return [number, np.float64(number), jnp.asarray(number), np.asarray(number)]
+
+
+def compilations(caplog):
+    """How often a function of the package was compiled (conversions of numbers are JAX's own)."""
+    text = caplog.text
+    caplog.clear()
+    return sum(
+        text.count(f"Finished XLA compilation of jit({name})")
+        for name in ("_steady_state", "_scattering_map")
+    )
+
+
+def test_a_sweep_over_python_numbers_compiles_once(caplog):
+    def solve(**numbers):
+        system, bath = jr.letter.model(**numbers)
+        sol = jr.steady_state(system, bath, quadrature=RULE)
+        return sol, jr.coherence(sol.rho), jr.scattering_map(system, bath, quadrature=RULE)
+
+    with jax.log_compiles(), caplog.at_level("WARNING"):
+        solve(rate=1.0)
+        assert compilations(caplog) == 2  # once each: the log is what it is taken for
+        for rate in (2, *values(3.0), 0.0, np.inf):
+            solve(rate=rate)
+        for width in (2, *values(0.7)):
+            solve(width=width, beta=0.2, splitting=0.5, length=1.5, mass=0.3)
+        assert compilations(caplog) == 0
+
+
+def test_a_users_own_jit_compiles_once():
+    @eqx.filter_jit
+    @eqx.debug.assert_max_traces(max_traces=1)
+    def coherence(system, bath):
+        return jr.coherence(jr.steady_state(system, bath, quadrature=RULE).rho)
+
+    for number in (1, *values(2.0)):
+        system, bath = jr.letter.model(
+            splitting=number, coupling=number, length=number, beta=0.1 * number, mass=0.1 * number,
+            width=number, position=-number, rate=number,
+        )  # fmt: skip
+        assert np.isfinite(coherence(system, bath))
+
+
+def test_gradients_are_compiled_once_too():
+    @eqx.filter_jit
+    @eqx.debug.assert_max_traces(max_traces=1)
+    def gradient(bath):
+        return jax.grad(lambda b: jr.coherence(jr.steady_state(system, b, quadrature=RULE).rho))(
+            bath
+        )
+
+    system, _ = jr.letter.model()
+    for rate in (1, *values(2.0)):
+        assert np.isfinite(gradient(jr.letter.model(rate=rate)[1]).rate)
+
+
+def test_importing_it_pulls_in_no_plotting_and_no_files():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, jaxres; "
+        "heavy = {'matplotlib', 'xarray', 'pandas', 'h5py', 'h5netcdf', 'zarr', 'scipy', 'tqdm', 'typer', "
+        "'rich', 'optax', 'pydantic', 'qutip', 'dask', 'numba'}; "
+        "before = {m.split('.')[0] for m in sys.modules}; "
+        "print(sorted(heavy & before))"
+    )
+    script = "import jax, equinox, jax.numpy, sys; base = set(sys.modules); " + code.replace(
+        "heavy & before", "(heavy & before) - {m.split('.')[0] for m in base}"
+    )
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
