@@ -15,7 +15,9 @@ from ._amplitudes import (
     AbstractAmplitudes as AbstractAmplitudes,
     Amplitudes as Amplitudes,
     Exact as Exact,
+    RandomInteractionTime as RandomInteractionTime,
     TransferProduct as TransferProduct,
+    WaveVectorOperator as WaveVectorOperator,
     amplitudes as amplitudes,
 )
 from ._dynamics import relaxation_time as relaxation_time, spectrum as spectrum

@@ -30,6 +30,13 @@ class AbstractPacket(eqx.Module):
     def energy_scale(self) -> Float[Array, ""]:
         """The kinetic energy over which the distribution varies: the unit of the last quadrature panel."""
 
+    def window(self) -> Float[Array, " K"]:
+        """Kinetic energies at which the grid is split; none by default.
+
+        Between them the distribution must be smooth on the scale of the panel, above the last on `energy_scale`.
+        """
+        return jnp.zeros(0, self.mass.dtype)
+
     @abc.abstractmethod
     def valid(self) -> Bool[Array, ""]:
         """Whether the parameters describe a state, also where they are traced."""

@@ -46,11 +46,13 @@ class Grid(NamedTuple):
 
     `kinetic[j', j, n]` is ε_n + e_j' − e_j, the incoming kinetic energy of the transition j → j' (negative where
     that channel is closed), free of cancellation; its diagonal is ε_n itself. `weights[r, n]` are the weights dε of
-    the rule (r = 0) and of the two coarser ones.
+    the rule (r = 0) and of the two coarser ones. `ends` are the lengths that the rule leaves out at the ends of the
+    panels, at the nodes next to them, and 0 elsewhere: the three rules have that error in common.
     """
 
     kinetic: Float[Array, "N N n"]
     weights: Float[Array, "3 n"]
+    ends: Float[Array, " n"]
 
 
 class AbstractQuadrature(eqx.Module):
@@ -232,15 +234,20 @@ def splittings(levels: Float[Array, " N"]) -> Float[Array, " P"]:
 
 
 def outgoing_grid(
-    levels: Float[Array, " N"], scale: Float[Array, ""], rule: AbstractQuadrature
+    levels: Float[Array, " N"],
+    scale: Float[Array, ""],
+    rule: AbstractQuadrature,
+    further: Float[Array, " R"] | None = None,
 ) -> Grid:
     r"""The grid in the outgoing kinetic energy for a system with these levels and a packet of this energy scale.
 
     The panel edges are traced functions of the levels: a grid that ignores how thresholds move has wrong
     derivatives. The scale of the last panel only says where nodes stand; it is held fixed under differentiation,
     which changes a derivative by no more than the quadrature error.
+
+    `further` are more energies to split at, in any order: kinks of the amplitudes, the window of a packet. Those that
+    are negative or NaN make an empty panel.
     """
-    N = levels.shape[0]
     dtype = levels.dtype
     scale = jax.lax.stop_gradient(scale)
     finite, last = (
@@ -248,7 +255,11 @@ def outgoing_grid(
         for r in (rule.finite_rule(), rule.last_rule())
     )
     gap = levels[None, :] - levels[:, None]  # [j', j]: the incoming channel opens at ε = e_j − e_j'
-    thresholds = jnp.sort(splittings(levels)) if N > 2 else splittings(levels)
+    thresholds = splittings(levels)
+    if further is not None and further.size:
+        thresholds = jnp.concatenate([thresholds, jnp.where(further > 0, further, 0)])
+    if thresholds.size > 1:
+        thresholds = jnp.sort(thresholds)
     edges = jnp.concatenate([jnp.zeros(1, dtype), thresholds])
     # A panel may be empty (degenerate levels). It keeps a length far below rounding, so that no momentum is exactly
     # zero and derivatives with respect to its length are right.
@@ -258,7 +269,7 @@ def outgoing_grid(
         """One number for each node, panel after panel."""
         return jnp.concatenate(
             [
-                jnp.broadcast_to(on_finite, (N * (N - 1) // 2, finite.lower.size)).reshape(-1),
+                jnp.broadcast_to(on_finite, (thresholds.size, finite.lower.size)).reshape(-1),
                 on_last,
             ]
         )
@@ -275,4 +286,8 @@ def outgoing_grid(
     weights = jnp.concatenate(
         [(length[None] * finite.weights[:, None]).reshape(3, -1), scale * last.weights], axis=1
     )
-    return Grid(kinetic, weights)
+    first, final = (jnp.arange(finite.lower.size) == k for k in (0, finite.lower.size - 1))
+    left_out = jnp.where(first, finite.lower, 0) + jnp.where(final, finite.upper, 0)
+    start, stop = (jnp.arange(last.lower.size) == k for k in (0, last.lower.size - 1))
+    beyond = jnp.where(start, last.lower, 0) + jnp.where(stop, 1, 0)
+    return Grid(kinetic, weights, nodes(length * left_out[None], scale * beyond))

@@ -17,7 +17,7 @@ from jaxtyping import Array, Complex, Float
 
 from ._amplitudes import AbstractAmplitudes, Exact
 from ._checks import check_instance, concrete, warn_of_single_precision
-from ._quadrature import AbstractQuadrature, DoubleExponential, outgoing_grid
+from ._quadrature import AbstractQuadrature, DoubleExponential, Grid, outgoing_grid, splittings
 from ._reservoir import Reservoir
 from ._safe import linear
 from ._superoperator import Superoperator
@@ -98,8 +98,9 @@ def collision_map(
 ) -> Superoperator:
     """`scattering_map` without its checks, for use inside other pure functions."""
     packet = bath.packet
-    grid = outgoing_grid(system.levels, packet.energy_scale(), quadrature)
     layers = bath.scatterer.layers(system)
+    further = _edges(system.levels, packet, amplitudes.kinks(layers, system.levels, packet.mass))
+    grid = outgoing_grid(system.levels, packet.energy_scale(), quadrature, further)
     sides = {"left": [layers], "right": [layers.reversed()], "both": [layers, layers.reversed()]}[
         bath.incidence
     ]
@@ -108,8 +109,12 @@ def collision_map(
     moments = _two_level_moments if system.size == 2 else _moments
     each = [moments(grid, amplitudes, side, system.levels, packet) for side in sides]
     values = sum(each[1:], start=each[0]) / len(sides)
-    fine, half, quarter = values.T
-    error = quadrature.error(fine, half, quarter)
+    fine, half, quarter, left_out = values.T
+    if amplitudes.analytic:
+        error = quadrature.error(fine, half, quarter)
+    else:  # nothing can be counted on but that twice the nodes are better
+        error = jnp.max(jnp.abs(fine - half))
+    error = error + jnp.max(left_out)
     tensor = _hermitian(fine, system.size)
     if not amplitudes.conserves_flux:
         return Superoperator(tensor, error, jnp.zeros_like(error))
@@ -117,12 +122,28 @@ def collision_map(
     return Superoperator(tensor, jnp.maximum(error, defect), defect)
 
 
+def _edges(levels, packet, kinks):
+    """Where in ε to split besides the thresholds: kinks of the amplitudes, the packet's window.
+
+    A kink at the total energy v stands at ε = v − e_j'; the incoming kinetic energy κ at ε = κ + e_j − e_j'.
+    """
+    window = packet.window()
+    shifts = jnp.concatenate([jnp.zeros(1, levels.dtype), splittings(levels), -splittings(levels)])
+    kinks = (kinks[:, None] - levels[None]).reshape(-1)
+    window = (window[:, None] + shifts[None]).reshape(-1)
+    if kinks.size:
+        # where the packet has no weight there is nothing to split
+        end = jnp.max(window, initial=36.0 * packet.energy_scale()) + levels[-1] - levels[0]
+        kinks = jnp.where(kinks < jax.lax.stop_gradient(end), kinks, 0)
+    return jnp.concatenate([kinks, window])
+
+
 # The map is a Hermitian matrix C in (j'j), (k'k), and N⁴ real numbers: its N² diagonal entries, then the real and then
 # the imaginary parts of those above the diagonal. Both functions below return these numbers; dk = (m/k) dε.
 
 
 def _moments(grid, amplitudes, layers, levels, packet):
-    """∫dε Σ_α (m/k) ρ_U(p, q) a_{j'j} conj(a_{k'k}) by the three rules, shape (N⁴, 3)."""
+    """∫dε Σ_α (m/k) ρ_U(p, q) a_{j'j} conj(a_{k'k}) by the three rules, and what they leave out, shape (N⁴, 4)."""
     N, n = grid.kinetic.shape[1:]
     a = amplitudes.outgoing(grid.kinetic, layers, levels, packet.mass).reshape(-1, N * N, n)
     open_ = (grid.kinetic > 0).reshape(N * N, n)
@@ -135,11 +156,11 @@ def _moments(grid, amplitudes, layers, levels, packet):
         p[rows], p[columns]
     )
     rows = jnp.concatenate([diagonal, jnp.real(upper), jnp.imag(upper)]) * measure
-    return _weigh(rows, grid.weights)
+    return _weigh(rows, grid)
 
 
 def _two_level_moments(grid, amplitudes, layers, levels, packet):
-    """The same numbers for N = 2, integrated by the three rules: shape (16, 3)."""
+    """The same numbers for N = 2, shape (16, 4)."""
     exits = amplitudes.two_level_exits(grid.kinetic, layers, levels, packet.mass)
     across = jnp.stack([grid.kinetic[0, 1], grid.kinetic[1, 0]])
     open_ = across > 0
@@ -188,13 +209,19 @@ def _two_level_moments(grid, amplitudes, layers, levels, packet):
         times(overlap(f1, s1), (kq[0], -kq[1])),
     ]
     rows = diagonal + [real for real, _ in upper] + [imag for _, imag in upper]
-    return jnp.stack([_weigh(row, grid.weights) for row in rows])
+    return jnp.stack([_weigh(row, grid) for row in rows])
 
 
-def _weigh(rows: Float[Array, "*m n"], weights: Float[Array, "3 n"]) -> Float[Array, "*m 3"]:
-    """The integrals by the three rules. The coarse ones only tell the error: they are not differentiated."""
-    coarse = jax.lax.stop_gradient(rows) @ jax.lax.stop_gradient(weights[1:].T)
-    return jnp.concatenate([(rows @ weights[0])[..., None], coarse], axis=-1)
+def _weigh(rows: Float[Array, "*m n"], grid: Grid) -> Float[Array, "*m 4"]:
+    """The integrals by the three rules, and the size of what these leave out at the ends of the panels.
+
+    All but the first only tell the error: they are not differentiated.
+    """
+    fixed, coarse, ends = jax.lax.stop_gradient((rows, grid.weights[1:], grid.ends))
+    left_out = jnp.abs(fixed) @ ends
+    return jnp.concatenate(
+        [(rows @ grid.weights[0])[..., None], fixed @ coarse.T, left_out[..., None]], axis=-1
+    )
 
 
 def _hermitian(values: Float[Array, " M"], N: int) -> Complex[Array, "N N N N"]:
