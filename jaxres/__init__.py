@@ -20,6 +20,7 @@ from ._amplitudes import (
     WaveVectorOperator as WaveVectorOperator,
     amplitudes as amplitudes,
 )
+from ._custom_packet import CustomPacket as CustomPacket
 from ._dynamics import relaxation_time as relaxation_time, spectrum as spectrum
 from ._master import (
     RESULTS as RESULTS,
@@ -30,6 +31,13 @@ from ._master import (
     steady_state_of as steady_state_of,
 )
 from ._packet import AbstractPacket as AbstractPacket, EffusionPacket as EffusionPacket
+from ._particle_states import (
+    DiagonalPacket as DiagonalPacket,
+    GaussianPacket as GaussianPacket,
+    MaxwellPacket as MaxwellPacket,
+    MonochromaticBeam as MonochromaticBeam,
+    ThermalMixture as ThermalMixture,
+)
 from ._perturbation import (
     coherence_estimate as coherence_estimate,
     perturbation_series as perturbation_series,

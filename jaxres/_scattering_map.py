@@ -13,10 +13,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Complex, Float
+from jaxtyping import Array, Bool, Complex, Float
 
 from ._amplitudes import AbstractAmplitudes, Exact
 from ._checks import check_instance, concrete, warn_of_single_precision
+from ._particle_states import MonochromaticBeam
 from ._quadrature import AbstractQuadrature, DoubleExponential, Grid, outgoing_grid, splittings
 from ._reservoir import Reservoir
 from ._safe import linear
@@ -99,13 +100,51 @@ def collision_map(
     """`scattering_map` without its checks, for use inside other pure functions."""
     packet = bath.packet
     layers = bath.scatterer.layers(system)
-    further = _edges(system.levels, packet, amplitudes.kinks(layers, system.levels, packet.mass))
-    grid = outgoing_grid(system.levels, packet.energy_scale(), quadrature, further)
     sides = {"left": [layers], "right": [layers.reversed()], "both": [layers, layers.reversed()]}[
         bath.incidence
     ]
     if layers.thicknesses.shape[0] == 1:  # its own mirror image
         sides = [layers]
+    if isinstance(packet, MonochromaticBeam):
+        maps = [_beam_map(amplitudes, side, system.levels, packet) for side in sides]
+        tensor, error = sum(maps) / len(maps), jnp.finfo(system.levels.dtype).eps * system.size**2
+    else:
+        tensor, error = _integrated_map(amplitudes, quadrature, sides, system, packet)
+    if not amplitudes.conserves_flux:
+        return Superoperator(tensor, error, 0.0)
+    tensor, defect = restore_trace(tensor)
+    return Superoperator(tensor, jnp.maximum(error, defect), defect)
+
+
+def _beam_map(amplitudes, layers, levels, packet):
+    """Σ_α s_{j'j}(κ + e_j) conj(s_{k'k}(κ + e_k)) where the gaps are equal, κ = p₀²/2m; an integral over δ(p − p₀)."""
+    kinetic = packet.momentum**2 / (2 * packet.mass)
+    below = kinetic + (levels[None, :] - levels[:, None])  # [j', j]: κ + e_j − e_j', outgoing
+    exits = amplitudes.matrices(below, kinetic + levels, layers, levels, packet.mass)
+    own = np.arange(levels.shape[0])
+    # for equal gaps the outgoing momenta are equal, so that what s⁺ is referenced to is no matter
+    s = jnp.stack([exit_[:, own, own] for exit_ in exits])
+    tensor = jnp.einsum("xaj,xbk->abjk", s, jnp.conj(s))
+    N = levels.shape[0]
+    same = _same_gap(levels).reshape(N, N, N, N).transpose(0, 2, 1, 3)
+    return jnp.where(same, tensor, 0)
+
+
+def _same_gap(levels: Float[Array, " N"]) -> Bool[Array, " M M"]:
+    """Whether two transitions, (j', j) and (k', k) row by row, have one energy: to 64 roundings of the largest level.
+
+    The gaps of a degenerate or an equally spaced ladder are differences of rounded numbers, so they are not compared
+    exactly.
+    """
+    gap = (levels[None, :] - levels[:, None]).reshape(-1)
+    room = 64 * jnp.finfo(levels.dtype).eps * jnp.max(jnp.abs(levels))
+    return jnp.abs(gap[:, None] - gap[None, :]) <= room
+
+
+def _integrated_map(amplitudes, quadrature, sides, system, packet):
+    layers = sides[0]
+    further = _edges(system.levels, packet, amplitudes.kinks(layers, system.levels, packet.mass))
+    grid = outgoing_grid(system.levels, packet.energy_scale(), quadrature, further)
     moments = _two_level_moments if system.size == 2 else _moments
     each = [moments(grid, amplitudes, side, system.levels, packet) for side in sides]
     values = sum(each[1:], start=each[0]) / len(sides)
@@ -115,11 +154,7 @@ def collision_map(
     else:  # nothing can be counted on but that twice the nodes are better
         error = jnp.max(jnp.abs(fine - half))
     error = error + jnp.max(left_out)
-    tensor = _hermitian(fine, system.size)
-    if not amplitudes.conserves_flux:
-        return Superoperator(tensor, error, jnp.zeros_like(error))
-    tensor, defect = restore_trace(tensor)
-    return Superoperator(tensor, jnp.maximum(error, defect), defect)
+    return _hermitian(fine, system.size), error
 
 
 def _edges(levels, packet, kinks):
@@ -130,7 +165,7 @@ def _edges(levels, packet, kinks):
     window = packet.window()
     shifts = jnp.concatenate([jnp.zeros(1, levels.dtype), splittings(levels), -splittings(levels)])
     kinks = (kinks[:, None] - levels[None]).reshape(-1)
-    window = (window[:, None] + shifts[None]).reshape(-1)
+    window = jax.lax.stop_gradient((window[:, None] + shifts[None]).reshape(-1))
     if kinks.size:
         # where the packet has no weight there is nothing to split
         end = jnp.max(window, initial=36.0 * packet.energy_scale()) + levels[-1] - levels[0]
@@ -152,8 +187,8 @@ def _moments(grid, amplitudes, layers, levels, packet):
     measure = (packet.mass / p[0])[None]  # all outgoing momenta are p[0]
     rows, columns = np.triu_indices(N * N, 1)
     diagonal = jnp.sum(jnp.real(a) ** 2 + jnp.imag(a) ** 2, axis=0) * packet.distribution(p)
-    upper = jnp.sum(a[:, rows] * jnp.conj(a[:, columns]), axis=0) * packet.density(
-        p[rows], p[columns]
+    upper = jnp.sum(a[:, rows] * jnp.conj(a[:, columns]), axis=0) * packet.correlation(
+        p[rows], p[columns], _same_gap(levels)[rows, columns][:, None]
     )
     rows = jnp.concatenate([diagonal, jnp.real(upper), jnp.imag(upper)]) * measure
     return _weigh(rows, grid)
@@ -171,12 +206,14 @@ def _two_level_moments(grid, amplitudes, layers, levels, packet):
     open_p, open_q = jnp.where(open_, dk[None], 0)
 
     def density(pair):
-        first, second, measure = pair
-        value = packet.density(first, second)
+        first, second, measure, same = pair
+        value = packet.correlation(first, second, same)
         return jnp.real(value) * measure, jnp.imag(value) * measure
 
     measures = jnp.stack([open_p, open_q, jnp.where(open_[1], open_p, 0)])
-    densities = jax.lax.map(density, (jnp.stack([k, k, p]), jnp.stack([p, q, q]), measures))
+    # transitions 00, 01, 10, 11
+    same = _same_gap(levels)[np.array([0, 0, 1]), np.array([1, 2, 2])][:, None]
+    densities = jax.lax.map(density, (jnp.stack([k, k, p]), jnp.stack([p, q, q]), measures, same))
     kp, kq, pq = zip(*densities, strict=True)
     kk, pp, qq = (
         packet.distribution(k) * dk,
