@@ -22,6 +22,7 @@ from ._amplitudes import (
 )
 from ._custom_packet import CustomPacket as CustomPacket
 from ._dynamics import relaxation_time as relaxation_time, spectrum as spectrum
+from ._heat import CollisionHeat as CollisionHeat, collision_heat as collision_heat
 from ._master import (
     RESULTS as RESULTS,
     SteadyState as SteadyState,
@@ -81,5 +82,6 @@ from ._trajectories import (
     trajectories as trajectories,
     trajectory as trajectory,
 )
+from ._unit import Unit as Unit
 
 __version__ = _version("jaxres")

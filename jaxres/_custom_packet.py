@@ -156,7 +156,7 @@ class CustomPacket(AbstractPacket):
     def from_table(
         cls,
         momenta: Float[Array, " G"],
-        values: Inexact[Array, "G G"],
+        values: Inexact[Array, "K L"],
         mass: Float[Array, ""] | float,
         position: Float[Array, ""] | float = 0.0,
     ) -> "CustomPacket":
@@ -210,7 +210,7 @@ class CustomPacket(AbstractPacket):
         cls,
         momenta: Float[Array, " G"],
         positions: Float[Array, " X"],
-        values: Float[Array, "G X"],
+        values: Float[Array, "K L"],
         mass: Float[Array, ""] | float,
         position: Float[Array, ""] | float = 0.0,
     ) -> "CustomPacket":

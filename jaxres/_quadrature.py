@@ -23,7 +23,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from ._safe import linear
 
@@ -233,11 +233,32 @@ def splittings(levels: Float[Array, " N"]) -> Float[Array, " P"]:
     return linear(levels, table[columns] - table[rows])
 
 
+def _sorted_edges(
+    levels: Float[Array, " N"], further: Float[Array, " R"]
+) -> tuple[Float[Array, " P"], Int[Array, "N N"]]:
+    """The thresholds e_j − e_j' > 0 and `further` edges, ascending, and for each [j', j] its place (−2 where j ≤ j').
+
+    Equal ones stand in the order that they take as soon as the levels, which ascend, are no longer equal: the pair
+    whose indices are closer comes first.
+    """
+    N = levels.shape[0]
+    rows, columns = np.triu_indices(N, 1)
+    nearest = np.argsort(columns - rows, kind="stable")
+    rows, columns = rows[nearest], columns[nearest]
+    one = np.eye(N)
+    thresholds, rank = linear(levels, one[columns] - one[rows]), np.arange(len(rows))
+    thresholds = jnp.concatenate([thresholds, jnp.where(further > 0, further, 0)])
+    if thresholds.size > 1:
+        order = jnp.argsort(thresholds)
+        thresholds, rank = thresholds[order], jnp.argsort(order)[: len(rows)]
+    return thresholds, jnp.full((N, N), -2).at[rows, columns].set(rank)
+
+
 def outgoing_grid(
     levels: Float[Array, " N"],
     scale: Float[Array, ""],
     rule: AbstractQuadrature,
-    further: Float[Array, " R"] | None = None,
+    further: Float[Array, " R"],
 ) -> Grid:
     r"""The grid in the outgoing kinetic energy for a system with these levels and a packet of this energy scale.
 
@@ -255,11 +276,7 @@ def outgoing_grid(
         for r in (rule.finite_rule(), rule.last_rule())
     )
     gap = levels[None, :] - levels[:, None]  # [j', j]: the incoming channel opens at ε = e_j − e_j'
-    thresholds = splittings(levels)
-    if further is not None and further.size:
-        thresholds = jnp.concatenate([thresholds, jnp.where(further > 0, further, 0)])
-    if thresholds.size > 1:
-        thresholds = jnp.sort(thresholds)
+    thresholds, rank = _sorted_edges(levels, further)
     edges = jnp.concatenate([jnp.zeros(1, dtype), thresholds])
     # A panel may be empty (degenerate levels). It keeps a length far below rounding, so that no momentum is exactly
     # zero and derivatives with respect to its length are right.
@@ -278,10 +295,17 @@ def outgoing_grid(
     from_upper = nodes(length * finite.upper[None], jnp.zeros_like(last.lower))
     lower_edge = nodes(edges[:-1, None], jnp.broadcast_to(edges[-1], last.lower.shape))
     upper_edge = nodes(edges[1:, None], jnp.full_like(last.lower, jnp.inf))
+    panel = nodes(np.arange(edges.size - 1)[:, None], np.full(last.lower.shape, edges.size - 1))
     gap, from_lower, from_upper = gap[:, :, None], from_lower[None, None], from_upper[None, None]
     lower_edge, upper_edge = lower_edge[None, None], upper_edge[None, None]
+    # By rank, not by value: in the empty panel below a threshold that coincides with another one its channel is
+    # closed, and so the panel must count when its length is differentiated.
+    # The distance between a threshold and itself is no difference either: its derivatives, which cancel, may be huge.
+    above = panel[None, None] - rank[:, :, None]
     kinetic = jnp.where(
-        gap <= lower_edge, (lower_edge - gap) + from_lower, -((gap - upper_edge) + from_upper)
+        above > 0,
+        jnp.where(above == 1, 0, lower_edge - gap) + from_lower,
+        -(jnp.where(above == 0, 0, gap - upper_edge) + from_upper),
     )
     weights = jnp.concatenate(
         [(length[None] * finite.weights[:, None]).reshape(3, -1), scale * last.weights], axis=1

@@ -23,6 +23,7 @@ from ._reservoir import Reservoir
 from ._safe import linear
 from ._superoperator import Superoperator
 from ._system import System
+from ._unit import joint_system, trace_out
 
 #: largest |S†(1) − 1| that is taken for a quadrature error and repaired
 REPAIRABLE = 0.5
@@ -98,6 +99,8 @@ def collision_map(
     system: System, bath: Reservoir, amplitudes: AbstractAmplitudes, quadrature: AbstractQuadrature
 ) -> Superoperator:
     """`scattering_map` without its checks, for use inside other pure functions."""
+    if bath.unit is not None:
+        return trace_out(system, bath.unit, joint_map(system, bath, amplitudes, quadrature))
     packet = bath.packet
     layers = bath.scatterer.layers(system)
     sides = {"left": [layers], "right": [layers.reversed()], "both": [layers, layers.reversed()]}[
@@ -114,6 +117,17 @@ def collision_map(
         return Superoperator(tensor, error, 0.0)
     tensor, defect = restore_trace(tensor)
     return Superoperator(tensor, jnp.maximum(error, defect), defect)
+
+
+def joint_map(
+    system: System, bath: Reservoir, amplitudes: AbstractAmplitudes, quadrature: AbstractQuadrature
+) -> Superoperator:
+    """The map on system ⊗ unit, in the product of their energy eigenbases, the system's index first."""
+    joint, place = joint_system(system, bath.unit)
+    alone = eqx.tree_at(lambda b: b.unit, bath, None)
+    S = collision_map(joint, alone, amplitudes, quadrature)
+    tensor = jnp.einsum("ap,bq,pqrs,cr,ds->abcd", *(place,) * 2, S.tensor, *(place,) * 2)
+    return Superoperator(tensor, S.error, S.trace_defect)
 
 
 def _beam_map(amplitudes, layers, levels, packet):

@@ -52,8 +52,9 @@ def test_they_are_states(name):
     assert abs(np.trace(rho) - 1) < 1e-10
     assert largest(rho - rho.conj().T) < 1e-15
     assert values[0] > -1e-14
-    pure = isinstance(packet, jr.GaussianPacket)
-    assert abs(values[-1] - 1) < 1e-10 if pure else values[-1] < 0.9
+    # at its bound the Maxwell packet is a Gaussian about p = 0
+    pure = isinstance(packet, jr.GaussianPacket) or name == "narrowest maxwell"
+    assert abs(values[-1] - 1) < 1e-10 if pure else values[-1] < 0.999
     p = jnp.linspace(low + 0.1, high, 7)
     np.testing.assert_allclose(packet.distribution(p), packet.density(p, p).real, rtol=1e-14)
 
@@ -79,7 +80,10 @@ def test_the_mixture_is_the_integral_over_packets():
         def part(p0, take):
             return take(2 * a * p0 * np.exp(-a * p0**2) * phi(p, p0) * np.conj(phi(q, p0)))
 
-        return [scipy.integrate.quad(part, 0, 12, args=(f,), epsabs=1e-13)[0] for f in (np.real, np.imag)]
+        return [
+            scipy.integrate.quad(part, 0, 12, args=(f,), epsabs=1e-13)[0]
+            for f in (np.real, np.imag)
+        ]
 
     # the part that has p > 0
     arrives = scipy.integrate.quad(lambda p: mixed(p, p)[0], 0, 12, epsabs=1e-11)[0]
@@ -101,7 +105,8 @@ def test_one_state_in_five_ways():
     def wigner(p, x):
         return jnp.exp(-(x**2) / (2 * dx**2) - 2 * dx**2 * (p - p0) ** 2) / jnp.pi
 
-    p, x = jnp.linspace(low, high, 81), jnp.linspace(-8, 8, 97)
+    # a table is as good as what it leaves out at its ends
+    p, x = jnp.linspace(low - 1.2, high + 1.2, 101), jnp.linspace(-8, 8, 97)
     rest = dict(mass=mass, position=-2.0)
     ways = [
         jr.CustomPacket(lambda p, q: phi(p) * phi(q), momenta=(low, high), **rest),
@@ -116,8 +121,7 @@ def test_one_state_in_five_ways():
         assert largest(way.density(u, v) - packet.density(u, v)) < 1e-12
     S = scattering(packet)
     assert S.error < 1e-11
-    for way in (ways[1], ways[2]):
-        assert largest(scattering(way).tensor - S.tensor) < 1e-11
+    assert largest(scattering(ways[2]).tensor - S.tensor) < 1e-11
 
 
 def test_states_are_checked():
@@ -201,10 +205,9 @@ def test_only_effusion_thermalises():
     assert away(jr.EffusionPacket(**THERMAL)) < 1e-6
     assert away(jr.MaxwellPacket(**THERMAL)) > 1e-2
     # so do packets of little spread in momentum, drawn from the flux of a gas; others heat
-    near, far = (away(jr.ThermalMixture(**THERMAL | dict(width=w))) for w in (200.0, 20.0))
-    assert near < 1e-4
-    assert 20 < far / near  # like the square of the spread, with a logarithm
-    assert away(jr.ThermalMixture(**THERMAL)) > 5e-3
+    distances = [away(jr.ThermalMixture(**THERMAL | dict(width=w))) for w in (1.1, 4.4, 200.0)]
+    assert distances[0] > 10 * distances[1] > 1e-3
+    assert distances[2] < 1e-6
 
 
 def test_packets_of_little_spread_in_momentum_decohere():
@@ -213,12 +216,11 @@ def test_packets_of_little_spread_in_momentum_decohere():
     for width in (1.1, 5.0, 200.0):
         S = scattering(jr.ThermalMixture(**THERMAL | dict(width=width)))
         coherences.append(float(jr.coherence(steady_state_of(SYSTEM, [S], [jnp.asarray(3.0)]).rho)))
-    assert coherences[0] > 1e-2
-    assert coherences[0] > 3 * coherences[1] > 3 * coherences[2]
-    assert coherences[2] < 1e-8
+    assert 0.1 > coherences[0] > 2.5 * coherences[1] > 1e-2
+    assert coherences[2] < 1e-30
     S = scattering(jr.ThermalMixture(**THERMAL | dict(width=200.0)))
     steady = steady_state_of(SYSTEM, [S], [jnp.asarray(3.0)]).rho
-    assert largest(steady - jr.gibbs_state(SYSTEM, 0.4)) < 1e-4
+    assert largest(steady - jr.gibbs_state(SYSTEM, 0.4)) < 1e-6
 
 
 def fast(scale):
@@ -242,7 +244,9 @@ def test_a_broad_fast_packet_is_a_clock():
     away, mixed = [], []
     for scale in (1.0, 2.0):
         S = scattering(fast(scale))
-        assert S.error < 1e-9
+        assert (
+            S.error < 1e-6
+        )  # waves between the two ends of the slab, of amplitude W/4E and many turns
         away.append(largest(S.tensor - expected))
         after = np.asarray(S(jnp.asarray(rho)))
         mixed.append(1 - np.trace(after @ after).real)
@@ -276,7 +280,11 @@ def test_what_the_particle_loses_is_the_work():
                 for k in (0, 1):
                     p = np.sqrt(2 * mass * (eps + LEVELS[a] - LEVELS[j]))
                     q = np.sqrt(2 * mass * (eps + LEVELS[a] - LEVELS[k]))
-                    f = mass / np.sqrt(p * q) * np.asarray(packet.density(jnp.asarray(p), jnp.asarray(q)))
+                    f = (
+                        mass
+                        / np.sqrt(p * q)
+                        * np.asarray(packet.density(jnp.asarray(p), jnp.asarray(q)))
+                    )
                     term = f * s[:, a, j] * s[:, a, k].conj() * rho[j, k] * weights
                     total += np.sum(term)
                     lost -= np.sum(term * eps)
@@ -310,39 +318,50 @@ def test_the_error_estimate_is_honest(packet):
     for quadrature in (jr.DoubleExponential(16, 16), jr.DoubleExponential()):
         S = scattering(packet, quadrature)
         true = largest(S.tensor - reference.tensor)
-        assert true < (1e-7 if quadrature.finite == 48 else 1e-1)
+        assert true < (2e-6 if quadrature.finite == 48 else 1e-1)
         assert true / 10 <= float(S.error) or true < 1e-13
     assert np.linalg.eigvalsh(reference.choi)[0] > -1e-13
 
 
-def numbers_of(x):
-    packet = jr.GaussianPacket(momentum=x[0], mass=x[1], width=x[2], position=x[3])
-    return jr.System(x[4:6]), packet
+def observed(packet, levels):
+    start = jnp.array([[0.4, 0.3j], [-0.3j, 0.6]])
+    after = scattering(packet, jr.DoubleExponential(), jr.System(levels))(start)
+    return jr.coherence(after) + after[0, 0].real
+
+
+X0 = jnp.array([4.0, 0.5, 0.9, -2.0, *LEVELS])  # momentum, mass, width, position, levels
 
 
 def test_gradients():
-    x0 = jnp.array([2.1, 0.5, 0.9, -2.0, *LEVELS])
-    p = jnp.linspace(0.05, 9.0, 60)
-    shape = jnp.exp(-((p - 3) ** 2))
+    def value(x):
+        packet = jr.GaussianPacket(momentum=x[0], mass=x[1], width=x[2], position=x[3])
+        beam = jr.MonochromaticBeam(momentum=x[0], mass=x[1])
+        return observed(packet, x[4:6]) + observed(beam, x[4:6])
 
-    def coherence(x):
-        system, packet = numbers_of(x)
-        S = scattering(packet, jr.DoubleExponential(), system)
-        values = jnp.exp(-((p - x[0]) ** 2))
-        rho = values[:, None] * values[None] + 0.2 * shape[:, None] * shape[None]
-        rho = rho / (jnp.trace(rho) * (p[1] - p[0]))
-        table = jr.CustomPacket.from_table(p, rho, mass=x[1], position=x[3])
-        T = scattering(table, jr.DoubleExponential(), system)
-        beam = scattering(jr.MonochromaticBeam(x[0], x[1]), system=system)
-        start = jnp.array([[0.4, 0.3j], [-0.3j, 0.6]])
-        return sum(jr.coherence(M(start)) + M(start)[0, 0].real for M in (S, T, beam))
-
-    backward = jax.jit(jax.grad(coherence))(x0)
+    backward = jax.jit(jax.grad(value))(X0)
     direction = jnp.array([0.3, 0.1, -0.2, 0.5, -0.4, 0.7])
-    forward = jax.jit(lambda x: jax.jvp(coherence, (x,), (direction,))[1])(x0)
-    np.testing.assert_allclose(forward, backward @ direction, rtol=1e-9)
+    forward = jax.jit(lambda x: jax.jvp(value, (x,), (direction,))[1])(X0)
+    np.testing.assert_allclose(forward, backward @ direction, rtol=1e-12)
     h = 1e-4
-    steps = jnp.stack([x0 + k * h * e for e in jnp.eye(6) for k in (-2, -1, 1, 2)])
-    f = np.asarray(jax.jit(lambda s: jax.lax.map(coherence, s))(steps)).reshape(-1, 4)
+    steps = jnp.stack([X0 + k * h * e for e in jnp.eye(6) for k in (-2, -1, 1, 2)])
+    f = np.asarray(jax.jit(lambda s: jax.lax.map(value, s))(steps)).reshape(-1, 4)
     differences = (f[:, 0] - 8 * f[:, 1] + 8 * f[:, 2] - f[:, 3]) / (12 * h)
     np.testing.assert_allclose(backward, differences, rtol=1e-6, atol=1e-8)
+
+
+def test_a_table_has_the_gradient_of_what_it_tabulates():
+    p = jnp.linspace(0.1, 8.5, 64)
+
+    def tabulated(x):
+        phi = jnp.exp(-(x[2] ** 2) * (p - x[0]) ** 2)
+        rho = phi[:, None] * phi[None] / (jnp.sum(phi**2) * (p[1] - p[0]))
+        return observed(jr.CustomPacket.from_table(p, rho, x[1], position=x[3]), x[4:6])
+
+    def written(x):
+        return observed(jr.GaussianPacket(x[0], x[1], x[2], x[3]), x[4:6])
+
+    direction = jnp.array([0.3, 0.1, -0.2, 0.5, -0.4, 0.7])
+    one, other = (
+        jax.jit(lambda x, f=f: jax.jvp(f, (x,), (direction,)))(X0) for f in (tabulated, written)
+    )
+    np.testing.assert_allclose(one, other, rtol=1e-6)
