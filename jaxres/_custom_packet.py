@@ -150,7 +150,12 @@ class CustomPacket(AbstractPacket):
             >>> bool(packet.valid())
             True
         """
-        return cls(Pure(amplitude), mass, momenta, position)
+        return cls(
+            function=Pure(amplitude),
+            mass=real_array(mass),
+            momenta=real_array(momenta),
+            position=real_array(position),
+        )
 
     @classmethod
     def from_table(
@@ -176,7 +181,12 @@ class CustomPacket(AbstractPacket):
         """
         momenta, values = real_array(momenta), inexact_array(values)
         _check_table(momenta, values, "momenta")
-        return cls(Table(momenta, values), mass, momenta[jnp.array([0, -1])], position)
+        return cls(
+            function=Table(momenta, values),
+            mass=real_array(mass),
+            momenta=momenta[jnp.array([0, -1])],
+            position=real_array(position),
+        )
 
     @classmethod
     def from_wigner(
@@ -203,7 +213,12 @@ class CustomPacket(AbstractPacket):
         """
         positions = real_array(positions)
         _check_even(positions, "positions")
-        return cls(Wigner(function, positions), mass, momenta, position)
+        return cls(
+            function=Wigner(function, positions),
+            mass=real_array(mass),
+            momenta=real_array(momenta),
+            position=real_array(position),
+        )
 
     @classmethod
     def from_wigner_table(
@@ -227,7 +242,12 @@ class CustomPacket(AbstractPacket):
                 f"has shape {values.shape}."
             )
         wigner = Wigner(WignerTable(momenta, positions, values), positions)
-        return cls(wigner, mass, momenta[jnp.array([0, -1])], position)
+        return cls(
+            function=wigner,
+            mass=real_array(mass),
+            momenta=momenta[jnp.array([0, -1])],
+            position=real_array(position),
+        )
 
 
 class Pure(eqx.Module):
@@ -292,7 +312,7 @@ def _check_even(grid, name):
             f"Argument `{name}` must be a vector of at least 4 values, but has shape {grid.shape}."
         )
     if concrete(grid):
-        steps = np.diff(np.asarray(grid))
+        steps = np.diff(np.asarray(grid, float))
         require(
             (steps > 0) & (np.abs(steps - steps.mean()) < 1e-6 * np.abs(steps.mean())),
             f"Argument `{name}` must be evenly spaced and ascending, but its steps range from {steps.min():g} to "

@@ -155,6 +155,7 @@ def _valid(system: System, baths: Sequence[Reservoir]) -> Bool[Array, ""]:
     valid = jnp.all(jnp.diff(system.levels) >= 0) & jnp.all(jnp.isfinite(system.levels))
     for bath in baths:
         W, d = bath.scatterer.layers(bath.colliding(system))
+        valid &= True if bath.unit is None else bath.unit.valid()
         skew = jnp.max(jnp.abs(W - jnp.conj(jnp.swapaxes(W, -1, -2))))
         size = jnp.max(jnp.abs(W))
         hermitian = skew <= 1e3 * jnp.finfo(d.dtype).eps * size

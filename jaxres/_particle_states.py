@@ -206,7 +206,7 @@ class DiagonalPacket(AbstractPacket):
             )
 
     @property
-    def mass(self):
+    def mass(self):  # pyright: ignore[reportIncompatibleVariableOverride]
         """The particle's mass m."""
         return self.packet.mass
 

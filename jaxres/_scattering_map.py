@@ -110,11 +110,13 @@ def collision_map(
         sides = [layers]
     if isinstance(packet, MonochromaticBeam):
         maps = [_beam_map(amplitudes, side, system.levels, packet) for side in sides]
-        tensor, error = sum(maps) / len(maps), jnp.finfo(system.levels.dtype).eps * system.size**2
+        tensor = jnp.mean(jnp.stack(maps), axis=0)
+        dtype = system.levels.dtype
+        error = jnp.asarray(jnp.finfo(dtype).eps * system.size**2, dtype)
     else:
         tensor, error = _integrated_map(amplitudes, quadrature, sides, system, packet)
     if not amplitudes.conserves_flux:
-        return Superoperator(tensor, error, 0.0)
+        return Superoperator(tensor, error, jnp.zeros_like(error))
     tensor, defect = restore_trace(tensor)
     return Superoperator(tensor, jnp.maximum(error, defect), defect)
 
@@ -123,6 +125,8 @@ def joint_map(
     system: System, bath: Reservoir, amplitudes: AbstractAmplitudes, quadrature: AbstractQuadrature
 ) -> Superoperator:
     """The map on system ⊗ unit, in the product of their energy eigenbases, the system's index first."""
+    if bath.unit is None:
+        raise ValueError("Argument `bath` must have a `unit`, but has None.")
     joint, place = joint_system(system, bath.unit)
     alone = eqx.tree_at(lambda b: b.unit, bath, None)
     S = collision_map(joint, alone, amplitudes, quadrature)

@@ -8,9 +8,10 @@ equilibrium: with e^{−βH_S} ⊗ e^{−βH_U} stationary under S_SU, the Gibbs
 """
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Complex, Float, Inexact
+from jaxtyping import Array, Bool, Complex, Float, Inexact
 
 from ._checks import check_instance, check_scalar, complex_array, concrete, require
 from ._states import gibbs_state
@@ -64,6 +65,17 @@ class Unit(eqx.Module):
         require(
             least >= -room,
             f"Argument `state` must be positive semidefinite, but has the eigenvalue {least:.3g}.",
+        )
+
+    def valid(self) -> Bool[Array, ""]:
+        """Whether the state is one, also where it is traced."""
+        sigma = jax.lax.stop_gradient(self.state)
+        adjoint = jnp.conj(sigma.T)
+        room = 1e3 * jnp.finfo(sigma.dtype).eps
+        return (
+            (jnp.max(jnp.abs(sigma - adjoint)) <= room)
+            & (jnp.abs(jnp.trace(sigma) - 1) <= room)
+            & (jnp.linalg.eigvalsh((sigma + adjoint) / 2)[0] >= -room)
         )
 
     @classmethod

@@ -15,6 +15,7 @@ LEVELS = np.array([-0.4, 0.5])
 W = hermitian(6, 2)
 SLAB = jr.Slab(W, 1.0)
 SYSTEM = jr.System(LEVELS)
+DEFAULT = jr.DoubleExponential()
 FINE = jr.DoubleExponential(96, 64)
 GAUSS = dict(momentum=7.0, mass=0.5, width=0.9, position=-2.0)
 THERMAL = dict(beta=0.4, mass=0.5, width=1.1, position=-2.0)
@@ -162,8 +163,8 @@ def test_a_diagonal_state_is_the_limit_of_wide_packets(levels):
     N = len(levels)
     system, slab = jr.System(levels), jr.Slab(hermitian(4, N), 1.0)
     wide = jr.EffusionPacket(**THERMAL | dict(width=1e7, position=0.0))
-    S = scattering(jr.DiagonalPacket(wide), jr.DoubleExponential(), system, slab)
-    limit = scattering(wide, jr.DoubleExponential(), system, slab)
+    S = scattering(jr.DiagonalPacket(wide), DEFAULT, system, slab)
+    limit = scattering(wide, DEFAULT, system, slab)
     assert largest(S.tensor - limit.tensor) < 1e-6
     gap = levels[:, None] - levels[None]
     same = np.isclose(gap[:, None, :, None], gap[None, :, None, :])
@@ -183,7 +184,7 @@ def test_a_beam_is_the_limit_of_packets_of_one_momentum():
     away = []
     for width in (200.0, 400.0):
         packet = jr.GaussianPacket(momentum=p0, mass=mass, width=width, position=0.0)
-        narrow = scattering(packet, jr.DoubleExponential(), system, slab)
+        narrow = scattering(packet, DEFAULT, system, slab)
         assert narrow.error < 1e-8
         away.append(largest(S.tensor - narrow.tensor))
     assert away[0] < 1e-3
@@ -304,52 +305,62 @@ def test_what_the_particle_loses_is_the_work():
 
 @pytest.mark.parametrize(
     "packet",
-    [
-        jr.GaussianPacket(**GAUSS),
-        PACKETS["slow"][0],
-        fast(1.0),
-        PACKETS["mixture"][0],
-        PACKETS["maxwell"][0],
-    ],
-    ids=["gaussian", "slow", "fast", "mixture", "maxwell"],
+    [jr.GaussianPacket(**GAUSS), PACKETS["slow"][0], fast(1.0), PACKETS["mixture"][0]],
+    ids=["gaussian", "slow", "fast", "mixture"],
 )
 def test_the_error_estimate_is_honest(packet):
-    reference = scattering(packet, jr.DoubleExponential(192, 128))
-    for quadrature in (jr.DoubleExponential(16, 16), jr.DoubleExponential()):
-        S = scattering(packet, quadrature)
-        true = largest(S.tensor - reference.tensor)
-        assert true < (2e-6 if quadrature.finite == 48 else 1e-1)
-        assert true / 10 <= float(S.error) or true < 1e-13
+    reference, S = scattering(packet), scattering(packet, DEFAULT)
+    true = largest(S.tensor - reference.tensor)
+    assert 0.5 * true <= 1e-6
+    assert true / 10 <= float(S.error) <= 1e4 * true
     assert np.linalg.eigvalsh(reference.choi)[0] > -1e-13
 
 
 def observed(packet, levels):
     start = jnp.array([[0.4, 0.3j], [-0.3j, 0.6]])
-    after = scattering(packet, jr.DoubleExponential(), jr.System(levels))(start)
+    after = scattering(packet, DEFAULT, jr.System(levels))(start)
     return jr.coherence(after) + after[0, 0].real
 
 
 X0 = jnp.array([4.0, 0.5, 0.9, -2.0, *LEVELS])  # momentum, mass, width, position, levels
 
 
-def test_gradients():
-    def value(x):
-        packet = jr.GaussianPacket(momentum=x[0], mass=x[1], width=x[2], position=x[3])
-        beam = jr.MonochromaticBeam(momentum=x[0], mass=x[1])
-        return observed(packet, x[4:6]) + observed(beam, x[4:6])
+DIRECTION = jnp.array([0.3, 0.1, -0.2, 0.5, -0.4, 0.7])
 
-    backward = jax.jit(jax.grad(value))(X0)
-    direction = jnp.array([0.3, 0.1, -0.2, 0.5, -0.4, 0.7])
-    forward = jax.jit(lambda x: jax.jvp(value, (x,), (direction,))[1])(X0)
-    np.testing.assert_allclose(forward, backward @ direction, rtol=1e-12)
+
+def written(x):
+    return observed(jr.GaussianPacket(x[0], x[1], x[2], x[3]), x[4:6])
+
+
+@pytest.fixture(scope="module")
+def forward():
+    return jax.jit(lambda x: jax.jvp(written, (x,), (DIRECTION,)))(X0)
+
+
+def differences(f, x):
     h = 1e-4
-    steps = jnp.stack([X0 + k * h * e for e in jnp.eye(6) for k in (-2, -1, 1, 2)])
-    f = np.asarray(jax.jit(lambda s: jax.lax.map(value, s))(steps)).reshape(-1, 4)
-    differences = (f[:, 0] - 8 * f[:, 1] + 8 * f[:, 2] - f[:, 3]) / (12 * h)
-    np.testing.assert_allclose(backward, differences, rtol=1e-6, atol=1e-8)
+    steps = jnp.stack([x + k * h * e for e in jnp.eye(x.size) for k in (-2, -1, 1, 2)])
+    f = np.asarray(jax.jit(lambda s: jax.lax.map(f, s))(steps)).reshape(-1, 4)
+    return (f[:, 0] - 8 * f[:, 1] + 8 * f[:, 2] - f[:, 3]) / (12 * h)
 
 
-def test_a_table_has_the_gradient_of_what_it_tabulates():
+def test_gradients(forward):
+    backward = jax.jit(jax.grad(written))(X0)
+    np.testing.assert_allclose(forward[1], backward @ DIRECTION, rtol=1e-12)
+    np.testing.assert_allclose(backward, differences(written, X0), rtol=1e-6, atol=1e-8)
+
+
+def test_gradients_of_a_beam():
+    def f(x):
+        return observed(jr.MonochromaticBeam(x[0], x[1]), x[2:])
+
+    x = jnp.array([1.3, 0.5, *LEVELS])
+    backward = jax.jit(jax.grad(f))(x)
+    np.testing.assert_allclose(jax.jit(jax.jacfwd(f))(x), backward, rtol=1e-12)
+    np.testing.assert_allclose(backward, differences(f, x), rtol=1e-8, atol=1e-10)
+
+
+def test_a_table_has_the_gradient_of_what_it_tabulates(forward):
     p = jnp.linspace(0.1, 8.5, 64)
 
     def tabulated(x):
@@ -357,11 +368,5 @@ def test_a_table_has_the_gradient_of_what_it_tabulates():
         rho = phi[:, None] * phi[None] / (jnp.sum(phi**2) * (p[1] - p[0]))
         return observed(jr.CustomPacket.from_table(p, rho, x[1], position=x[3]), x[4:6])
 
-    def written(x):
-        return observed(jr.GaussianPacket(x[0], x[1], x[2], x[3]), x[4:6])
-
-    direction = jnp.array([0.3, 0.1, -0.2, 0.5, -0.4, 0.7])
-    one, other = (
-        jax.jit(lambda x, f=f: jax.jvp(f, (x,), (direction,)))(X0) for f in (tabulated, written)
-    )
-    np.testing.assert_allclose(one, other, rtol=1e-6)
+    mine = jax.jit(lambda x: jax.jvp(tabulated, (x,), (DIRECTION,)))(X0)
+    np.testing.assert_allclose(mine, forward, rtol=1e-6)

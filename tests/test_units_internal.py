@@ -156,3 +156,12 @@ def test_bad_units():
         jr.scattering_map(SYSTEM, bath_with(thermal(BETA), hermitian(1, 2)))
     with pytest.raises(ValueError, match="`rho` must have shape"):
         jr.collision_heat(SYSTEM, bath_with(thermal(BETA)), jnp.eye(3) / 3)
+
+    # what is traced has a named result
+    def result(p):
+        unit = jr.Unit(LEVELS, jnp.diag(jnp.stack([p, 1 - p])))
+        return jr.steady_state(SYSTEM, bath_with(unit)).result
+
+    results = jax.jit(lambda x: jax.lax.map(result, x))(jnp.array([0.3, 1.2]))
+    assert (results == jr.RESULTS.successful).tolist() == [True, False]
+    assert (results == jr.RESULTS.invalid_parameters).tolist() == [False, True]
