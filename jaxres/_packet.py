@@ -93,7 +93,10 @@ class EffusionPacket(AbstractPacket):
     - `width`: spread in space Δx > 0 (length).
     - `position`: mean position x₀ (length) when the packet starts; the scatterer begins at x = 0.
 
-    It is a state only if it is broader than the thermal wavelength allows, $4πΔx\sqrt{m/β} ≥ ħ$.
+    It is a state only if it is broader than the thermal wavelength allows, $4πΔx\sqrt{m/β} ≥ ħ$. This is necessary, not
+    sufficient: μ vanishes at p = 0, but ρ_U(p, 0) does not, so the form above always has a negative eigenvalue:
+    −0.017 at $Δx = ħ\sqrt{β/m}$, the Letter's value, −0.0006 at five times that. `ThermalMixture`, which tends to the
+    same state for wide packets, is positive whatever its parameters.
 
     **Raises:** `ValueError` for a parameter that is not positive, or a packet narrower than this bound.
 

@@ -49,8 +49,9 @@ def scattering_map(
       is below; outside jit only.
 
     **Returns:** `Superoperator`; `.error` is the estimated largest error of an entry of `.tensor`. It is completely
-    positive by construction. For a model that conserves flux it preserves the trace to rounding on any grid: with
-    M = S†(1), which differs from 1 by the quadrature error, the map returned is ρ → S(M^(−1/2) ρ M^(−1/2)).
+    positive if the packet's ρ_U is positive. For a model that conserves flux it preserves the trace to rounding on any
+    grid: with M = S†(1), which differs from 1 by the quadrature error, the map returned is
+    ρ → S(M^(−1/2) ρ M^(−1/2)).
 
     **Raises:** `ValueError` for arguments of the wrong kind, and, with `tol`, if the error estimate is still above it
     on the finest grid.
