@@ -15,10 +15,14 @@ from ._amplitudes import (
     AbstractAmplitudes as AbstractAmplitudes,
     Amplitudes as Amplitudes,
     Exact as Exact,
+    RandomInteractionTime as RandomInteractionTime,
     TransferProduct as TransferProduct,
+    WaveVectorOperator as WaveVectorOperator,
     amplitudes as amplitudes,
 )
+from ._custom_packet import CustomPacket as CustomPacket
 from ._dynamics import relaxation_time as relaxation_time, spectrum as spectrum
+from ._heat import CollisionHeat as CollisionHeat, collision_heat as collision_heat
 from ._master import (
     RESULTS as RESULTS,
     SteadyState as SteadyState,
@@ -28,6 +32,13 @@ from ._master import (
     steady_state_of as steady_state_of,
 )
 from ._packet import AbstractPacket as AbstractPacket, EffusionPacket as EffusionPacket
+from ._particle_states import (
+    DiagonalPacket as DiagonalPacket,
+    GaussianPacket as GaussianPacket,
+    MaxwellPacket as MaxwellPacket,
+    MonochromaticBeam as MonochromaticBeam,
+    ThermalMixture as ThermalMixture,
+)
 from ._perturbation import (
     coherence_estimate as coherence_estimate,
     perturbation_series as perturbation_series,
@@ -71,5 +82,6 @@ from ._trajectories import (
     trajectories as trajectories,
     trajectory as trajectory,
 )
+from ._unit import Unit as Unit
 
 __version__ = _version("jaxres")

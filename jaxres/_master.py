@@ -165,7 +165,8 @@ def admissible(system: System, baths: Sequence[Reservoir]) -> Bool[Array, ""]:
     """The conditions that are checked on concrete values when objects are made, for traced ones."""
     valid = jnp.all(jnp.diff(system.levels) >= 0) & jnp.all(jnp.isfinite(system.levels))
     for bath in baths:
-        W, d = bath.scatterer.layers(system)
+        W, d = bath.scatterer.layers(bath.colliding(system))
+        valid &= True if bath.unit is None else bath.unit.valid()
         skew = jnp.max(jnp.abs(W - jnp.conj(jnp.swapaxes(W, -1, -2))))
         size = jnp.max(jnp.abs(W))
         hermitian = skew <= 1e3 * jnp.finfo(d.dtype).eps * size

@@ -22,6 +22,17 @@ class AbstractPacket(eqx.Module):
     def density(self, p: Float[Array, "*s"], q: Float[Array, "*s"]) -> Inexact[Array, "*s"]:
         """ρ_U(p, q), elementwise."""
 
+    def correlation(
+        self, p: Float[Array, "*s"], q: Float[Array, "*s"], same: Bool[Array, "*#s"]
+    ) -> Inexact[Array, "*s"]:
+        """ρ_U(p, q), told where p and q are one and the same momentum, not just near: there a diagonal state counts.
+
+        The map asks for ρ_U at the incoming momenta of two transitions j → j' and k → k'. They are the same at every
+        energy if the gaps e_j − e_j' and e_k − e_k' are equal.
+        """
+        del same
+        return self.density(p, q)
+
     @abc.abstractmethod
     def distribution(self, p: Float[Array, "*s"]) -> Float[Array, "*s"]:
         """The momentum distribution ρ_U(p, p), elementwise; its integral over p > 0 is 1."""
@@ -30,9 +41,42 @@ class AbstractPacket(eqx.Module):
     def energy_scale(self) -> Float[Array, ""]:
         """The kinetic energy over which the distribution varies: the unit of the last quadrature panel."""
 
+    def window(self) -> Float[Array, " K"]:
+        """Kinetic energies at which the grid is split; none by default.
+
+        Between them the distribution must be smooth on the scale of the panel, above the last on `energy_scale`.
+        """
+        return jnp.zeros(0, self.mass.dtype)
+
     @abc.abstractmethod
     def valid(self) -> Bool[Array, ""]:
         """Whether the parameters describe a state, also where they are traced."""
+
+
+def check_numbers(packet: AbstractPacket, *names: str) -> None:
+    """Scalars: finite, and positive but for the position."""
+    for name in names:
+        check_shape(name, getattr(packet, name), 0, "()")
+        check_scalar(name, getattr(packet, name), positive=name != "position")
+
+
+def admissible(packet: AbstractPacket, *names: str) -> Bool[Array, ""]:
+    """The same for traced numbers."""
+    numbers = jnp.stack([getattr(packet, name) for name in names])
+    positive = jnp.stack([getattr(packet, name) for name in names if name != "position"])
+    return jnp.all(jnp.isfinite(numbers)) & jnp.all(positive > 0)
+
+
+def localised(
+    size: Float[Array, "*s"],
+    apart: Float[Array, "*s"],
+    width: Float[Array, ""],
+    position: Float[Array, ""],
+) -> Inexact[Array, "*s"]:
+    """A state of spread Δx about x₀: size · exp(−Δx²(p−q)²/2 − i(p−q)x₀), with `apart` = p − q."""
+    size = size * jnp.exp(-((width * apart) ** 2) / 2)
+    sine, cosine = sin_cos(apart * position)
+    return jax.lax.complex(size * cosine, -size * sine)
 
 
 class EffusionPacket(AbstractPacket):
@@ -49,7 +93,10 @@ class EffusionPacket(AbstractPacket):
     - `width`: spread in space Δx > 0 (length).
     - `position`: mean position x₀ (length) when the packet starts; the scatterer begins at x = 0.
 
-    It is a state only if it is broader than the thermal wavelength allows, $4πΔx\sqrt{m/β} ≥ ħ$.
+    It is a state only if it is broader than the thermal wavelength allows, $4πΔx\sqrt{m/β} ≥ ħ$. This is necessary, not
+    sufficient: μ vanishes at p = 0, but ρ_U(p, 0) does not, so the form above always has a negative eigenvalue:
+    −0.017 at $Δx = ħ\sqrt{β/m}$, the Letter's value, −0.0006 at five times that. `ThermalMixture`, which tends to the
+    same state for wide packets, is positive whatever its parameters.
 
     **Raises:** `ValueError` for a parameter that is not positive, or a packet narrower than this bound.
 
@@ -66,9 +113,7 @@ class EffusionPacket(AbstractPacket):
     position: Float[Array, ""] = eqx.field(converter=real_array, default=0.0)
 
     def __check_init__(self):
-        for name in ("beta", "mass", "width", "position"):
-            check_shape(name, getattr(self, name), 0, "()")
-            check_scalar(name, getattr(self, name), positive=name != "position")
+        check_numbers(self, "beta", "mass", "width", "position")
         if concrete(self.beta, self.mass, self.width) and not self.valid():
             least = math.sqrt(np.asarray(self.beta) / np.asarray(self.mass)) / (4 * math.pi)
             raise ValueError(
@@ -81,23 +126,13 @@ class EffusionPacket(AbstractPacket):
         return self.beta * p / self.mass * jnp.exp(-self.beta * p**2 / (2 * self.mass))
 
     def density(self, p, q):
-        mean, apart = (p + q) / 2, p - q
-        size = (self.beta * mean / self.mass) * jnp.exp(
-            -self.beta * mean**2 / (2 * self.mass) - (self.width * apart) ** 2 / 2
-        )
-        sine, cosine = sin_cos(apart * self.position)
-        return jax.lax.complex(size * cosine, -size * sine)
+        return localised(self.distribution((p + q) / 2), p - q, self.width, self.position)
 
     def energy_scale(self):
         return 1 / self.beta
 
     def valid(self):
-        positive = (self.beta > 0) & (self.mass > 0) & (self.width > 0)
-        finite = jnp.isfinite(self.beta) & jnp.isfinite(self.mass) & jnp.isfinite(self.width)
         # the bound with a little room for rounding
-        return (
-            positive
-            & finite
-            & jnp.isfinite(self.position)
-            & ((4 * jnp.pi * self.width) ** 2 * self.mass >= self.beta * (1 - 1e-6))
+        return admissible(self, "beta", "mass", "width", "position") & (
+            (4 * jnp.pi * self.width) ** 2 * self.mass >= self.beta * (1 - 1e-6)
         )

@@ -46,11 +46,13 @@ class Grid(NamedTuple):
 
     `kinetic[j', j, n]` is ε_n + e_j' − e_j, the incoming kinetic energy of the transition j → j' (negative where
     that channel is closed), free of cancellation; its diagonal is ε_n itself. `weights[r, n]` are the weights dε of
-    the rule (r = 0) and of the two coarser ones.
+    the rule (r = 0) and of the two coarser ones. `ends` are the lengths that the rule leaves out at the ends of the
+    panels, at the nodes next to them, and 0 elsewhere: the three rules have that error in common.
     """
 
     kinetic: Float[Array, "N N n"]
     weights: Float[Array, "3 n"]
+    ends: Float[Array, " n"]
 
 
 class AbstractQuadrature(eqx.Module):
@@ -231,8 +233,10 @@ def splittings(levels: Float[Array, " N"]) -> Float[Array, " P"]:
     return linear(levels, table[columns] - table[rows])
 
 
-def _sorted_splittings(levels: Float[Array, " N"]) -> tuple[Float[Array, " P"], Int[Array, "N N"]]:
-    """The thresholds e_j − e_j' > 0, ascending, and for each [j', j] its place among them (−1 where j ≤ j').
+def _sorted_edges(
+    levels: Float[Array, " N"], further: Float[Array, " R"]
+) -> tuple[Float[Array, " P"], Int[Array, "N N"]]:
+    """The thresholds e_j − e_j' > 0 and `further` edges, ascending, and for each [j', j] its place (−2 where j ≤ j').
 
     Equal ones stand in the order that they take as soon as the levels, which ascend, are no longer equal: the pair
     whose indices are closer comes first.
@@ -243,22 +247,28 @@ def _sorted_splittings(levels: Float[Array, " N"]) -> tuple[Float[Array, " P"], 
     rows, columns = rows[nearest], columns[nearest]
     one = np.eye(N)
     thresholds, rank = linear(levels, one[columns] - one[rows]), np.arange(len(rows))
-    if N > 2:
+    thresholds = jnp.concatenate([thresholds, jnp.where(further > 0, further, 0)])
+    if thresholds.size > 1:
         order = jnp.argsort(thresholds)
-        thresholds, rank = thresholds[order], jnp.argsort(order)
-    return thresholds, jnp.full((N, N), -1).at[rows, columns].set(rank)
+        thresholds, rank = thresholds[order], jnp.argsort(order)[: len(rows)]
+    return thresholds, jnp.full((N, N), -2).at[rows, columns].set(rank)
 
 
 def outgoing_grid(
-    levels: Float[Array, " N"], scale: Float[Array, ""], rule: AbstractQuadrature
+    levels: Float[Array, " N"],
+    scale: Float[Array, ""],
+    rule: AbstractQuadrature,
+    further: Float[Array, " R"],
 ) -> Grid:
     r"""The grid in the outgoing kinetic energy for a system with these levels and a packet of this energy scale.
 
     The panel edges are traced functions of the levels: a grid that ignores how thresholds move has wrong
     derivatives. The scale of the last panel only says where nodes stand; it is held fixed under differentiation,
     which changes a derivative by no more than the quadrature error.
+
+    `further` are more energies to split at, in any order: kinks of the amplitudes, the window of a packet. Those that
+    are negative or NaN make an empty panel.
     """
-    N = levels.shape[0]
     dtype = levels.dtype
     scale = jax.lax.stop_gradient(scale)
     finite, last = (
@@ -266,7 +276,7 @@ def outgoing_grid(
         for r in (rule.finite_rule(), rule.last_rule())
     )
     gap = levels[None, :] - levels[:, None]  # [j', j]: the incoming channel opens at ε = e_j − e_j'
-    thresholds, rank = _sorted_splittings(levels)
+    thresholds, rank = _sorted_edges(levels, further)
     edges = jnp.concatenate([jnp.zeros(1, dtype), thresholds])
     # A panel may be empty (degenerate levels). It keeps a length far below rounding, so that no momentum is exactly
     # zero and derivatives with respect to its length are right.
@@ -276,7 +286,7 @@ def outgoing_grid(
         """One number for each node, panel after panel."""
         return jnp.concatenate(
             [
-                jnp.broadcast_to(on_finite, (N * (N - 1) // 2, finite.lower.size)).reshape(-1),
+                jnp.broadcast_to(on_finite, (thresholds.size, finite.lower.size)).reshape(-1),
                 on_last,
             ]
         )
@@ -290,12 +300,18 @@ def outgoing_grid(
     lower_edge, upper_edge = lower_edge[None, None], upper_edge[None, None]
     # By rank, not by value: in the empty panel below a threshold that coincides with another one its channel is
     # closed, and so the panel must count when its length is differentiated.
+    # The distance between a threshold and itself is no difference either: its derivatives, which cancel, may be huge.
+    above = panel[None, None] - rank[:, :, None]
     kinetic = jnp.where(
-        rank[:, :, None] < panel[None, None],
-        (lower_edge - gap) + from_lower,
-        -((gap - upper_edge) + from_upper),
+        above > 0,
+        jnp.where(above == 1, 0, lower_edge - gap) + from_lower,
+        -(jnp.where(above == 0, 0, gap - upper_edge) + from_upper),
     )
     weights = jnp.concatenate(
         [(length[None] * finite.weights[:, None]).reshape(3, -1), scale * last.weights], axis=1
     )
-    return Grid(kinetic, weights)
+    first, final = (jnp.arange(finite.lower.size) == k for k in (0, finite.lower.size - 1))
+    left_out = jnp.where(first, finite.lower, 0) + jnp.where(final, finite.upper, 0)
+    start, stop = (jnp.arange(last.lower.size) == k for k in (0, last.lower.size - 1))
+    beyond = jnp.where(start, last.lower, 0) + jnp.where(stop, 1, 0)
+    return Grid(kinetic, weights, nodes(length * left_out[None], scale * beyond))

@@ -8,6 +8,8 @@ from jaxtyping import Array, Float
 from ._checks import check_instance, check_scalar, check_shape, real_array
 from ._packet import AbstractPacket
 from ._scatterer import AbstractScatterer
+from ._system import System
+from ._unit import Unit, joint_system
 
 Incidence = Literal["left", "right", "both"]
 
@@ -20,6 +22,8 @@ class Reservoir(eqx.Module):
     - `packet`: the particle's state, e.g. `EffusionPacket`.
     - `scatterer`: `Slab`, `Stack` or `Profile`.
     - `rate`: Γ ≥ 0, collisions per unit time.
+    - `unit`: internal levels of the particle and their state, a `Unit`, or None. The scatterer's couplings are then
+      matrices on system ⊗ unit, the system's index first: `jnp.kron(on_system, on_unit)`.
     - `incidence`: "left"; "right", which is the mirror image (the stack reversed, the packet unchanged); or
       "both", where each collision comes from either side with probability 1/2.
 
@@ -36,6 +40,7 @@ class Reservoir(eqx.Module):
     scatterer: AbstractScatterer
     rate: Float[Array, ""] = eqx.field(converter=real_array)
     incidence: Incidence = eqx.field(static=True, default="left")
+    unit: Unit | None = None
 
     def __check_init__(self):
         check_instance(
@@ -46,7 +51,13 @@ class Reservoir(eqx.Module):
         )
         check_shape("rate", self.rate, 0, "()")
         check_scalar("rate", self.rate, nonnegative=True)
+        if self.unit is not None:
+            check_instance("unit", self.unit, Unit, "a jaxres.Unit or None")
         if self.incidence not in ("left", "right", "both"):
             raise ValueError(
                 f"Argument `incidence` must be 'left', 'right' or 'both', but is {self.incidence!r}."
             )
+
+    def colliding(self, system: System) -> System:
+        """What scatters the particle: the system, or system ⊗ unit."""
+        return system if self.unit is None else joint_system(system, self.unit)[0]

@@ -13,15 +13,17 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Complex, Float
+from jaxtyping import Array, Bool, Complex, Float
 
 from ._amplitudes import AbstractAmplitudes, Exact
 from ._checks import check_instance, concrete, warn_of_single_precision
-from ._quadrature import AbstractQuadrature, DoubleExponential, outgoing_grid
+from ._particle_states import MonochromaticBeam
+from ._quadrature import AbstractQuadrature, DoubleExponential, Grid, outgoing_grid, splittings
 from ._reservoir import Reservoir
 from ._safe import linear
 from ._superoperator import Superoperator
 from ._system import System
+from ._unit import joint_system, trace_out
 
 #: largest |S†(1) − 1| that is taken for a quadrature error and repaired
 REPAIRABLE = 0.5
@@ -47,8 +49,9 @@ def scattering_map(
       is below; outside jit only.
 
     **Returns:** `Superoperator`; `.error` is the estimated largest error of an entry of `.tensor`. It is completely
-    positive by construction. For a model that conserves flux it preserves the trace to rounding on any grid: with
-    M = S†(1), which differs from 1 by the quadrature error, the map returned is ρ → S(M^(−1/2) ρ M^(−1/2)).
+    positive if the packet's ρ_U is positive. For a model that conserves flux it preserves the trace to rounding on any
+    grid: with M = S†(1), which differs from 1 by the quadrature error, the map returned is
+    ρ → S(M^(−1/2) ρ M^(−1/2)).
 
     **Raises:** `ValueError` for arguments of the wrong kind, and, with `tol`, if the error estimate is still above it
     on the finest grid.
@@ -97,24 +100,96 @@ def collision_map(
     system: System, bath: Reservoir, amplitudes: AbstractAmplitudes, quadrature: AbstractQuadrature
 ) -> Superoperator:
     """`scattering_map` without its checks, for use inside other pure functions."""
+    if bath.unit is not None:
+        return trace_out(system, bath.unit, joint_map(system, bath, amplitudes, quadrature))
     packet = bath.packet
-    grid = outgoing_grid(system.levels, packet.energy_scale(), quadrature)
     layers = bath.scatterer.layers(system)
     sides = {"left": [layers], "right": [layers.reversed()], "both": [layers, layers.reversed()]}[
         bath.incidence
     ]
     if layers.thicknesses.shape[0] == 1:  # its own mirror image
         sides = [layers]
-    moments = _two_level_moments if system.size == 2 else _moments
-    each = [moments(grid, amplitudes, side, system.levels, packet) for side in sides]
-    values = sum(each[1:], start=each[0]) / len(sides)
-    fine, half, quarter = values.T
-    error = quadrature.error(fine, half, quarter)
-    tensor = _hermitian(fine, system.size)
+    if isinstance(packet, MonochromaticBeam):
+        maps = [_beam_map(amplitudes, side, system.levels, packet) for side in sides]
+        tensor = jnp.mean(jnp.stack(maps), axis=0)
+        dtype = system.levels.dtype
+        error = jnp.asarray(jnp.finfo(dtype).eps * system.size**2, dtype)
+    else:
+        tensor, error = _integrated_map(amplitudes, quadrature, sides, system, packet)
     if not amplitudes.conserves_flux:
         return Superoperator(tensor, error, jnp.zeros_like(error))
     tensor, defect = restore_trace(tensor)
     return Superoperator(tensor, jnp.maximum(error, defect), defect)
+
+
+def joint_map(
+    system: System, bath: Reservoir, amplitudes: AbstractAmplitudes, quadrature: AbstractQuadrature
+) -> Superoperator:
+    """The map on system ⊗ unit, in the product of their energy eigenbases, the system's index first."""
+    if bath.unit is None:
+        raise ValueError("Argument `bath` must have a `unit`, but has None.")
+    joint, place = joint_system(system, bath.unit)
+    alone = eqx.tree_at(lambda b: b.unit, bath, None)
+    S = collision_map(joint, alone, amplitudes, quadrature)
+    tensor = jnp.einsum("ap,bq,pqrs,cr,ds->abcd", *(place,) * 2, S.tensor, *(place,) * 2)
+    return Superoperator(tensor, S.error, S.trace_defect)
+
+
+def _beam_map(amplitudes, layers, levels, packet):
+    """Σ_α s_{j'j}(κ + e_j) conj(s_{k'k}(κ + e_k)) where the gaps are equal, κ = p₀²/2m; an integral over δ(p − p₀)."""
+    kinetic = packet.momentum**2 / (2 * packet.mass)
+    below = kinetic + (levels[None, :] - levels[:, None])  # [j', j]: κ + e_j − e_j', outgoing
+    exits = amplitudes.matrices(below, kinetic + levels, layers, levels, packet.mass)
+    own = np.arange(levels.shape[0])
+    # for equal gaps the outgoing momenta are equal, so that what s⁺ is referenced to is no matter
+    s = jnp.stack([exit_[:, own, own] for exit_ in exits])
+    tensor = jnp.einsum("xaj,xbk->abjk", s, jnp.conj(s))
+    N = levels.shape[0]
+    same = _same_gap(levels).reshape(N, N, N, N).transpose(0, 2, 1, 3)
+    return jnp.where(same, tensor, 0)
+
+
+def _same_gap(levels: Float[Array, " N"]) -> Bool[Array, " M M"]:
+    """Whether two transitions, (j', j) and (k', k) row by row, have one energy: to 64 roundings of the largest level.
+
+    The gaps of a degenerate or an equally spaced ladder are differences of rounded numbers, so they are not compared
+    exactly.
+    """
+    gap = (levels[None, :] - levels[:, None]).reshape(-1)
+    room = 64 * jnp.finfo(levels.dtype).eps * jnp.max(jnp.abs(levels))
+    return jnp.abs(gap[:, None] - gap[None, :]) <= room
+
+
+def _integrated_map(amplitudes, quadrature, sides, system, packet):
+    layers = sides[0]
+    further = _edges(system.levels, packet, amplitudes.kinks(layers, system.levels, packet.mass))
+    grid = outgoing_grid(system.levels, packet.energy_scale(), quadrature, further)
+    moments = _two_level_moments if system.size == 2 else _moments
+    each = [moments(grid, amplitudes, side, system.levels, packet) for side in sides]
+    values = sum(each[1:], start=each[0]) / len(sides)
+    fine, half, quarter, left_out = values.T
+    if amplitudes.analytic:
+        error = quadrature.error(fine, half, quarter)
+    else:  # nothing can be counted on but that twice the nodes are better
+        error = jnp.max(jnp.abs(fine - half))
+    error = error + jnp.max(left_out)
+    return _hermitian(fine, system.size), error
+
+
+def _edges(levels, packet, kinks):
+    """Where in ε to split besides the thresholds: kinks of the amplitudes, the packet's window.
+
+    A kink at the total energy v stands at ε = v − e_j'; the incoming kinetic energy κ at ε = κ + e_j − e_j'.
+    """
+    window = packet.window()
+    shifts = jnp.concatenate([jnp.zeros(1, levels.dtype), splittings(levels), -splittings(levels)])
+    kinks = (kinks[:, None] - levels[None]).reshape(-1)
+    window = jax.lax.stop_gradient((window[:, None] + shifts[None]).reshape(-1))
+    if kinks.size:
+        # where the packet has no weight there is nothing to split
+        end = jnp.max(window, initial=36.0 * packet.energy_scale()) + levels[-1] - levels[0]
+        kinks = jnp.where(kinks < jax.lax.stop_gradient(end), kinks, 0)
+    return jnp.concatenate([kinks, window])
 
 
 # The map is a Hermitian matrix C in (j'j), (k'k), and N⁴ real numbers: its N² diagonal entries, then the real and then
@@ -122,7 +197,7 @@ def collision_map(
 
 
 def _moments(grid, amplitudes, layers, levels, packet):
-    """∫dε Σ_α (m/k) ρ_U(p, q) a_{j'j} conj(a_{k'k}) by the three rules, shape (N⁴, 3)."""
+    """∫dε Σ_α (m/k) ρ_U(p, q) a_{j'j} conj(a_{k'k}) by the three rules, and what they leave out, shape (N⁴, 4)."""
     N, n = grid.kinetic.shape[1:]
     a = amplitudes.outgoing(grid.kinetic, layers, levels, packet.mass).reshape(-1, N * N, n)
     open_ = (grid.kinetic > 0).reshape(N * N, n)
@@ -131,15 +206,15 @@ def _moments(grid, amplitudes, layers, levels, packet):
     measure = (packet.mass / p[0])[None]  # all outgoing momenta are p[0]
     rows, columns = np.triu_indices(N * N, 1)
     diagonal = jnp.sum(jnp.real(a) ** 2 + jnp.imag(a) ** 2, axis=0) * packet.distribution(p)
-    upper = jnp.sum(a[:, rows] * jnp.conj(a[:, columns]), axis=0) * packet.density(
-        p[rows], p[columns]
+    upper = jnp.sum(a[:, rows] * jnp.conj(a[:, columns]), axis=0) * packet.correlation(
+        p[rows], p[columns], _same_gap(levels)[rows, columns][:, None]
     )
     rows = jnp.concatenate([diagonal, jnp.real(upper), jnp.imag(upper)]) * measure
-    return _weigh(rows, grid.weights)
+    return _weigh(rows, grid)
 
 
 def _two_level_moments(grid, amplitudes, layers, levels, packet):
-    """The same numbers for N = 2, integrated by the three rules: shape (16, 3)."""
+    """The same numbers for N = 2, shape (16, 4)."""
     exits = amplitudes.two_level_exits(grid.kinetic, layers, levels, packet.mass)
     across = jnp.stack([grid.kinetic[0, 1], grid.kinetic[1, 0]])
     open_ = across > 0
@@ -150,12 +225,14 @@ def _two_level_moments(grid, amplitudes, layers, levels, packet):
     open_p, open_q = jnp.where(open_, dk[None], 0)
 
     def density(pair):
-        first, second, measure = pair
-        value = packet.density(first, second)
+        first, second, measure, same = pair
+        value = packet.correlation(first, second, same)
         return jnp.real(value) * measure, jnp.imag(value) * measure
 
     measures = jnp.stack([open_p, open_q, jnp.where(open_[1], open_p, 0)])
-    densities = jax.lax.map(density, (jnp.stack([k, k, p]), jnp.stack([p, q, q]), measures))
+    # transitions 00, 01, 10, 11
+    same = _same_gap(levels)[np.array([0, 0, 1]), np.array([1, 2, 2])][:, None]
+    densities = jax.lax.map(density, (jnp.stack([k, k, p]), jnp.stack([p, q, q]), measures, same))
     kp, kq, pq = zip(*densities, strict=True)
     kk, pp, qq = (
         packet.distribution(k) * dk,
@@ -188,13 +265,19 @@ def _two_level_moments(grid, amplitudes, layers, levels, packet):
         times(overlap(f1, s1), (kq[0], -kq[1])),
     ]
     rows = diagonal + [real for real, _ in upper] + [imag for _, imag in upper]
-    return jnp.stack([_weigh(row, grid.weights) for row in rows])
+    return jnp.stack([_weigh(row, grid) for row in rows])
 
 
-def _weigh(rows: Float[Array, "*m n"], weights: Float[Array, "3 n"]) -> Float[Array, "*m 3"]:
-    """The integrals by the three rules. The coarse ones only tell the error: they are not differentiated."""
-    coarse = jax.lax.stop_gradient(rows) @ jax.lax.stop_gradient(weights[1:].T)
-    return jnp.concatenate([(rows @ weights[0])[..., None], coarse], axis=-1)
+def _weigh(rows: Float[Array, "*m n"], grid: Grid) -> Float[Array, "*m 4"]:
+    """The integrals by the three rules, and the size of what these leave out at the ends of the panels.
+
+    All but the first only tell the error: they are not differentiated.
+    """
+    fixed, coarse, ends = jax.lax.stop_gradient((rows, grid.weights[1:], grid.ends))
+    left_out = jnp.abs(fixed) @ ends
+    return jnp.concatenate(
+        [(rows @ grid.weights[0])[..., None], fixed @ coarse.T, left_out[..., None]], axis=-1
+    )
 
 
 def _hermitian(values: Float[Array, " M"], N: int) -> Complex[Array, "N N N N"]:

@@ -4,6 +4,8 @@ from ._model import (
     AbstractAmplitudes as AbstractAmplitudes,
     Amplitudes as Amplitudes,
     Exact as Exact,
+    RandomInteractionTime as RandomInteractionTime,
     TransferProduct as TransferProduct,
+    WaveVectorOperator as WaveVectorOperator,
     amplitudes as amplitudes,
 )

@@ -1,0 +1,127 @@
+r"""Reflectionless amplitudes (Ref. 12 of the Letter): fast particles pass, and turn the system meanwhile.
+
+Both models neglect reflection, s⁻ = 0, and are right to leading order in (levels and couplings)/E:
+
+    wave-vector operator       s⁺ = e^{−iKL} e^{iQL},         K = √(2m(E − H_S))/ħ,  Q = √(2m(E − H_S − W))/ħ,
+    random interaction time    s⁺ = e^{iH_Sτ/ħ} e^{−i(H_S+W)τ/ħ},     τ(E) = L √(m/2(E − ē)),  ē the mean level.
+
+The second follows from the first with √(E − H) ≈ √(E − ē) − (H − ē)/2√(E − ē). For a stack the factors e^{iQ_n d_n}, or
+e^{−i(H_S+W_n)τ_n} with τ_n the share of slab n, follow each other in the order in which the particle meets the slabs.
+
+**Errors.** Write Z = (H_S + W)/4E and Z₀ = H_S/4E. Matching ψ and ψ' at both edges of a slab without what bounces
+inside, and with the flux normalisation, gives e^{−iKL} (1 + Z) e^{iQL} (1 − Z) to first order in 1/E. Since Q is a
+function of H_S + W, it commutes with Z, and the first order vanishes: s⁺ is right to O(W²/E²), the probability of two
+reflections, each of amplitude |s⁻| = O(W/4E). The interaction time drops the phase L√(m/2E) [(H_S+W)² − H_S²]/4E
+besides, and is right to O(E^{−3/2}).
+
+**Closed channels.** Below a level, or below an eigenvalue of H_S + W, what is left is not unitary: the open channels
+lose flux to closed ones, or the wave decays, and nothing is reflected to make up for it. The map then loses trace. The
+nearest unitary to the block B of open channels is its polar factor B(B†B)^{−1/2}; with it the map preserves the trace,
+and is micro-reversible where B is symmetric, since the polar factor of a complex symmetric matrix is symmetric.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Complex
+
+from .._safe import inverse, matmul, safe_sqrt, sin_cos
+from .._spectral import spectral_functions
+
+
+def wave_vector_transmission(kinetic, energy, layers, levels, mass, unitary):
+    """s⁺[out, in] referenced to the right edge, before closed channels are cut off; (N, N, n)."""
+    del kinetic
+    most = -0.1 * math.log(jnp.finfo(levels.dtype).tiny) / jnp.sum(layers.thicknesses)
+    inner = layers.couplings + jnp.diag(levels)[None]
+
+    def waves(v, parameters):
+        energy, mass, d, most = parameters
+        A = 2 * mass * (energy[None] - v[:, None])
+        q, kappa = safe_sqrt(A), safe_sqrt(-A)
+        if unitary:
+            # A polar factor does not change with the size of its matrix: what decays in all channels alike may be
+            # divided out, and what is left is kept from underflow, far below rounding.
+            kappa = kappa - jax.lax.stop_gradient(jnp.min(kappa, axis=0))[None]
+            kappa = jnp.minimum(kappa, most)
+        sine, cosine = sin_cos(q * d)
+        size = jnp.exp(-kappa * d)
+        return jax.lax.complex(size * cosine, size * sine)[None]
+
+    def factor(H, d):
+        return spectral_functions(waves, H, (energy, mass, d, most))[0]
+
+    return _ordered_product(jax.vmap(factor)(inner, layers.thicknesses))
+
+
+def interaction_time_transmission(kinetic, energy, layers, levels, mass, unitary):
+    """s⁺[out, in] referenced to the right edge, before closed channels are cut off; (N, N, n)."""
+    del unitary
+    above = energy - jnp.mean(levels)
+    timeless = above <= 0
+    slowness = jnp.sqrt(mass / (2 * jnp.where(timeless, 1, above)))
+    slowness = jnp.where(timeless, 0, slowness)  # time per length
+    inner = layers.couplings + jnp.diag(levels)[None]
+
+    def turn(v, parameters):
+        slowness, d = parameters
+        sine, cosine = sin_cos(v[:, None] * (slowness * d)[None])
+        return jax.lax.complex(cosine, -sine)[None]
+
+    def factor(H, d):
+        return spectral_functions(turn, H, (slowness, d))[0]
+
+    passed = _ordered_product(jax.vmap(factor)(inner, layers.thicknesses))
+    # e^{iH_Sτ}, and e^{ikL} from x = 0 to the right edge
+    total = jnp.sum(layers.thicknesses)
+    phase = total * (levels[:, None] * slowness[None] + safe_sqrt(2 * mass * kinetic))
+    sine, cosine = sin_cos(phase)
+    return jax.lax.complex(cosine, sine)[:, None] * passed
+
+
+def fast_turning(layers, levels, mass):
+    """Energies above the mean level at which the interaction time turns the system by about 8, 16, 32, 64 radians.
+
+    Split there, the grid has a panel for a few turns; what turns faster is an energy range of little weight.
+    """
+    turns = jnp.asarray([8.0, 16.0, 32.0, 64.0], levels.dtype)
+    inner = layers.couplings + jnp.diag(levels - jnp.mean(levels))[None]
+    spread = jnp.sqrt(jnp.max(jnp.sum(jnp.abs(inner) ** 2, axis=(1, 2))))
+    return mass / 2 * (spread * jnp.sum(layers.thicknesses) / turns) ** 2
+
+
+def _ordered_product(factors):
+    """… F_2 F_1 of matrices (M, N, N, n)."""
+    if factors.shape[0] == 1:
+        return factors[0]
+    return jax.lax.scan(lambda P, F: (matmul(F, P), None), factors[0], factors[1:])[0]
+
+
+#: With the scaling below, nine steps reach rounding for every condition number up to 1/rounding (N. J. Higham,
+#: Functions of Matrices, SIAM 2008, section 8.6); a matrix of two rows takes two or three.
+STEPS = 11
+
+
+def polar_factor(B: Complex[Array, "N N n"]) -> Complex[Array, "N N n"]:
+    r"""The unitary matrix nearest to each of n invertible ones, $U = B (B^†B)^{-1/2}$.
+
+    Newton's iteration $X → (μX + X^{-†}/μ)/2$. It sees singular values only through smooth functions of the matrix, so
+    nothing happens where they coincide, to the value or to derivatives. The scaling μ only makes it fast: whatever it
+    is, the limit is the polar factor, so it is held fixed under differentiation.
+    """
+
+    def step(X, _):
+        Y = jnp.conj(inverse(X).swapaxes(0, 1))
+        x, y = jax.lax.stop_gradient((_square(X), _square(Y)))
+        scale = jnp.sqrt(jnp.sqrt(y / x))[None, None]
+        return (scale * X + Y / scale) / 2, None
+
+    B = B / jax.lax.stop_gradient(jnp.sqrt(_square(B)))[None, None]
+    if B.shape[0] == 1:
+        return B / jnp.sqrt(_square(B))[None, None]
+    return jax.lax.scan(step, B, None, length=STEPS)[0]
+
+
+def _square(X):
+    return jnp.sum(jnp.real(X) ** 2 + jnp.imag(X) ** 2, axis=(0, 1))

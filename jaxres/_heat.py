@@ -1,0 +1,78 @@
+"""The energy that one collision brings to the system, and where it comes from."""
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Inexact
+
+from ._amplitudes import AbstractAmplitudes, Exact
+from ._checks import check_instance, complex_array
+from ._quadrature import AbstractQuadrature, DoubleExponential
+from ._reservoir import Reservoir
+from ._scattering_map import collision_map, joint_map
+from ._system import System
+
+
+class CollisionHeat(eqx.Module):
+    r"""The mean energy that the system gains in one collision, by its two sources.
+
+    - `kinetic`: what the particle loses of its kinetic energy.
+    - `internal`: what the unit loses of its internal energy $\mathrm{Tr}[H_U σ]$; 0 for particles without levels.
+
+    Far from the scatterer nothing is stored in the coupling, so `total`, their sum, is the system's gain
+    $\mathrm{Tr}[H_S (S(ρ) - ρ)]$. Times the rate Γ these are currents.
+    """
+
+    kinetic: Float[Array, ""]
+    internal: Float[Array, ""]
+
+    @property
+    def total(self) -> Float[Array, ""]:
+        """The system's gain."""
+        return self.kinetic + self.internal
+
+
+def collision_heat(
+    system: System,
+    bath: Reservoir,
+    rho: Inexact[Array, "N N"],
+    *,
+    amplitudes: AbstractAmplitudes = Exact(),
+    quadrature: AbstractQuadrature = DoubleExponential(),
+) -> CollisionHeat:
+    r"""The heat that a collision brings to the system in state ρ, from motion and from internal levels (Ref. 12).
+
+    Scattering conserves kinetic plus internal energies, for any state: $S_{SU}$ takes place at fixed total energy, and
+    coherences between different energies have no part in its mean. So, with $Δ = S_{SU}(ρ⊗σ) - ρ⊗σ$,
+
+    $$Q_\mathrm{internal} = -\mathrm{Tr}[H_U Δ], \qquad Q_\mathrm{kinetic} = \mathrm{Tr}[(H_S + H_U) Δ].$$
+
+    **Arguments:** as for `scattering_map`, and `rho`, the state of the system, in the energy eigenbasis.
+
+    !!! example
+        >>> system, bath = jr.letter.model(rate=1e-6)
+        >>> hot = jr.gibbs_state(system, 0.01)
+        >>> print(jnp.round(jr.collision_heat(system, bath, hot).kinetic, 6))  # the gas is colder
+        -0.00078
+    """
+    check_instance("system", system, System, "a jaxres.System")
+    check_instance("bath", bath, Reservoir, "a jaxres.Reservoir")
+    rho = complex_array(rho)
+    if rho.shape != (system.size, system.size):
+        raise ValueError(
+            f"Argument `rho` must have shape {(system.size, system.size)}, but has shape {rho.shape}."
+        )
+    return _collision_heat(system, bath, rho, amplitudes, quadrature)
+
+
+@eqx.filter_jit
+def _collision_heat(system, bath, rho, amplitudes, quadrature):
+    if bath.unit is None:
+        change = collision_map(system, bath, amplitudes, quadrature)(rho) - rho
+        gain = jnp.sum(system.levels * jnp.real(jnp.diagonal(change)))
+        return CollisionHeat(gain, jnp.zeros_like(gain))
+    before = jnp.kron(rho, bath.unit.state)
+    change = joint_map(system, bath, amplitudes, quadrature)(before) - before
+    moved = jnp.real(jnp.diagonal(change)).reshape(system.size, -1)
+    gain = jnp.sum(system.levels[:, None] * moved)
+    lost = -jnp.sum(bath.unit.levels.levels[None] * moved)
+    return CollisionHeat(gain - lost, lost)

@@ -1,0 +1,113 @@
+r"""Particles with internal levels (Ref. 12): the collision is one of system ⊗ unit, and the unit leaves with its state.
+
+$$S(ρ) = \mathrm{Tr}_U\, S_{SU}(ρ ⊗ σ),$$
+
+where S_SU is the scattering map (Eq. 17) of the joint Hamiltonian H_S ⊗ 1 + 1 ⊗ H_U with couplings on system ⊗ unit,
+and σ the state in which every unit arrives. If σ is thermal at the temperature of the gas, both together are a bath in
+equilibrium: with e^{−βH_S} ⊗ e^{−βH_U} stationary under S_SU, the Gibbs state of the system is so under S.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Complex, Float, Inexact
+
+from ._checks import check_instance, check_scalar, complex_array, concrete, require
+from ._states import gibbs_state
+from ._superoperator import Superoperator
+from ._system import System
+
+
+class Unit(eqx.Module):
+    r"""The internal levels of a particle, and the state in which it arrives.
+
+    **Arguments:**
+
+    - `levels`: a `System` of D levels.
+    - `state`: density matrix σ, shape (D, D), in the eigenbasis of the levels, at the time when the packet is at its
+      position x₀; Hermitian, of trace 1, positive semidefinite.
+
+    **Raises:** `ValueError` if the state is not one.
+
+    !!! example
+        >>> unit = jr.Unit.thermal(jr.System([0.0, 1.0]), beta=0.1)
+        >>> print(jnp.round(jr.populations(unit.state), 6))
+        [0.524979 0.475021]
+    """
+
+    levels: System
+    state: Complex[Array, "D D"] = eqx.field(converter=complex_array)
+
+    def __check_init__(self):
+        check_instance("levels", self.levels, System, "a jaxres.System")
+        D = self.levels.size
+        if self.state.shape != (D, D):
+            raise ValueError(
+                f"Argument `state` must have shape {(D, D)}, but has shape {self.state.shape}."
+            )
+        if not concrete(self.state):
+            return
+        value = np.asarray(self.state)
+        room = 1e3 * np.finfo(value.dtype).eps
+        require(np.isfinite(value), f"Argument `state` must be finite, but is\n{value}")
+        skew = np.max(np.abs(value - value.conj().T))
+        require(
+            skew <= room,
+            f"Argument `state` must be Hermitian, but differs from its adjoint by {skew:.2g}.",
+        )
+        trace = np.trace(value).real
+        require(
+            abs(trace - 1) <= room,
+            f"Argument `state` must have trace 1, but has trace {trace:g}. Divide it by that.",
+        )
+        least = np.linalg.eigvalsh(value)[0]
+        require(
+            least >= -room,
+            f"Argument `state` must be positive semidefinite, but has the eigenvalue {least:.3g}.",
+        )
+
+    def valid(self) -> Bool[Array, ""]:
+        """Whether the state is one, also where it is traced."""
+        sigma = jax.lax.stop_gradient(self.state)
+        adjoint = jnp.conj(sigma.T)
+        room = 1e3 * jnp.finfo(sigma.dtype).eps
+        return (
+            (jnp.max(jnp.abs(sigma - adjoint)) <= room)
+            & (jnp.abs(jnp.trace(sigma) - 1) <= room)
+            & (jnp.linalg.eigvalsh((sigma + adjoint) / 2)[0] >= -room)
+        )
+
+    @classmethod
+    def thermal(cls, levels: System, beta: Float[Array, ""] | float) -> "Unit":
+        """A unit in the Gibbs state of its levels at inverse temperature β, that of the gas or its own."""
+        check_instance("levels", levels, System, "a jaxres.System")
+        check_scalar("beta", beta)
+        return cls(levels, gibbs_state(levels, beta))
+
+
+def joint_system(system: System, unit: Unit) -> tuple[System, Float[Array, "M M"]]:
+    """System ⊗ unit with its levels in ascending order, and where these stand in the product.
+
+    The second array is a permutation: entry [(j, a), n] is 1 where e_j + u_a is the joint level n. Levels that cross
+    change places; nothing that is computed from the joint system depends on the order of equal ones.
+    """
+    levels = (system.levels[:, None] + unit.levels.levels[None]).reshape(-1)
+    order = jnp.argsort(levels)
+    place = jnp.eye(levels.size, dtype=levels.dtype)[:, order]
+    basis = jnp.kron(_basis(system), _basis(unit.levels)) @ place
+    return System(levels[order], basis), place
+
+
+def _basis(system: System) -> Inexact[Array, "N N"]:
+    return jnp.eye(system.size, dtype=system.levels.dtype) if system.basis is None else system.basis
+
+
+def trace_out(system: System, unit: Unit, S: Superoperator) -> Superoperator:
+    """ρ → Tr_U S(ρ ⊗ σ) for a map S on system ⊗ unit, in the product of the eigenbases."""
+    N, D = system.size, unit.levels.size
+    tensor = S.tensor.reshape((N, D) * 4)
+    tensor = jnp.einsum("jxkxlamb,ab->jklm", tensor, unit.state.astype(tensor.dtype))
+    # every entry is a sum of D σ_ab over entries of S
+    weight = D * jnp.sum(jnp.abs(jnp.real(unit.state)) + jnp.abs(jnp.imag(unit.state)))
+    return Superoperator(tensor, S.error * weight, S.trace_defect * weight)
