@@ -21,8 +21,8 @@ import jax
 import numpy as np
 from jax.extend import core
 
-#: most bytes of a block's largest array: 128 steady states fit the cache of a processor's core
-CACHE = {"cpu": 3 * 2**17}
+#: most bytes of a block's largest array: some 128 to 256 steady states, which fit the cache of a processor's core
+CACHE = {"cpu": 3 * 2**18}
 CACHE_ELSEWHERE = 2**28
 MOST_POINTS = 2**16  # in a work item
 ITEMS = 64  # as many work items as a sweep is cut into, if it is not too large or too small
@@ -164,7 +164,7 @@ def _grow(shape, profile, cache, most):
     while True:
         larger = []
         for i, n in enumerate(shape):
-            wider = block[:i] + [min(2 * block[i], n)] + block[i + 1 :]
+            wider = [*block[:i], min(2 * block[i], n), *block[i + 1 :]]
             if wider != block and profile.memory(wider) <= cache and math.prod(wider) <= most:
                 larger.append((profile.cost(wider), -i, wider))
         if not larger:

@@ -14,7 +14,7 @@ import numpy as np
 
 from .._checks import require
 from . import _arguments as check
-from ._function import Fields, Point, function_name, parameters_of
+from ._function import Point, function_name, parameters_of
 from ._labels import Labels, provenance
 from ._layout import Layout, layout
 from ._plan import Plan, cut, profile

@@ -113,7 +113,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """What a store was made for."""
     if not is_store(path):
         raise ValueError(
-            f"Argument `store` must be a store made by jaxres.sweep, but {path} is none: it has no sweep/manifest.json. "
+            f"Argument `store` must be a store made by jaxres.sweep, but {path} has no sweep/manifest.json. "
             "Name another folder."
         )
     return json.loads((path / "sweep" / "manifest.json").read_text(encoding="utf-8"))
