@@ -46,14 +46,17 @@ def attributes(name: str, labels: Labels) -> dict[str, Any]:
 def derivative_attributes(output: str, parameter: str, labels: Labels) -> dict[str, Any]:
     """The attributes of the derivative of an output."""
     above, below = attributes(output, labels), attributes(parameter, labels)
-    units = {(u, v): u for u in [above["units"]] for v in ["", "1"]}.get(
-        (above["units"], below["units"])
-    )
-    top = "1" if above["units"] == "" else above["units"]
+    top, bottom = above["units"] or "1", below["units"]
+    if bottom in ("", "1"):
+        units = above["units"]
+    elif top == "1" and bottom.startswith("1/"):
+        units = bottom.removeprefix("1/")
+    else:
+        units = f"{top}/({bottom})"
     return {
         "symbol": f"∂{above.get('symbol', output)}/∂{below.get('symbol', parameter)}",
         "long_name": f"derivative of {above['long_name']} with respect to {below['long_name']}",
-        "units": units if units is not None else f"{top}/({below['units']})",
+        "units": units,
     }
 
 

@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..plot import BLUE, COLUMN, DASHES, style
+from ..plot import BLACK, BLUE, COLUMN, DASHES, GREEN, ORANGE, PURPLE, VERMILION, style
 
 if TYPE_CHECKING:
     import matplotlib.figure
     import xarray
 
 MOST = 2000  # points drawn along an axis
+COLORS = (BLUE, VERMILION, BLACK, GREEN, ORANGE, PURPLE)
 CURVES = 6  # drawn of an output that has axes of its own
 
 
@@ -52,11 +53,8 @@ def draw(
     if np.iscomplexobj(values):
         values = abs(values).assign_attrs(values.attrs)
     values = values.astype(float).where(~chosen.failed)
-    title = ", ".join(
-        f"{_label(chosen[d], d)} = {float(chosen[d]):.4g}"
-        for d in dims
-        if d in chosen.coords and d not in free
-    )
+    cut = [c for c in chosen.coords if chosen[c].ndim == 0 and np.isrealobj(chosen[c])]
+    title = ", ".join(f"{chosen[c].attrs.get('symbol', c)} = {float(chosen[c]):.4g}" for c in cut)
     with style():
         figure, ax = pyplot.subplots(figsize=(COLUMN, 0.75 * COLUMN))
         if len(free) == 1:
@@ -72,15 +70,10 @@ def _curves(ax, values, dim, original, variable):
     own = [d for d in values.dims if d != dim]
     table = values.stack(curve=own).transpose("curve", dim) if own else values.expand_dims("curve")
     for i in range(min(table.sizes["curve"], CURVES)):
-        index = table.indexes["curve"][i] if own else ""
-        name = f"{index}".replace(",)", ")") if own else None
-        ax.plot(
-            x,
-            table[i],
-            color=BLUE if i == 0 else f"C{i}",
-            dashes=DASHES[i % len(DASHES)],
-            label=name,
-        )
+        index = np.atleast_1d(table.indexes["curve"][i]) if own else ()
+        name = ", ".join(f"{d} = {n}" for d, n in zip(own, index, strict=True))
+        color, dashes = COLORS[i % len(COLORS)], DASHES[i % len(DASHES)]
+        ax.plot(x, table[i], color=color, dashes=dashes, label=name)
     if own:
         ax.legend()
     ax.set(xlabel=label, ylabel=_label(original, variable), xscale="log" if log else "linear")
@@ -126,20 +119,25 @@ def _map(figure, ax, values, free, original, variable):
 
 
 def _axis(values, dim):
-    """Positions along an axis, its label, and whether they are spaced logarithmically. Zipped axes are numbered."""
-    if dim not in values.coords:
-        return np.arange(values.sizes[dim]), f"{dim} (number)", False
-    x = values[dim].values
-    if np.iscomplexobj(x):
-        return np.arange(len(x)), f"{dim} (number)", False
-    log = len(x) > 2 and bool((x > 0).all()) and x.max() / x.min() > 20
-    return (
-        x,
-        _label(values[dim], dim),
-        log and np.ptp(np.diff(np.log(x))) < 0.1 * abs(np.diff(np.log(x))).mean(),
-    )
+    """Positions along an axis, its label, and whether they are spaced logarithmically.
+
+    Zipped axes stand at the values of the first of them that ascends or descends, or are numbered.
+    """
+    for name in values.coords:
+        x = values[name].values
+        if values[name].dims != (dim,) or np.iscomplexobj(x):
+            continue
+        steps = np.diff(x)
+        if (steps > 0).all() or (steps < 0).all():
+            positive = len(x) > 2 and bool((x > 0).all()) and x.max() / x.min() > 20
+            ratios = np.diff(np.log(x)) if positive else steps
+            log = positive and np.ptp(ratios) < 2 * abs(ratios).min()
+            return x, _label(values[name], name), log
+    return np.arange(values.sizes[dim]), f"{dim} (number)", False
 
 
 def _label(array, name):
     symbol, units = array.attrs.get("symbol") or str(name), array.attrs.get("units", "")
+    if np.iscomplexobj(array):
+        symbol = f"|{symbol}|"
     return f"{symbol} ({units})" if units not in ("", "1") else symbol
