@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -83,12 +84,8 @@ def _axis(name, values):
 def to_numpy(x: Any) -> np.ndarray:
     """A real or complex array of JAX's present precision, held outside of JAX."""
     array = np.asarray(x)
-    kind = complex if array.dtype.kind == "c" else float
-    return array.astype(jnp.result_type(kind) if array.dtype.kind in "iuc" else _float(array))
-
-
-def _float(array):
-    return jnp.result_type(array.dtype) if array.dtype.kind == "f" else jnp.result_type(float)
+    kind = array.dtype if array.dtype.kind in "fc" else np.dtype(float)
+    return array.astype(jax.dtypes.canonicalize_dtype(kind))
 
 
 def split_parameters(

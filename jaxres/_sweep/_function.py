@@ -146,7 +146,7 @@ class Fields:
         if field not in self.fields:
             return None
         try:
-            return self.fields[field][index]
+            return np.asarray(self.fields[field])[index]
         except (IndexError, TypeError):
             return None
 

@@ -81,6 +81,7 @@ class Runner:
             outputs, messages = self._compute(values), []
             raised = np.zeros(self._shape(values), bool)
         except Exception as error:
+            _pass_on_interruption(error)
             outputs, raised, messages = self._one_by_one(values, error)
         return Item(outputs, raised | self._failed(outputs, raised.shape), messages)
 
@@ -137,13 +138,14 @@ class Runner:
                 for name, value in jax.device_get(self._one(self.fixed, at)).items():
                     outputs[name][index] = value
             except Exception as again:
+                _pass_on_interruption(again)
                 raised[index] = True
                 named = ", ".join(
                     f"{k}={v:.17g}" if np.isrealobj(v) else f"{k}={v}" for k, v in at.items()
                 )
-                messages.append(f"{named}: {_first_lines(again)}")
+                messages.append(f"{named}: {_brief(again)}")
         if not raised.any():
-            messages.append(f"computed point by point after: {_first_lines(error)}")
+            messages.append(f"computed point by point after: {_brief(error)}")
         more = len(messages) - MESSAGES
         return outputs, raised, messages[:MESSAGES] + ([f"and {more} more"] if more > 0 else [])
 
@@ -160,9 +162,17 @@ class Runner:
         return failed
 
 
-def _first_lines(error: Exception) -> str:
+def _pass_on_interruption(error: Exception) -> None:
+    """Ctrl-C while Python is called back by the compiled program comes out of it as an error of that."""
+    if "KeyboardInterrupt" in str(error):
+        raise KeyboardInterrupt from error
+
+
+def _brief(error: Exception) -> str:
+    """The first line of a message and the last: where it holds the traceback of a callback, the cause."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip(" -")]
-    return f"{type(error).__name__}: {' '.join(lines[:4])[:400]}"
+    short = lines if len(lines) < 4 else [lines[0], "...", lines[-1]]
+    return f"{type(error).__name__}: {' '.join(line[:300] for line in short)}"
 
 
 def missing(dtype: Any) -> Any:
