@@ -80,18 +80,16 @@ class Axis(_Strict):
 
     @model_validator(mode="after")
     def _one(self):
-        grid = (self.start, self.stop, self.points)
-        if (self.values is None) != all(x is not None for x in grid) or (
-            self.values is not None and any(x is not None for x in grid)
-        ):
+        given = [x for x in (self.start, self.stop, self.points) if x is not None]
+        if len(given) != (3 if self.values is None else 0):
             raise ValueError("give either values = [...], or all of from, to and points")
-        if self.spacing == "log" and (self.values or min(self.start, self.stop) <= 0):
+        if self.spacing == "log" and (self.values is not None or min(given[:2]) <= 0):
             raise ValueError('spacing = "log" needs from and to, both positive')
         return self
 
     def array(self) -> np.ndarray:
         """The values."""
-        if self.values is not None:
+        if self.start is None or self.stop is None or self.points is None:
             return np.asarray(self.values)
         space = np.geomspace if self.spacing == "log" else np.linspace
         return space(self.start, self.stop, self.points)

@@ -168,9 +168,16 @@ class TestNesting:
 
     def test_what_an_axis_does_not_touch_is_computed_once(self):
         grid = {"a": np.arange(1.0, 13), "b": np.arange(20.0)}
-        alone = lambda stage, a, b: stage(a) * b
-        neither = lambda stage, a, b: stage(jnp.asarray(2.0)) * a * b
-        both = lambda stage, a, b: stage(a * b)
+
+        def alone(stage, a, b):
+            return stage(a) * b
+
+        def neither(stage, a, b):
+            return stage(jnp.asarray(2.0)) * a * b
+
+        def both(stage, a, b):
+            return stage(a * b)
+
         assert self.count(alone, grid) == 12
         # the order of the axes does not matter
         assert self.count(alone, dict(reversed(grid.items()))) == 12

@@ -46,12 +46,12 @@ def check_axes(axes: Any) -> Axes:
             len(set(lengths.values())) == 1,
             f"Argument `axes` must have zipped axes of one length, but they have {lengths}.",
         )
-        if len(group) == 1:
+        if len(group) == 1:  # zipped ones may repeat
             unique, counts = np.unique(next(iter(group.values())), return_counts=True)
             twice = unique[counts > 1][:1]
             require(
                 twice.size == 0,
-                f"Argument `axes` must have different values along {names[0]!r}, but {twice} stands there more than "
+                f"Argument `axes` must have different values along {key!r}, but {twice} stands there more than "
                 "once.",
             )
         groups.append(group)

@@ -62,7 +62,7 @@ class Point:
 
     def _evaluate(self, parameters):
         result = self.function(**self.static, **parameters)
-        of = self.of or (_steady_state if _is_model(result) else None)
+        of: Any = self.of or (_steady_state if _is_model(result) else None)
         if of is not None:
             result = of(*result) if isinstance(result, tuple) else of(result)
         leaves, _ = jax.tree_util.tree_flatten_with_path(result, is_leaf=_is_member)

@@ -49,7 +49,7 @@ class Runner:
         self.job = job
         self.fixed = {name: jnp.asarray(x) for name, x in job.fixed.items()}
         self.devices = jax.local_devices()
-        self._blocks = jax.jit(self._sharded())
+        self._blocks: Any = jax.jit(self._sharded())
         self._one = jax.jit(lambda fixed, values: job.point({**fixed, **values}))
 
     def _sharded(self):
@@ -209,9 +209,14 @@ def _runner(packed: bytes) -> Runner:
     return Runner(pickle.loads(packed))
 
 
+def double_precision() -> bool:
+    """Whether JAX computes in double precision here."""
+    return jnp.result_type(float) == jnp.float64
+
+
 def work(packed: bytes, x64: bool, values: Sequence[Mapping[str, np.ndarray]]) -> Item:
     """One work item in a process of an executor."""
-    if jax.config.jax_enable_x64 != x64:
+    if double_precision() != x64:
         jax.config.update("jax_enable_x64", x64)
     return _runner(packed)(values)
 
@@ -231,7 +236,7 @@ def run(
         for number, values in items:
             yield number, runner(values)
         return
-    packed, x64 = pack(job), bool(jax.config.jax_enable_x64)
+    packed, x64 = pack(job), double_precision()
     pending = {}
     try:
         while True:
