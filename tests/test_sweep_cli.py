@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 import jaxres as jr
 from jaxres import _config, cli
 from jaxres._sweep._prepare import prepare
-from jaxres._sweep._store import Store, differences, is_store
+from jaxres._sweep._store import Store, is_store
 
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parent / "examples"
@@ -136,9 +136,8 @@ class TestCommands:
         monkeypatch.syspath_prepend(str(HERE))
         said = call("sweep", "slow.toml", "--dry-run")
         assert "6 x 12 = 72" in said and "9 of 2 x 4 points" in said
-        micro = float(re.search(r"([\d.e+]+) us a point", said)[1])
-        assert 1e4 < micro < 3e4  # it sleeps 10 ms
-        assert re.search(r"memory [\d.]+ [KM]iB", said) and "compile" in said
+        assert float(re.search(r"([\d.e+]+) us a point", said)[1]) >= 1e4  # it sleeps for 10 ms
+        assert re.search(r"memory [\d.]+ (K|M|)i?B", said) and "compile" in said
         assert [p.name for p in tmp_path.iterdir()] == ["slow.toml"]
 
     def test_a_folder_that_is_no_store(self, tmp_path):
@@ -173,7 +172,6 @@ class TestCommands:
         x, y = np.meshgrid(AXES["x"], AXES["y"], indexing="ij")
         data = Store(store).dataset()
         np.testing.assert_allclose(data.value, np.sin(x) * y + x * y, atol=1e-13)
-        assert not differences(Store(store).manifest, Store(store).manifest)
 
 
 WRONG = """

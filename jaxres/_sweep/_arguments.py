@@ -23,7 +23,9 @@ def check_axes(axes: Any) -> Axes:
     for key, values in axes.items():
         names = key if isinstance(key, tuple) else (key,)
         require(
-            len(names) > 0 and all(isinstance(name, str) and name for name in names),
+            len(names) > 0
+            and all(isinstance(name, str) and name for name in names)
+            and "/" not in "".join(names),
             f"Argument `axes` must have names, or tuples of names for zipped axes, as keys, but has {key!r}.",
         )
         if isinstance(key, tuple):
@@ -139,7 +141,7 @@ def split_parameters(
     for name, value in values.items():
         if name in swept:
             _check_number(name, value)
-        elif _is_inexact(value) or name in gradient:
+        elif _is_inexact(value) or name in gradient or _stands_for_float(function, defaults, name):
             if name in gradient:
                 _check_number(name, value)
             numbers[name] = to_numpy(value)
@@ -175,6 +177,11 @@ def _is_inexact(value):
     return isinstance(value, float | complex) or (
         hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jnp.inexact)
     )
+
+
+def _stands_for_float(function, defaults, name):
+    """An integer is a number like others where the default is no integer."""
+    return isinstance(function, Fields) or isinstance(defaults.get(name), float)
 
 
 def _check_number(name, value):

@@ -80,12 +80,11 @@ def info(store: Folder) -> None:
     echo = typer.echo
     echo(data.attrs["title"])
     echo(f"  function  {manifest['function']['name']}")
-    for name, values in manifest["axes"].items():
+    for name in manifest["axes"]:
         x = data[name]
         symbol = x.attrs.get("symbol", "")
         ends = f"{x.values[0]:.6g} to {x.values[-1]:.6g}" if x.size > 1 else f"{x.values[0]:.6g}"
         echo(f"  axis      {name} {symbol} ({x.attrs['units']}): {x.size} points, {ends}")
-        del values
     for name, value in manifest["fixed"].items():
         echo(f"  fixed     {name} = {value}")
     for name, kind in manifest["outputs"].items():
@@ -183,7 +182,7 @@ def _run(content, path, shard, workers, dry_run):
         return
     try:
         with _told(), _pool(count) as executor:
-            data = drive(
+            drive(
                 prepared,
                 store=path,
                 executor=executor,
@@ -195,7 +194,6 @@ def _run(content, path, shard, workers, dry_run):
     except KeyboardInterrupt:
         typer.echo(f"\nInterrupted. To go on: jaxres resume {path}", err=True)
         raise typer.Exit(INTERRUPTED) from None
-    del data
     from ._store import Store
 
     summary = Store(path).summary()
@@ -288,7 +286,7 @@ def _tell(prepared: "Prepared", path: Path, workers: int, exists: bool) -> None:
         typer.echo(f"{name:8} {value}")
 
 
-def _size(n: float) -> str:
+def _size(n: int | float) -> str:
     for unit in ("B", "KiB", "MiB", "GiB"):
         if n < 1024:
             return f"{n:.4g} {unit}"
@@ -296,7 +294,7 @@ def _size(n: float) -> str:
     return f"{n:.4g} TiB"
 
 
-def _duration(seconds: float) -> str:
+def _duration(seconds: int | float) -> str:
     for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.1f} {unit}"

@@ -176,7 +176,8 @@ def _compute(sweep, place, executor, part, memory, progress):
 def _report(place, plan, lost, written):
     """Work items that went down with their workers: no computation of theirs has failed."""
     number, error = lost[0]
-    what = f"{len(lost)} work items were lost with their workers, the first with {type(error).__name__}: {error}"
+    many = f"{len(lost)} of {len(lost) + written} work items {'was' if len(lost) == 1 else 'were'}"
+    what = f"{many} lost with its worker, the first with {type(error).__name__}: {error}"
     if not written:
         raise RuntimeError(f"No work item could be computed: {what}") from error
     if isinstance(place, Store):

@@ -53,6 +53,7 @@ def layout(
     derivatives, of which output with respect to what. `meanings`: names of the numbers of enumerations.
     """
     variables, own = {}, {}
+    swept = {*plan.dims, *(name for group in plan.axes for name in group)}
     for name, kind in outputs.items():
         if name in derivatives:
             of, parameter = derivatives[name]
@@ -62,7 +63,9 @@ def layout(
             about = _labels.derivative_attributes(of, parameter, labels)
         else:
             axes, about = _labels.dims(name, kind.shape, labels), _labels.attributes(name, labels)
-        if any(own.get(axis, size) != size for axis, size in zip(axes, kind.shape, strict=True)):
+        sizes = dict(zip(axes, kind.shape, strict=False))
+        taken = any(own.get(axis, n) != n or axis in swept for axis, n in sizes.items())
+        if taken or len(sizes) != len(kind.shape):
             axes = tuple(f"{name}_{i}" for i in range(len(kind.shape)))
         own |= dict(zip(axes, kind.shape, strict=True))
         if name in meanings:

@@ -102,8 +102,7 @@ def _map(figure, ax, values, free, original, variable):
     elif low < 0 < high:
         top = max(-low, high)
         norm = SymLogNorm(1e-3 * top, vmin=-top, vmax=top)
-    colors = colormaps["RdBu_r" if low < 0 < high else "viridis"].copy()
-    colors.set_bad("0.8")
+    colors = colormaps["RdBu_r" if low < 0 < high else "viridis"].with_extremes(bad="0.8")
     mesh = ax.pcolormesh(
         x, y, np.ma.masked_invalid(z), norm=norm, cmap=colors, shading="nearest", rasterized=True
     )
