@@ -75,7 +75,7 @@ def sweep(
 
         >>> data = jr.sweep(jr.letter.model, {"rate": [1.0, 5.0], "width": [0.5, 1.0, 2.0]})
         >>> print(data.rate.symbol, abs(data.rho.sel(j=0, k=1, rate=5.0)).values.round(5))
-        Γ [0.10111 0.0993  0.08896]
+        Γ [0.10067 0.0993  0.09399]
     """
     from ._drive import drive
 
