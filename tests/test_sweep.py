@@ -81,6 +81,20 @@ class TestValues:
         assert data.dvector_dx.dims == data.vector.dims
         assert "dnumber_dx" not in data
 
+    def test_a_second_sweep_of_a_function_does_not_compile_again(self):
+        traces = []
+
+        def counted(x, scale=1.0):
+            traces.append(x)
+            return x * scale
+
+        counts = []
+        for scale in (1.0, 2.0, 3.0):
+            data = sweep(counted, {"x": X * scale}, fixed={"scale": scale})
+            np.testing.assert_allclose(data.value, X * scale**2, rtol=1e-15)
+            counts.append(len(traces))
+        assert counts == [2, 3, 4]  # traced for each plan, and once for the compiler
+
     def test_axes_named_as_those_of_an_output(self):
         data = sweep(lambda j, k: {"rho": jnp.stack([j, k])[None]}, {"j": X, "k": Y})
         assert data.rho.dims == ("j", "k", "rho_0", "rho_1") and data.rho.shape == (5, 7, 1, 2)

@@ -31,14 +31,20 @@ class Point:
     static: Mapping[str, Any] = field(default_factory=dict)
     gradient: tuple[str, ...] = ()
 
-    def __call__(self, parameters: Mapping[str, Any]) -> dict[str, jax.Array]:
-        """All outputs by name; derivatives are `d<output>_d<parameter>`."""
+    def __call__(
+        self, parameters: Mapping[str, Any], meanings: dict[str, list[str]] | None = None
+    ) -> dict[str, jax.Array]:
+        """All outputs by name; derivatives are `d<output>_d<parameter>`.
+
+        `meanings` is filled with the names of the members of those outputs that are enumerations.
+        """
+        meanings = {} if meanings is None else meanings
         if not self.gradient:
-            return self.outputs(parameters)
+            return self.outputs(parameters, meanings)
         chosen = {name: parameters[name] for name in self.gradient}
 
         def smooth(chosen):
-            out = self.outputs({**parameters, **chosen})
+            out = self.outputs({**parameters, **chosen}, meanings)
             return {k: v for k, v in out.items() if jnp.issubdtype(v.dtype, jnp.inexact)}, out
 
         kept = jax.eval_shape(smooth, chosen)[0].values()
@@ -49,28 +55,20 @@ class Point:
         each = {f"d{k}_d{name}": grad[name] for k, grad in grads.items() for name in grad}
         return out | each
 
-    def outputs(self, parameters: Mapping[str, Any]) -> dict[str, jax.Array]:
+    def outputs(
+        self, parameters: Mapping[str, Any], meanings: dict[str, list[str]]
+    ) -> dict[str, jax.Array]:
         """The outputs by name: enumerations as their numbers, an array alone as `value`."""
-        out, _ = self._evaluate(parameters)
-        return out
-
-    def meanings(self, parameters: Mapping[str, Any]) -> dict[str, list[str]]:
-        """The names of the members of those outputs that are enumerations."""
-        found = {}
-        jax.eval_shape(lambda p: found.update(self._evaluate(p)[1]), parameters)
-        return found
-
-    def _evaluate(self, parameters):
         result = self.function(**self.static, **parameters)
         of: Any = self.of or (_steady_state if _is_model(result) else None)
         if of is not None:
             result = of(*result) if isinstance(result, tuple) else of(result)
         leaves, _ = jax.tree_util.tree_flatten_with_path(result, is_leaf=_is_member)
-        out, enumerations = {}, {}
+        out = {}
         for path, leaf in leaves:
             name = path_name(path) or "value"
             if _is_member(leaf):
-                enumerations[name] = leaf._enumeration
+                meanings[name] = _members(leaf._enumeration)
                 leaf = leaf._value
             if not isinstance(leaf, _DATA):
                 raise ValueError(
@@ -84,7 +82,7 @@ class Point:
             )
             out[name] = jnp.asarray(leaf)
         require(len(out) > 0, "Argument `function` must return something, but returns nothing.")
-        return out, {name: _members(kind) for name, kind in enumerations.items()}
+        return out
 
 
 def _is_model(x: Any) -> bool:

@@ -93,8 +93,10 @@ def prepare(
 
     first = {name: x[0] for group in groups for name, x in group.items()}
     parameters = {**numbers, **first}
-    costs, outputs = profile(point, parameters, [tuple(group) for group in groups])
-    meanings = point.meanings(parameters)
+    meanings: dict[str, list[str]] = {}
+    costs, outputs = profile(
+        lambda p: point(p, meanings), parameters, [tuple(group) for group in groups]
+    )
     derivatives = {
         f"d{name}_d{p}": (name, p)
         for name in outputs

@@ -48,32 +48,12 @@ class Runner:
     def __init__(self, job: Job):
         self.job = job
         self.fixed = {name: jnp.asarray(x) for name, x in job.fixed.items()}
-        self.devices = jax.local_devices()
-        self._blocks: Any = jax.jit(self._sharded())
-        self._one = jax.jit(lambda fixed, values: job.point({**fixed, **values}))
-
-    def _sharded(self):
-        """Blocks one after the other, each device its share of them; the map stands inside `shard_map`."""
-        mesh = jax.make_mesh(
-            (len(self.devices),), ("blocks",), (AxisType.Auto,), devices=self.devices
-        )
-
-        def share(fixed, blocks):
-            return jax.lax.map(lambda values: self._nested(fixed, values), blocks)
-
-        own, all_ = PartitionSpec("blocks"), PartitionSpec()
-        return jax.shard_map(share, mesh=mesh, in_specs=(all_, own), out_specs=own, check_vma=False)
-
-    def _nested(self, fixed, values):
-        """One block: a `vmap` for each axis, so that an operation is batched only over what it depends on."""
-
-        def evaluate(values):
-            return self.job.point({**fixed, **values})
-
-        for group in reversed(self.job.groups):
-            axes = {name: 0 if name in group else None for name in values}
-            evaluate = jax.vmap(evaluate, in_axes=(axes,))
-        return evaluate(values)
+        point, static = job.point, tuple(job.point.static.items())
+        key = (point.function, point.of, static, point.gradient, job.groups)
+        try:  # compiled once for all sweeps of a function
+            self._blocks, self._one = _programs(*key)
+        except TypeError:  # something in it has no hash
+            self._blocks, self._one = _programs.__wrapped__(*key)
 
     def __call__(self, values: Sequence[Mapping[str, np.ndarray]]) -> Item:
         """One work item, from its values along every axis."""
@@ -102,9 +82,10 @@ class Runner:
     def _stack(self, values):
         """Where the blocks stand in a tile, and their values, one behind the other."""
         where, blocks = zip(*blocks_of(values, self.job.block), strict=True)
-        # every tile the same number of blocks, at the grid's edges too: it is compiled once; so is every device
+        # every tile the same number of blocks, at the grid's edges too, and so every device: it is compiled once
+        devices = jax.local_device_count()
         full = math.prod(-(-t // b) for t, b in zip(self.job.tile, self.job.block, strict=True))
-        spare = -(-full // len(self.devices)) * len(self.devices) - len(blocks)
+        spare = -(-full // devices) * devices - len(blocks)
         stacked = {
             name: np.stack([block[name] for block in (*blocks, *[blocks[-1]] * spare)])
             for name in blocks[0]
@@ -160,6 +141,35 @@ class Runner:
                 continue
             failed |= bad.reshape(*shape, -1).any(axis=-1)
         return failed
+
+
+@lru_cache(maxsize=16)
+def _programs(function, of, static, gradient, groups) -> tuple[Any, Any]:
+    """The compiled functions of many blocks, and of one point."""
+    point = Point(function, of, dict(static), gradient)
+
+    def nested(fixed, values):
+        """One block: a `vmap` for each axis, so that an operation is batched only over what it depends on."""
+
+        def evaluate(values):
+            return point({**fixed, **values})
+
+        for group in reversed(groups):
+            axes = {name: 0 if name in group else None for name in values}
+            evaluate = jax.vmap(evaluate, in_axes=(axes,))
+        return evaluate(values)
+
+    def share(fixed, blocks):
+        """Blocks one after the other: what each device does with its share of them."""
+        return jax.lax.map(lambda values: nested(fixed, values), blocks)
+
+    devices = jax.local_devices()
+    mesh = jax.make_mesh((len(devices),), ("blocks",), (AxisType.Auto,), devices=devices)
+    own, everything = PartitionSpec("blocks"), PartitionSpec()
+    sharded = jax.shard_map(
+        share, mesh=mesh, in_specs=(everything, own), out_specs=own, check_vma=False
+    )
+    return jax.jit(sharded), jax.jit(lambda fixed, values: point({**fixed, **values}))
 
 
 def _pass_on_interruption(error: Exception) -> None:

@@ -48,6 +48,7 @@ class Store:
             _fill(folder / "new", plan, layout, manifest)
             try:
                 os.rename(folder / "new", path)
+                _sync(path.parent)
             except OSError:
                 if not is_store(path):
                     raise
@@ -72,7 +73,12 @@ class Store:
             array = self._arrays[name]
             array[region] = values
             own = "/0" * (array.ndim - len(region))
-            _sync(self.path / name / f"c/{chunk}{own}")
+            written = self.path / name / f"c/{chunk}{own}"
+            for path in (
+                written,
+                *written.parents[: array.ndim],
+            ):  # a new file is an entry of its folder
+                _sync(path)
         about = {
             "points": plan.size(number),
             "failed": int(item.failed.sum()),
@@ -169,6 +175,9 @@ def _fill(path, plan, layout, manifest):
     # a group of its own, so that no reader of the store stumbles over a folder it does not know
     group.create_group("sweep")
     _write(path / "sweep" / "manifest.json", manifest)
+    for folder, _, files in os.walk(path, topdown=False):
+        for name in (*files, "."):
+            _sync(Path(folder, name))
 
 
 def _write(path: Path, content: Any) -> None:
