@@ -1,7 +1,8 @@
 """Configuration files: TOML, checked as a whole before anything runs.
 
-A file has a `[model]`, which says what is computed, and one task, `[sweep]`. Every mistake is told at once, each with
-its path; unknown keys are mistakes.
+A file has a `[model]`, which says what is computed, and a task: `[sweep]` is the only one so far. Another is a class
+beside `Sweep`, a field of `Config`, and what there is to check `_across` its entries. Every mistake is told at once,
+each with its path; unknown keys are mistakes.
 """
 
 import importlib
@@ -11,6 +12,7 @@ import os
 import sys
 import tomllib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -38,11 +40,11 @@ _POSITIVE = ("length", "beta", "mass", "width")
 _NONNEGATIVE = ("splitting", "rate")
 
 
+@dataclass(frozen=True)
 class Observables:
     """The named outputs of a model's steady state, and what became of the solve."""
 
-    def __init__(self, names: tuple[str, ...]):
-        self.names = names
+    names: tuple[str, ...]
 
     def __call__(self, system: Any, bath: Any) -> dict[str, Any]:
         sol = steady_state(system, bath)

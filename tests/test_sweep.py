@@ -95,6 +95,16 @@ class TestValues:
             counts.append(len(traces))
         assert counts == [2, 3, 4]  # traced for each plan, and once for the compiler
 
+    def test_a_function_that_has_changed_is_compiled_again(self):
+        factor = [2.0]
+
+        def scaled(x):
+            return x * factor[0]
+
+        for factor[0] in (2.0, 3.0):
+            data = sweep(scaled, {"x": X})
+            np.testing.assert_allclose(data.value, X * factor[0], rtol=1e-15)
+
     def test_axes_named_as_those_of_an_output(self):
         data = sweep(lambda j, k: {"rho": jnp.stack([j, k])[None]}, {"j": X, "k": Y})
         assert data.rho.dims == ("j", "k", "rho_0", "rho_1") and data.rho.shape == (5, 7, 1, 2)
@@ -309,7 +319,11 @@ class TestStore:
         assert set(read.coords) == {"x", "y", "scale"}
         memory = sweep(wave, axes, labels={"x": {"units": "m"}})
         xarray.testing.assert_identical(memory, data)
-        memory.to_netcdf(tmp_path / "b.nc", engine="h5netcdf")
+        for each in (memory, sweep(wave, axes, store=tmp_path / "b")):
+            each.to_netcdf(tmp_path / "b.nc", engine="h5netcdf")
+            xarray.testing.assert_equal(
+                xarray.load_dataset(tmp_path / "b.nc", engine="h5netcdf"), data
+            )
 
     def test_shards_fill_one_store(self, tmp_path):
         axes, store = {"x": X, "y": Y}, tmp_path / "a"

@@ -148,8 +148,6 @@ def to_netcdf(store: "Store", path: Path) -> None:
     messages = store.summary()["messages"]
     if messages:
         data.attrs["failures"] = "\n".join(messages)
-    for variable in data.variables.values():
-        variable.encoding.clear()
     partial = path.with_name(f".{path.name}.partial")
     try:
         data.to_netcdf(partial, engine="h5netcdf")

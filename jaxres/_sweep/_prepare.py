@@ -130,7 +130,9 @@ def prepare(
     attrs = provenance(title or f"Sweep of {name}", numbers)
     results = layout(plan, outputs, derivatives, meanings, attrs, labels)
     successful = {k: v.index("successful") for k, v in meanings.items() if "successful" in v}
-    job = Job(point, numbers, tuple(map(tuple, groups)), plan.tile, plan.block, successful)
+    job = Job(
+        point, numbers, tuple(map(tuple, groups)), plan.tile, plan.block, costs.digest, successful
+    )
     what = {
         "format": FORMAT,
         "function": {"name": name, "digest": costs.digest, "jax": jax.__version__},

@@ -30,6 +30,7 @@ class Job:
     groups: tuple[tuple[str, ...], ...]
     tile: tuple[int, ...]
     block: tuple[int, ...]
+    digest: str  # of what the function does
     successful: Mapping[str, int]  # the code of success, of every output that is an enumeration
 
 
@@ -48,8 +49,9 @@ class Runner:
     def __init__(self, job: Job):
         self.job = job
         self.fixed = {name: jnp.asarray(x) for name, x in job.fixed.items()}
-        point, static = job.point, tuple(job.point.static.items())
-        key = (point.function, point.of, static, point.gradient, job.groups)
+        point = job.point
+        static = tuple((name, type(x), x) for name, x in point.static.items())  # True is not 1 here
+        key = (point.function, point.of, static, point.gradient, job.groups, job.digest)
         try:  # compiled once for all sweeps of a function
             self._blocks, self._one = _programs(*key)
         except TypeError:  # something in it has no hash
@@ -144,9 +146,12 @@ class Runner:
 
 
 @lru_cache(maxsize=16)
-def _programs(function, of, static, gradient, groups) -> tuple[Any, Any]:
-    """The compiled functions of many blocks, and of one point."""
-    point = Point(function, of, dict(static), gradient)
+def _programs(function, of, static, gradient, groups, digest) -> tuple[Any, Any]:
+    """The compiled functions of many blocks, and of one point.
+
+    They may be kept for as long as the `digest` is the same: a function can change with what it closes over.
+    """
+    point = Point(function, of, {name: x for name, _, x in static}, gradient)
 
     def nested(fixed, values):
         """One block: a `vmap` for each axis, so that an operation is batched only over what it depends on."""

@@ -107,7 +107,8 @@ class Store:
         """The results, read when they are used. With `lazy` as dask arrays, chunk by chunk."""
         import xarray
 
-        return xarray.open_zarr(self.path, chunks={} if lazy else None, consolidated=False)
+        data = xarray.open_zarr(self.path, chunks={} if lazy else None, consolidated=False)
+        return data.drop_encoding()  # zarr's, which no other format understands
 
 
 def is_store(path: Path) -> bool:
