@@ -128,6 +128,9 @@ class TestCommands:
         xarray.testing.assert_identical(read, Store(figure3).dataset().load())
         assert "must be one of" in call("plot", figure3, "--variable", "colour", code=2)
         assert "must name one of" in call("plot", figure3, "--at", "colour=1", code=2)
+        both = ("--at", "rate=1", "--at", "width=1")
+        assert "must leave an axis" in call("plot", figure3, *both, code=2)
+        call("plot", figure3, "--variable", "result", "--out", tmp_path / "c.png")
         assert "must be name=value" in call("plot", figure3, "--at", "rate", code=2)
 
     def test_a_dry_run_tells_and_makes_nothing(self, tmp_path, monkeypatch):

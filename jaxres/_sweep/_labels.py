@@ -52,7 +52,7 @@ def derivative_attributes(output: str, parameter: str, labels: Labels) -> dict[s
     elif top == "1" and bottom.startswith("1/"):
         units = bottom.removeprefix("1/")
     else:
-        units = f"{top}/({bottom})"
+        units = f"{top}/({bottom})" if {"/", " "} & {*bottom} else f"{top}/{bottom}"
     return {
         "symbol": f"∂{above.get('symbol', output)}/∂{below.get('symbol', parameter)}",
         "long_name": f"derivative of {above['long_name']} with respect to {below['long_name']}",

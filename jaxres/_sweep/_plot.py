@@ -45,6 +45,8 @@ def draw(
             )
         chosen = chosen.sel({name: value}, method="nearest")
     free = [d for d in dims if d in chosen.dims]
+    if not free:
+        raise ValueError("Argument `--at` must leave an axis to draw along, but names all of them.")
     long = [d for d in free if chosen.sizes[d] > 1] or free[-1:]
     chosen = chosen.isel({d: chosen.sizes[d] // 2 for d in free if d not in long[-2:]})
     free = long[-2:]
@@ -52,7 +54,9 @@ def draw(
     values = chosen[variable]
     if np.iscomplexobj(values):
         values = abs(values).assign_attrs(values.attrs)
-    values = values.astype(float).where(~chosen.failed)
+    values = values.astype(float)
+    if variable in plain:  # what tells of failures is not hidden by them
+        values = values.where(~chosen.failed)
     cut = [c for c in chosen.coords if chosen[c].ndim == 0 and np.isrealobj(chosen[c])]
     title = ", ".join(f"{chosen[c].attrs.get('symbol', c)} = {float(chosen[c]):.4g}" for c in cut)
     with style():
@@ -80,8 +84,8 @@ def _curves(ax, values, dim, original, variable):
     finite = values.values[np.isfinite(values.values)]
     if finite.size and finite.min() > 0 and finite.max() > 100 * finite.min():
         ax.set_yscale("log")
-    for at in x[np.isnan(table.values).any(axis=0)]:
-        ax.axvline(at, color="0.8", zorder=0)
+    bad = np.isnan(table.values).any(axis=0)
+    ax.fill_between(x, 0, 1, bad, step="mid", transform=ax.get_xaxis_transform(), color="0.9")
 
 
 def _map(figure, ax, values, free, original, variable):
@@ -101,13 +105,17 @@ def _map(figure, ax, values, free, original, variable):
         norm = LogNorm(max(low, 1e-6 * high), high)
     elif low < 0 < high:
         top = max(-low, high)
-        norm = SymLogNorm(1e-3 * top, vmin=-top, vmax=top)
+        norm = SymLogNorm(10 ** np.floor(np.log10(top) - 2), vmin=-top, vmax=top)
     colors = colormaps["RdBu_r" if low < 0 < high else "viridis"].with_extremes(bad="0.8")
     mesh = ax.pcolormesh(
         x, y, np.ma.masked_invalid(z), norm=norm, cmap=colors, shading="nearest", rasterized=True
     )
     name = _label(original, variable) + (f" [{index}]" if own else "")
-    figure.colorbar(mesh, ax=ax, label=name)
+    bar = figure.colorbar(mesh, ax=ax, label=name)
+    if "flag_meanings" in original.attrs:
+        codes = [int(code) for code in np.unique(finite)]
+        meanings = original.attrs["flag_meanings"].split()
+        bar.set_ticks(codes, labels=[meanings[c].replace("_", "\n") for c in codes])
     ax.set(
         xlabel=xlabel,
         ylabel=ylabel,
