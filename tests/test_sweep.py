@@ -184,6 +184,26 @@ class TestModel:
         assert data["packet.width"].attrs["symbol"] == "Δx"
 
 
+CALLS = []
+
+
+class Counted(jr.Exact):
+    """Exact amplitudes, which count how often they are computed."""
+
+    def two_level_exits(self, kinetic, layers, levels, mass):
+        def host(kinetic):
+            CALLS.append(kinetic.shape)
+            return kinetic
+
+        kind = jax.ShapeDtypeStruct(kinetic.shape, kinetic.dtype)
+        kinetic = jax.pure_callback(host, kind, kinetic, vmap_method="sequential")
+        return super().two_level_exits(kinetic, layers, levels, mass)
+
+
+def counted_coherence(system, bath):
+    return jr.coherence(jr.steady_state(system, bath, amplitudes=Counted()).rho)
+
+
 class TestNesting:
     def count(self, function, axes, **options):
         """How often the first of two stages was evaluated, for a grid of 12 × 20."""
@@ -219,29 +239,26 @@ class TestNesting:
         assert self.count(both, grid) == 240
 
     def test_one_set_of_amplitudes_serves_all_rates_and_widths(self):
-        # by the operation count of the compiled program: a block of 8 × 8 is nowhere near 64 points' work
-        def operations(axes):
-            def of(system, bath):
-                return jr.coherence(jr.steady_state(system, bath).rho)
-
-            ready = prepare(jr.letter.model, axes, of=of)
-            groups = [tuple(group) for group in ready.plan.axes]
-            first = {name: x[0] for group in ready.plan.axes for name, x in group.items()}
-            cost, _ = _plan.profile(ready.job.point, {**ready.job.fixed, **first}, groups)
-            return cost
-
         grid = {"rate": np.linspace(1, 9, 8), "width": np.linspace(1, 2, 8)}
-        cost = operations(grid)
-        amplitudes = cost.work[frozenset()]
-        assert amplitudes > 0.7 * sum(cost.work.values())  # touched by neither
-        assert (
-            cost.work[frozenset({1})] > 20 * cost.work[frozenset({0, 1})]
-        )  # the integral: by Δx alone
-        assert cost.cost((8, 8)) < cost.cost((1, 1)) / 20
-        cost = operations({"splitting": grid["width"], "rate": grid["rate"]})
-        assert cost.work[frozenset({0})] > 0.9 * sum(
-            cost.work.values()
-        )  # no map depends on the rate
+        before = len(CALLS)
+        data = sweep(jr.letter.model, grid, of=counted_coherence)
+        assert len(CALLS) - before == 1
+        at = jr.steady_state(*jr.letter.model(rate=1.0, width=2.0))
+        np.testing.assert_allclose(data.value[0, -1], jr.coherence(at.rho), rtol=1e-12)
+        # this is read off the function beforehand
+        ready = prepare(jr.letter.model, grid, of=counted_coherence)
+        first = {name: x[0] for group in ready.plan.axes for name, x in group.items()}
+        groups = [tuple(group) for group in ready.plan.axes]
+        cost, _ = _plan.profile(ready.job.point, {**ready.job.fixed, **first}, groups)
+        neither, width, both = frozenset(), frozenset({1}), frozenset({0, 1})
+        assert cost.work[neither] > 0.7 * sum(cost.work.values())
+        assert cost.work[width] > 20 * cost.work[both]  # the integral: by Δx alone
+
+    def test_one_scattering_map_serves_all_rates(self):
+        grid = {"rate": np.linspace(1, 9, 20), "splitting": np.linspace(1, 2, 5)}
+        before = len(CALLS)
+        sweep(jr.letter.model, grid, of=counted_coherence)
+        assert len(CALLS) - before == 5
 
     def test_blocks_grow_along_what_is_cheap(self):
         work = {frozenset({0}): 100_000, frozenset({0, 1}): 100}
@@ -465,7 +482,7 @@ class Unlucky(ThreadPoolExecutor):
 
 
 def test_items_lost_with_their_worker_do_not_stop_the_rest(tmp_path):
-    with Unlucky(1) as executor, pytest.warns(UserWarning, match="1 of 5 work items was lost"):
+    with Unlucky(1) as executor, pytest.warns(UserWarning, match="1 of 5 work items came back from no worker"):
         data = sweep(wave, {"x": X, "y": Y}, executor=executor, chunk={"x": 1})
     assert int(data.failed.sum()) == 7 and "the worker is gone" in data.attrs["failures"]
     x, y = np.meshgrid(X, Y, indexing="ij")

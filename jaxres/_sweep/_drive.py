@@ -174,10 +174,12 @@ def _compute(sweep, place, executor, part, memory, progress):
 
 
 def _report(place, plan, lost, written):
-    """Work items that went down with their workers: no computation of theirs has failed."""
+    """Work items that went down with their workers, or never started: no computation of theirs has failed."""
     number, error = lost[0]
-    many = f"{len(lost)} of {len(lost) + written} work items {'was' if len(lost) == 1 else 'were'}"
-    what = f"{many} lost with its worker, the first with {type(error).__name__}: {error}"
+    what = (
+        f"{len(lost)} of {len(lost) + written} work items came back from no worker, the first with "
+        f"{type(error).__name__}: {error}"
+    )
     if not written:
         raise RuntimeError(f"No work item could be computed: {what}") from error
     if isinstance(place, Store):
