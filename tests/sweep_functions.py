@@ -1,6 +1,7 @@
 """Functions for the tests of sweeps that other processes can import."""
 
 import os
+import signal
 import time
 
 import jax
@@ -54,6 +55,8 @@ def precision(x):
 
 def main(store):
     """A sweep in a process that can be killed: tests run this file."""
+    # also where the tests themselves run in the background of a shell, which ignores it there
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     jax.config.update("jax_enable_x64", True)
     import jaxres as jr
 

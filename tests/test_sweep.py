@@ -430,6 +430,11 @@ class Named(eqx.Module):
         ({"fixed": {"z": 1.0}}, "`fixed` must name parameters of the function"),
         ({"fixed": {"scale": np.nan}}, "`fixed` must have no NaN"),
         ({"gradient": ["z"]}, "`gradient` must name parameters of the function"),
+        ({"function": lambda **p: p["x"], "axes": {"x": X}, "gradient": ["z"]}, "lacks 'z'"),
+        (
+            {"function": jr.letter.model, "axes": {"rate": X}, "gradient": ["incidence"]},
+            "`gradient` must name numbers, but 'incidence' is 'left'",
+        ),
         ({"gradient": "x"}, "`gradient` must be a sequence of names"),
         ({"gradient": ["x", "x"]}, "`gradient` must have each name once"),
         ({"axes": {"x": X + 1j, "y": Y}, "gradient": ["x"]}, "`gradient` must name real"),
@@ -482,7 +487,10 @@ class Unlucky(ThreadPoolExecutor):
 
 
 def test_items_lost_with_their_worker_do_not_stop_the_rest(tmp_path):
-    with Unlucky(1) as executor, pytest.warns(UserWarning, match="1 of 5 work items came back from no worker"):
+    with (
+        Unlucky(1) as executor,
+        pytest.warns(UserWarning, match="1 of 5 work items came back from no worker"),
+    ):
         data = sweep(wave, {"x": X, "y": Y}, executor=executor, chunk={"x": 1})
     assert int(data.failed.sum()) == 7 and "the worker is gone" in data.attrs["failures"]
     x, y = np.meshgrid(X, Y, indexing="ij")

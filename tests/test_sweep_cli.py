@@ -155,7 +155,10 @@ class TestCommands:
     def test_ctrl_c_and_resume_with_two_processes(self, tmp_path):
         write(tmp_path / "slow.toml", SLOW)
         environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)])}
-        command = [sys.executable, "-m", "jaxres.cli"]
+        # Ctrl-C must work also where the tests run in the background of a shell
+        listen = "signal.signal(signal.SIGINT, signal.default_int_handler)"
+        code = f"import signal; {listen}; from jaxres.cli import main; main()"
+        command = [sys.executable, "-c", code]
         store = tmp_path / "slow.zarr"
         options = {"cwd": tmp_path, "env": environment, "stderr": subprocess.PIPE, "text": True}
         process = subprocess.Popen([*command, "sweep", "slow.toml", "--workers", "1"], **options)

@@ -105,7 +105,42 @@ def split_parameters(
         f"Argument `fixed` must be a dictionary of names and values, but is {fixed!r}.",
     )
     swept = [name for group in axes for name in group]
-    for where, each in (("axes", swept), ("fixed", fixed), ("gradient", gradient)):
+    _check_names(function, names, {"axes": swept, "fixed": fixed, "gradient": gradient})
+    values = {**defaults, **fixed}
+    absent = sorted({*(names or ()), *gradient} - {*swept, *values})
+    if isinstance(function, Fields):  # entries of fields, with values of their own
+        values |= {name: function.default(name) for name in absent}
+        absent = []
+    require(
+        not absent,
+        f"Argument `fixed` must give every parameter that is not on an axis, but lacks {_list(absent)}.",
+    )
+    numbers, static = {}, {}
+    for name, value in values.items():
+        if name in swept:
+            _check_number("axes", name, value)
+        elif _is_inexact(value) or name in gradient or _stands_for_float(function, defaults, name):
+            _check_number("gradient" if name in gradient else "fixed", name, value)
+            numbers[name] = to_numpy(value)
+            require(
+                ~np.isnan(numbers[name]),
+                f"Argument `fixed` must have no NaN, but `{name}` has one.",
+            )
+        else:
+            static[name] = value
+    every = {**numbers, **{name: x for group in axes for name, x in group.items()}}
+    complex_ = [name for name in gradient if np.iscomplexobj(every[name])]
+    require(
+        not complex_,
+        f"Argument `gradient` must name real parameters, but {_list(complex_)} is complex. "
+        "Write a function of its real and imaginary parts.",
+    )
+    return numbers, static
+
+
+def _check_names(function, names, given):
+    """Each name is one of the function's, and stands in one place only."""
+    for where, each in given.items():
         for name in each:
             if isinstance(function, Fields):
                 value = function.default(name)
@@ -120,57 +155,20 @@ def split_parameters(
                     f"Argument `{where}` must name parameters of the function, but it takes no {name!r}. "
                     f"It takes {_list(names)}.",
                 )
-    both = sorted(set(swept) & set(fixed))
+    swept, fixed, gradient = given.values()
+    both = sorted({*swept} & {*fixed})
     require(
         not both, f"Argument `fixed` must not name what is on an axis, but names {_list(both)}."
     )
     if isinstance(function, Fields):
-        overlapping = [
-            n for n in swept if n not in function.fields and function.entry(n)[0] in swept
-        ]
+        split = [n for n in swept if n not in function.fields and function.entry(n)[0] in swept]
         require(
-            not overlapping, f"Argument `axes` must not sweep a field and its entry {overlapping}."
+            not split, f"Argument `axes` must not sweep a field and its entry, but has {split}."
         )
-    values = {**defaults, **fixed}
-    absent = sorted((names or set()) - set(swept) - set(values))
     require(
-        not absent,
-        f"Argument `fixed` must give every parameter that is not on an axis, but lacks {_list(absent)}.",
-    )
-    numbers, static = {}, {}
-    for name, value in values.items():
-        if name in swept:
-            _check_number(name, value)
-        elif _is_inexact(value) or name in gradient or _stands_for_float(function, defaults, name):
-            if name in gradient:
-                _check_number(name, value)
-            numbers[name] = to_numpy(value)
-            require(
-                ~np.isnan(numbers[name]),
-                f"Argument `fixed` must have no NaN, but `{name}` has one.",
-            )
-        else:
-            static[name] = value
-    if isinstance(function, Fields):
-        for name in gradient:  # an entry of a field
-            if name not in numbers and name not in swept:
-                numbers[name] = to_numpy(function.default(name))
-    complex_ = [
-        name
-        for name in gradient
-        if np.iscomplexobj(numbers.get(name, 0))
-        or any(np.iscomplexobj(g.get(name, 0)) for g in axes)
-    ]
-    require(
-        not complex_,
-        f"Argument `gradient` must name real parameters, but {_list(complex_)} is complex. "
-        "Write a function of its real and imaginary parts.",
-    )
-    require(
-        len(set(gradient)) == len(gradient),
+        len({*gradient}) == len(gradient),
         f"Argument `gradient` must have each name once, but is {tuple(gradient)}.",
     )
-    return numbers, static
 
 
 def _is_inexact(value):
@@ -184,11 +182,11 @@ def _stands_for_float(function, defaults, name):
     return isinstance(function, Fields) or isinstance(defaults.get(name), float)
 
 
-def _check_number(name, value):
+def _check_number(where, name, value):
     is_number = isinstance(value, int | float | complex) and not isinstance(value, bool)
     require(
-        is_number or value is None or hasattr(value, "dtype"),
-        f"Argument `axes` must name numbers, but {name!r} is {value!r} by default: no number can stand there. "
+        is_number or (value is None and where == "axes") or hasattr(value, "dtype"),
+        f"Argument `{where}` must name numbers, but {name!r} is {value!r}: no number can stand there. "
         "Call jaxres.sweep once for each of its values.",
     )
 
