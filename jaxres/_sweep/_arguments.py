@@ -229,6 +229,8 @@ def check_chunk(chunk: Any, axes: Axes) -> Any:
 
 
 def _list(names):
+    if names is None:
+        return "any"
     return ", ".join(map(repr, sorted(names) if isinstance(names, set) else names)) or "none"
 
 
