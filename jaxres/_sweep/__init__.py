@@ -95,7 +95,6 @@ def sweep(
         store=store,
         executor=executor,
         shard=shard,
-        chunk=chunk,
         memory=memory,
         progress=progress,
     )

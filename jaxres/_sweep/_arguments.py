@@ -225,7 +225,8 @@ def check_chunk(chunk: Any, axes: Axes) -> Any:
             not unknown,
             f"Argument `chunk` must name axes, but {_list(unknown)} is none. There are {_list(dims)}.",
         )
-    return chunk
+        return {name: int(n) for name, n in chunk.items()}
+    return int(chunk)
 
 
 def _list(names):

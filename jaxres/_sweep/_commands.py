@@ -185,7 +185,6 @@ def _run(content, path, shard, workers, dry_run):
                 store=path,
                 executor=executor,
                 shard=shard,
-                chunk=config.sweep.chunk,
                 memory=config.sweep.memory_mib * 2**20,
                 progress=True,
             )

@@ -68,7 +68,6 @@ def drive(
     store: str | PathLike | None = None,
     executor: Executor | None = None,
     shard: Any = None,
-    chunk: Any = None,
     memory: int,
     progress: bool | None = None,
 ) -> "xarray.Dataset":
@@ -96,14 +95,14 @@ def drive(
         )
         place: Store | Memory = Memory(sweep.layout)
     else:
-        place, sweep = open_store(Path(store), sweep, chunk)
+        place, sweep = open_store(Path(store), sweep)
     _compute(sweep, place, executor, part, memory, progress)
     data = place.dataset()
     messages = place.summary()["messages"]
     return data.assign_attrs(failures="\n".join(messages)) if messages else data
 
 
-def open_store(path: Path, sweep: Prepared, chunk: Any = None) -> tuple[Store, Prepared]:
+def open_store(path: Path, sweep: Prepared) -> tuple[Store, Prepared]:
     """The store for this sweep, made or found; and the sweep, cut as the store is."""
     if path.exists() and not is_store(path):
         require(
@@ -117,8 +116,9 @@ def open_store(path: Path, sweep: Prepared, chunk: Any = None) -> tuple[Store, P
         else Store.create(path, sweep.plan, sweep.layout, sweep.manifest)
     )
     different = differences(store.manifest, sweep.manifest)
-    tile = tuple(store.manifest["tile"])
-    if chunk is not None and tile != sweep.plan.tile:
+    tile, chunk = tuple(store.manifest["tile"]), sweep.manifest["chunk"]
+    # the same wish may be met otherwise on another machine
+    if chunk not in (None, store.manifest["chunk"]) and tile != sweep.plan.tile:
         different.append(f"chunk gives work items of {tile} in the store, of {sweep.plan.tile} now")
     require(
         not different,

@@ -149,6 +149,7 @@ def prepare(
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     how = {
         "hash": digest,
+        "chunk": chunk,
         "tile": list(plan.tile),
         "block": list(plan.block),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import xarray
 
 #: entries of the manifest that say how, not what: they may differ when a sweep goes on
-_HOW = ("tile", "block", "created", "config", "hash", "versions.jax", "versions.numpy")
+_HOW = ("chunk", "tile", "block", "created", "config", "hash", "versions.jax", "versions.numpy")
 
 
 class Store:
