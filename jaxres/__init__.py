@@ -73,6 +73,7 @@ from ._states import (
     trace_distance as trace_distance,
 )
 from ._superoperator import Superoperator as Superoperator
+from ._sweep import sweep as sweep
 from ._system import System as System
 from ._trajectories import (
     Ensemble as Ensemble,

@@ -1,4 +1,4 @@
-"""The command line: `jaxres reproduce` computes the Letter's figures."""
+"""The command line: `jaxres reproduce` computes the Letter's figures; sweeps are in `_sweep/_commands.py`."""
 
 import os
 import sys
@@ -18,6 +18,8 @@ except ModuleNotFoundError as error:
 
 import jaxres as jr
 
+from ._sweep._commands import INTERRUPTED, register
+
 if TYPE_CHECKING:
     import xarray
 
@@ -31,10 +33,12 @@ MODELS = {
     }.items()
     if hasattr(jr, model)
 }
-INTERRUPTED = 130
 TABLE_RATES = (0.01, 0.6, 1.0, 5.0, 10.0, 100.0)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+register(app)
 
 
 @app.callback()

@@ -1,0 +1,100 @@
+"""Batches for people: a function over a grid of its parameters, labelled, stored, resumed, on many processes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+from ._prepare import MEMORY, prepare
+
+if TYPE_CHECKING:
+    import xarray
+
+
+def sweep(
+    function: Any,
+    axes: Mapping[Any, Any],
+    *,
+    of: Callable | None = None,
+    fixed: Mapping[str, Any] | None = None,
+    gradient: Sequence[str] = (),
+    labels: Mapping[str, Mapping[str, Any]] | None = None,
+    store: str | PathLike | None = None,
+    executor: Executor | None = None,
+    shard: tuple[int, int] | str | None = None,
+    chunk: int | Mapping[str, int] | None = None,
+    memory: int = MEMORY,
+    progress: bool | None = None,
+    title: str | None = None,
+) -> "xarray.Dataset":
+    r"""A function on a grid of its parameters.
+
+    **Arguments:**
+
+    - `function`: a function of keyword parameters, such as `jaxres.letter.model`; or a model (a pytree such as a
+      `Reservoir`, or a tuple of them), whose parameters are then its numeric fields, by dotted names: `rate`,
+      `packet.width`, `levels.1`.
+    - `axes`: values by name, one-dimensional. Each entry is an axis of the grid, the first one outermost; a tuple of
+      names with a tuple of arrays of one length is one axis along which they vary together (zipped).
+    - `of`: what is computed of what `function` returns (a tuple is handed over as several arguments), or of the model.
+      By default that itself; the steady state, if it is a system and its reservoir.
+    - `fixed`: the other parameters, where the defaults of `function` (or the model's own values) do not do.
+    - `gradient`: names of parameters, swept or fixed. Every real or complex output `y` gets companions `dy_d<name>`.
+    - `labels`: by name of an axis or an output: `symbol`, `long_name`, `units`, and for an output `dims`, the names of
+      its own axes. The parameters of the Letter have theirs.
+    - `store`: folder of a zarr store. What is in it already is not computed again, so an interrupted sweep goes on;
+      the results are then read from it when they are used.
+    - `executor`: where to compute, any `concurrent.futures.Executor`, for example a
+      `ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn"))` or dask's `client.get_executor()`.
+    - `shard`: "i/n" (or (i, n)), i from 1 to n: only every n-th work item. Needs a `store`, which all shards share.
+    - `chunk`: points of a work item at most, or its extents by axis; otherwise chosen.
+    - `memory`: bytes that results may take while they are under way, 1 GiB by default.
+    - `progress`: whether to show a bar with the remaining time; by default on a terminal.
+    - `title`: of the dataset.
+
+    **Returns:** `xarray.Dataset` of all outputs: an array alone is `value`, the entries of a dictionary or the fields
+    of a module have their names, enumerations are numbers with `flag_meanings`. `failed` is true where an output is not
+    finite or a result is not `successful`; the messages of points that raised are in the attribute `failures`.
+
+    **Cost:** what an axis does not touch is computed once for all of its values in a block (a nested `jax.vmap` for
+    each axis), whatever the order of the axes. Blocks fill the cache, one after the other on each local device; work
+    items are made of blocks, and hold a bounded number of points.
+
+    **Raises:** `ValueError` for anything wrong with the arguments, before any work; in particular for a store that was
+    made with other parameters. `RuntimeError` if the executor broke.
+
+    !!! example
+        >>> data = jr.sweep(lambda x, y: x * y**2, {"x": [1.0, 2.0], "y": [3.0, 4.0, 5.0]}, gradient=["y"])
+        >>> print(data.value.values)
+        [[ 9. 16. 25.]
+         [18. 32. 50.]]
+        >>> print(float(data.dvalue_dy.sel(x=2.0, y=5.0)))
+        20.0
+
+        The steady state over rates and packet widths, with one set of scattering amplitudes for all of them:
+
+        >>> data = jr.sweep(jr.letter.model, {"rate": [1.0, 5.0], "width": [0.5, 1.0, 2.0]})
+        >>> print(data.rate.symbol, abs(data.rho.sel(j=0, k=1, rate=5.0)).values.round(5))
+        Γ [0.10067 0.0993  0.09399]
+    """
+    from ._drive import drive
+
+    sweep = prepare(
+        function,
+        axes,
+        of=of,
+        fixed=fixed,
+        gradient=gradient,
+        labels=labels,
+        chunk=chunk,
+        memory=memory,
+        title=title,
+    )
+    return drive(
+        sweep,
+        store=store,
+        executor=executor,
+        shard=shard,
+        memory=memory,
+        progress=progress,
+    )

@@ -1,0 +1,319 @@
+"""The sweeps on the command line: `jaxres sweep`, `resume`, `info`, `plot`, `export`."""
+
+import math
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from ._prepare import Prepared
+    from ._store import Store
+
+INTERRUPTED = 130
+
+Folder = Annotated[Path, typer.Argument(help="A store made by a sweep.")]
+Shard = Annotated[
+    str | None, typer.Option(help="i/n, i from 1 to n: compute every n-th work item, for queues.")
+]
+Workers = Annotated[
+    int | None, typer.Option(min=0, help="Processes to compute in; 0 for this one alone.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands."""
+    for command in (sweep, resume, info, plot, export):
+        app.command()(command)
+
+
+def sweep(
+    config: Annotated[Path, typer.Argument(help="A TOML file; see examples/.")],
+    store: Annotated[
+        Path | None, typer.Option(help="Folder of the results, instead of the file's.")
+    ] = None,
+    points: Annotated[
+        int | None, typer.Option(min=1, help="Points of every axis given by from and to.")
+    ] = None,
+    shard: Shard = None,
+    workers: Workers = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell points, memory, chunks and time, and stop.")
+    ] = False,
+) -> None:
+    """Computes the grid of a configuration file into a store; goes on where it was interrupted."""
+    content = _read(config)
+    if points is not None:
+        for axis in _axes(content):
+            if "points" in axis:
+                axis["points"] = points
+    default = Path(_store_of(content) or config.with_suffix(".zarr").name)
+    _run(content, store or default, shard, workers, dry_run)
+
+
+def resume(store: Folder, shard: Shard = None, workers: Workers = None) -> None:
+    """Computes what a store still lacks."""
+    with _told():
+        from ._store import read_manifest
+
+        content = read_manifest(store).get("config")
+        if content is None:
+            raise ValueError(
+                f"{store} was made in Python. Repeat its call of jaxres.sweep with this `store`: it goes on."
+            )
+    _run(content, store, shard, workers, False)
+
+
+def info(store: Folder) -> None:
+    """What a store holds, and how far it is."""
+    with _told():
+        from ._store import Store
+
+        opened = Store(store)
+    manifest, summary = opened.manifest, opened.summary()
+    data = opened.dataset()
+    items = math.prod(-(-data.sizes[d] // t) for d, t in _tiles(manifest).items())
+    points = math.prod(data.sizes[d] for d in manifest["dims"])
+    echo = typer.echo
+    echo(data.attrs["title"])
+    echo(f"  function  {manifest['function']['name']}")
+    for name in manifest["axes"]:
+        x = data[name]
+        symbol = x.attrs.get("symbol", "")
+        ends = f"{x.values[0]:.6g} to {x.values[-1]:.6g}" if x.size > 1 else f"{x.values[0]:.6g}"
+        echo(f"  axis      {name} {symbol} ({x.attrs['units']}): {x.size} points, {ends}")
+    for name, value in manifest["fixed"].items():
+        echo(f"  fixed     {name} = {value}")
+    for name, kind in manifest["outputs"].items():
+        echo(f"  output    {name} {kind}")
+    echo(f"  chunks    {' x '.join(map(str, manifest['tile']))} points")
+    echo(f"  made      {manifest['created']}, {manifest['dtype']}, {_versions(manifest)}")
+    echo(
+        f"  done      {summary['items']} of {items} work items, {summary['points']} of {points} points"
+    )
+    echo(f"  time      {summary['seconds']:.1f} s")
+    echo(f"  failed    {summary['failed']} points")
+    for message in summary["messages"][:20]:
+        echo(f"            {message}")
+    if summary["items"] < items:
+        echo(f"  Unfinished: jaxres resume {store}")
+
+
+def plot(
+    store: Folder,
+    out: Annotated[
+        Path | None, typer.Option(help="The picture, .png or .pdf; by default beside the store.")
+    ] = None,
+    variable: Annotated[
+        str | None, typer.Option(help="What to draw; by default the first output.")
+    ] = None,
+    at: Annotated[
+        list[str] | None,
+        typer.Option(help="name=value, where to cut an axis; by default in its middle."),
+    ] = None,
+) -> None:
+    """Draws a variable along one or two axes of the grid."""
+    with _told():
+        import matplotlib
+
+        matplotlib.use("agg")
+        from ._plot import draw
+        from ._store import Store
+
+        data = Store(store).dataset()
+        figure = draw(data, Store(store).manifest["dims"], variable, _cuts(at or []))
+    name = variable or "plot"
+    out = out or store.with_name(f"{store.stem}-{name}.png")
+    figure.savefig(out, dpi=300)
+    typer.echo(f"Drawn in {out}.")
+
+
+def export(
+    store: Folder, out: Annotated[Path, typer.Argument(help="The NetCDF file to write.")]
+) -> None:
+    """Writes a store as one NetCDF file, chunk by chunk."""
+    with _told():
+        from ._store import Store
+
+        to_netcdf(Store(store), out)
+    typer.echo(f"Written to {out}.")
+
+
+def to_netcdf(store: "Store", path: Path) -> None:
+    """A store as one NetCDF file (complex numbers as a compound of r and i); an interruption leaves none."""
+    data = store.dataset(lazy=True)
+    messages = store.summary()["messages"]
+    if messages:
+        data.attrs["failures"] = "\n".join(messages)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        data.to_netcdf(partial, engine="h5netcdf")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+# --------------------------------------------------------------------------------------------------------------
+
+
+def _run(content, path, shard, workers, dry_run):
+    with _told():
+        from .. import _config
+
+        config = _config.parse(content)
+        import jax
+
+        jax.config.update("jax_enable_x64", config.precision == "double")
+        from ._arguments import check_shard
+        from ._drive import drive
+        from ._prepare import prepare
+        from ._store import is_store
+
+        check_shard(shard)
+        prepared = prepare(**_config.arguments(config), config=content)
+    count = config.sweep.workers if workers is None else workers
+    if dry_run:
+        _tell(prepared, path, count, is_store(path))
+        return
+    try:
+        with _told(), _pool(count) as executor:
+            drive(
+                prepared,
+                store=path,
+                executor=executor,
+                shard=shard,
+                memory=config.sweep.memory_mib * 2**20,
+                progress=True,
+            )
+    except KeyboardInterrupt:
+        typer.echo(f"\nInterrupted. To go on: jaxres resume {path}", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    from ._store import Store
+
+    summary = Store(path).summary()
+    typer.echo(
+        f"{summary['points']} of {prepared.plan.points} points are in {path}, {summary['failed']} failed."
+    )
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Mistakes of the user as messages without a traceback."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise SystemExit(
+            f"Sweeps need {error.name}. Install it: pip install 'jaxres[sweep,figures]'"
+        ) from error
+    except ValueError as error:
+        problems = getattr(error, "problems", None)
+        if problems is None:
+            typer.echo(f"Error: {error}", err=True)
+        else:
+            typer.echo(f"{len(problems)} mistakes in the configuration, nothing was run:", err=True)
+            for path, message in problems:
+                typer.echo(f"  {path}: {message}", err=True)
+        raise typer.Exit(2) from None
+    except RuntimeError as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[Executor | None]:
+    """So many processes, spawned, which leave Ctrl-C to this one."""
+    if workers == 0:
+        yield None
+        return
+    import multiprocessing
+    import signal
+    from concurrent.futures import ProcessPoolExecutor
+
+    pool = ProcessPoolExecutor(
+        workers,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=signal.signal,
+        initargs=(signal.SIGINT, signal.SIG_IGN),
+    )
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    with _told():
+        from .._config import read
+
+        return read(path)
+
+
+def _axes(content):
+    sweep = content.get("sweep")
+    axes = sweep.get("axes") if isinstance(sweep, Mapping) else None
+    return [a for a in axes.values() if isinstance(a, dict)] if isinstance(axes, Mapping) else []
+
+
+def _store_of(content):
+    sweep = content.get("sweep")
+    store = sweep.get("store") if isinstance(sweep, Mapping) else None
+    return store if isinstance(store, str) else None
+
+
+def _tell(prepared: "Prepared", path: Path, workers: int, exists: bool) -> None:
+    """What a sweep will take, measured with one block."""
+    plan = prepared.plan
+    compiled, seconds, needed = prepared.measure()
+    each = prepared.layout.bytes_per_point
+    tile = math.prod(plan.tile)
+    processes = max(workers, 1)
+    for name, value in (
+        ("points", f"{' x '.join(map(str, plan.shape))} = {plan.points}"),
+        ("store", f"{path}{' (exists)' if exists else ''}, {_size(plan.points * each)}"),
+        ("chunks", f"{plan.items} of {' x '.join(map(str, plan.tile))} points, {_size(tile * each)} each"),
+        ("blocks", f"{' x '.join(map(str, plan.block))} points at a time"),
+        ("memory", f"{_size(needed + 4 * tile * each)} a process, beside the program itself"),
+        ("compile", f"{compiled:.1f} s in each process"),
+        ("time", f"{_duration(plan.points * seconds / processes)}, {seconds * 1e6:.3g} us a point"
+         + (f" in each of {processes} processes" if workers else "")),
+    ):  # fmt: skip
+        typer.echo(f"{name:8} {value}")
+
+
+def _size(n: int | float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if n < 1024:
+            return f"{n:.4g} {unit}"
+        n /= 1024
+    return f"{n:.4g} TiB"
+
+
+def _duration(seconds: int | float) -> str:
+    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.2g} s"
+
+
+def _tiles(manifest):
+    return dict(zip(manifest["dims"], manifest["tile"], strict=True))
+
+
+def _versions(manifest):
+    return ", ".join(f"{name} {number}" for name, number in manifest["versions"].items())
+
+
+def _cuts(at: list[str]) -> dict[str, float]:
+    cuts = {}
+    for text in at:
+        name, equals, value = text.partition("=")
+        try:
+            cuts[name.strip()] = float(value)
+        except ValueError:
+            equals = ""
+        if not equals:
+            raise ValueError(f"Argument `--at` must be name=value with a number, but is {text!r}.")
+    return cuts

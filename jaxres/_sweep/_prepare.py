@@ -1,0 +1,174 @@
+"""A sweep ready to run: planned, laid out and described, and nothing computed yet."""
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from typing import Any
+
+import jax
+import numpy as np
+
+from .._checks import require
+from . import _arguments as check
+from ._function import Point, function_name, parameters_of
+from ._labels import Labels, provenance
+from ._layout import Layout, layout
+from ._plan import Plan, cut, profile
+from ._run import Job, Runner
+
+FORMAT = 1
+MEMORY = 2**30
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The plan, what a worker needs, the form of the results, and what identifies them."""
+
+    plan: Plan
+    job: Job
+    layout: Layout
+    manifest: dict[str, Any]
+
+    def recut(self, tile: Sequence[int], block: Sequence[int]) -> "Prepared":
+        """The same sweep, cut as a store was."""
+        plan = replace(self.plan, tile=tuple(tile), block=tuple(block))
+        job = replace(self.job, tile=plan.tile, block=plan.block)
+        return replace(self, plan=plan, job=job)
+
+    def measure(self) -> tuple[float, float, int]:
+        """Seconds of compiling, seconds a point, and bytes that a block needs, from one block for each device."""
+        devices = jax.local_device_count()
+        job = replace(self.job, tile=self.job.block)
+        runner = Runner(job)
+        values = [
+            {name: x[:b] for name, x in group.items()}
+            for b, group in zip(job.block, self.plan.axes, strict=True)
+        ]
+        start = time.perf_counter()
+        needed = runner.compile(values)
+        compiled = time.perf_counter() - start
+        seconds = []
+        for _ in range(3):
+            start = time.perf_counter()
+            runner(values)
+            seconds.append(time.perf_counter() - start)
+        return compiled, min(seconds) / (int(np.prod(job.block)) * devices), needed
+
+
+def prepare(
+    function: Any,
+    axes: Any,
+    *,
+    of: Callable | None = None,
+    fixed: Mapping[str, Any] | None = None,
+    gradient: Sequence[str] = (),
+    labels: Labels | None = None,
+    chunk: Any = None,
+    memory: int = MEMORY,
+    title: str | None = None,
+    config: Mapping[str, Any] | None = None,
+) -> Prepared:
+    """Checks the arguments of `jaxres.sweep` and plans it."""
+    groups = check.check_axes(axes)
+    require(
+        of is None or callable(of), f"Argument `of` must be a function of the model, but is {of!r}."
+    )
+    require(
+        isinstance(memory, int) and memory > 0,
+        f"Argument `memory` must be a positive number of bytes, but is {memory!r}.",
+    )
+    require(
+        not isinstance(gradient, str) and all(isinstance(name, str) for name in gradient),
+        f"Argument `gradient` must be a sequence of names, but is {gradient!r}.",
+    )
+    gradient = tuple(gradient)
+    chunk = check.check_chunk(chunk, groups)
+    function, defaults, names = parameters_of(function)
+    numbers, static = check.split_parameters(function, defaults, names, groups, fixed, gradient)
+    point = Point(function, of, static, gradient)
+
+    first = {name: x[0] for group in groups for name, x in group.items()}
+    parameters = {**numbers, **first}
+    meanings: dict[str, list[str]] = {}
+    costs, outputs = profile(
+        lambda p: point(p, meanings), parameters, [tuple(group) for group in groups]
+    )
+    derivatives = {
+        f"d{name}_d{p}": (name, p)
+        for name in outputs
+        for p in gradient
+        if f"d{name}_d{p}" in outputs
+    }
+    swept = [name for group in groups for name in group]
+    dims = Plan(groups, (), ()).dims
+    clash = sorted({*outputs} & {*swept, *dims, "failed", "sweep"})
+    require(
+        not clash,
+        f"Argument `function` must return outputs named otherwise than axes, but {clash} are. Rename them.",
+    )
+    labels = {} if labels is None else labels
+    unknown = sorted({*labels} - {*outputs, *swept})
+    require(
+        not unknown,
+        f"Argument `labels` must name axes or outputs, but {unknown} are none. There are {[*swept, *outputs]}.",
+    )
+    sizes = [kind.dtype.itemsize * int(np.prod(kind.shape)) for kind in outputs.values()]
+    plan = cut(
+        groups,
+        costs,
+        chunk=chunk,
+        bytes_per_point=sum(sizes) + 1,
+        memory=memory,
+        devices=jax.local_device_count(),
+        platform=jax.default_backend(),
+    )
+    name = function_name(function) + ("" if of is None else " → " + function_name(of))
+    attrs = provenance(title or f"Sweep of {name}", numbers)
+    results = layout(plan, outputs, derivatives, meanings, attrs, labels)
+    successful = {k: v.index("successful") for k, v in meanings.items() if "successful" in v}
+    job = Job(
+        point, numbers, tuple(map(tuple, groups)), plan.tile, plan.block, costs.digest, successful
+    )
+    what = {
+        "format": FORMAT,
+        "function": {"name": name, "digest": costs.digest, "jax": jax.__version__},
+        "dims": list(plan.dims),
+        "axes": {k: _describe(v) for g in groups for k, v in g.items()},
+        "fixed": {k: _describe(v) for k, v in numbers.items()}
+        | {k: _text(v) for k, v in static.items()},
+        "gradient": list(gradient),
+        "outputs": {k: f"{v.dtype}{list(v.shape)}" for k, v in outputs.items()},
+        "dtype": str(np.dtype(jax.numpy.result_type(float))),
+        "versions": {k: version(k) for k in ("jaxres", "jax", "numpy")},
+    }
+    identity = {k: v for k, v in what.items() if k not in ("versions", "function")}
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    how = {
+        "hash": digest,
+        "chunk": chunk,
+        "tile": list(plan.tile),
+        "block": list(plan.block),
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    if config is not None:
+        how["config"] = dict(config)
+    return Prepared(plan, job, results, what | how)
+
+
+def _describe(x: np.ndarray) -> Any:
+    """Numbers in full where there are few, otherwise what tells them apart."""
+    if x.ndim == 0:
+        return str(x.item()) if np.iscomplexobj(x) else x.item()
+    if x.size <= 8:
+        return str(x.tolist())
+    ends = [str(x.flat[0].item()), str(x.flat[-1].item())]
+    digest = hashlib.sha256(np.ascontiguousarray(x).tobytes()).hexdigest()[:16]
+    return {"shape": list(x.shape), "first": ends[0], "last": ends[1], "sha256": digest}
+
+
+def _text(x: Any) -> str:
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(x))
