@@ -64,11 +64,11 @@ def _slab_waves_jvp(primals, tangents):
     (A, h), (dA, dh) = primals, tangents
     c, s, decay = slab_waves(A, h)
     dc = -h * s / 2 * dA - A * s * dh
-    ds = _slope(A, h, c, s, decay) * dA + c * dh
+    ds = slab_slope(A, h, c, s, decay) * dA + c * dh
     return (c, s, decay), (dc, ds, jnp.zeros_like(decay))
 
 
-def _slope(A, h, c, s, decay):
+def slab_slope(A, h, c, s, decay):
     """(h C − S)/(2A), scaled; as a series where A h² is small."""
     z = A * h**2
     small = jnp.abs(z) < _SMALL
