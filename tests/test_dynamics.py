@@ -69,6 +69,7 @@ def test_at_equal_levels_only_collisions_act():
     assert jr.relaxation_time(system, bath) == jnp.inf
 
 
+@pytest.mark.slow
 def test_gradients_of_the_dynamics_equal_differences(letter):
     system, bath, _ = letter
 

@@ -61,7 +61,12 @@ class Derivatives:
         return reverse
 
 
-@pytest.fixture(scope="module", params=STRUCTURES)
+#: two are enough for every day
+SLOW = pytest.mark.slow
+SOME = ["two", "three", *(pytest.param(name, marks=SLOW) for name in ("stack", "stack_of_three"))]
+
+
+@pytest.fixture(scope="module", params=SOME)
 def structure(request):
     numbers = parameters(**STRUCTURES[request.param])
     f, _ = flat(some_numbers_of_the_map, numbers)
@@ -143,6 +148,7 @@ def entries(rho):
     return jnp.stack([jr.coherence(rho), rho[0, 0].real, rho[0, 1].real, rho[0, 1].imag])
 
 
+@SLOW
 @pytest.mark.parametrize("name", ["two", "stack_of_three"])
 def test_derivatives_of_the_steady_state(name):
     numbers = parameters(**STRUCTURES[name])
@@ -253,6 +259,7 @@ def test_amplitudes_beside_a_threshold(name, side):
 # --------------------------------------------------------------------------------------------------
 
 
+@SLOW
 def test_second_derivatives():
     """The Hessian of |ρ01| in everything that the Letter varies, against differences of gradients."""
 

@@ -105,6 +105,7 @@ def test_the_mixture_is_the_integral_over_packets():
         assert abs(complex(value) - (real + 1j * imag) / arrives) < 1e-10
 
 
+@pytest.mark.slow
 def test_one_state_in_five_ways():
     packet = jr.GaussianPacket(**GAUSS)
     p0, mass, dx = GAUSS["momentum"], GAUSS["mass"], GAUSS["width"]
@@ -354,6 +355,7 @@ def differences(f, x):
     return (f[:, 0] - 8 * f[:, 1] + 8 * f[:, 2] - f[:, 3]) / (12 * h)
 
 
+@pytest.mark.slow
 def test_gradients(forward):
     backward = jax.jit(jax.grad(written))(X0)
     np.testing.assert_allclose(forward[1], backward @ DIRECTION, rtol=1e-12)

@@ -300,6 +300,7 @@ def test_more_panels_change_nothing():
         assert largest(more.tensor - S.tensor) < 1e-13
 
 
+@pytest.mark.slow
 def test_gradients():
     W = hermitian(6, 2)
     names = ("levels", "re", "im", "beta", "mass", "width", "length")

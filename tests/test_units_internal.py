@@ -126,6 +126,7 @@ def test_the_heat_is_what_the_system_gains():
         assert abs(gain) > 1e-3
 
 
+@pytest.mark.slow
 def test_the_gradient_at_resonance():
     # levels e_0 + u_1 = e_1 + u_0 that cross, where the order of the joint levels changes. A threshold moves through
     # 0 there, and entries of the map are f(0) + f'(0) δ + c |δ|^{3/2}
