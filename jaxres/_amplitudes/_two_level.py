@@ -96,8 +96,8 @@ def _parity_row(own, other, w, two_mass, h, energy, k, lead):
     """
     line, (c, s, As) = _inside(own, other, w, two_mass, h, energy, _waves)
     w2 = w[0] ** 2 + w[1] ** 2
-    _, *even = _even(*map(line, (c, As)), w2, k, lead)
-    _, *odd = _odd(*map(line, (c, s)), w2, k, lead)
+    _, *even = _even(line(c), line(As), w2, k, lead)
+    _, *odd = _odd(line(c), line(s), w2, k, lead)
     return [(stay, _mul(w, flip)) for stay, flip, _ in (even, odd)]
 
 
