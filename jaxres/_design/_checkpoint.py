@@ -71,7 +71,7 @@ class Checkpoint:
         if not path.is_file():
             return None
         with np.load(path) as file:
-            leaves = [file[f"{i}"] for i in range(len(file.files))]
+            leaves = [file[f"arr_{i}"] for i in range(len(file.files))]
         return jax.tree_util.tree_unflatten(jax.tree_util.tree_structure(like), leaves)
 
     def save(self, state: Any) -> None:
@@ -80,7 +80,7 @@ class Checkpoint:
         partial = self.folder / f".{uuid.uuid4().hex}.npz"
         try:
             with open(partial, "wb") as file:
-                np.savez(file, **{f"{i}": leaf for i, leaf in enumerate(leaves)})
+                np.savez(file, *leaves)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(partial, self.folder / STATE)

@@ -82,8 +82,9 @@ def prepare(
     constraints = _check_loss(loss, free)
     require(
         not constraints or optimiser == SciPy("SLSQP"),
-        f"Argument `optimiser` must be jaxres.SciPy('SLSQP'), since the loss has constraints ({', '.join(constraints)}), "
-        f"but is {optimiser!r}. Or make them part of the loss: jaxres.losses.Penalised(loss).",
+        f"Argument `optimiser` must be jaxres.SciPy('SLSQP'), since the loss has constraints "
+        f"({', '.join(constraints)}), but is {optimiser!r}. Or make them part of the loss, with "
+        "jaxres.losses.Penalised(loss).",
     )
     key = jax.random.key(0) if key is None else key
     s = free.box.scaled(jnp.asarray(free.x, free.dtype))
@@ -119,10 +120,10 @@ def prepare(
 def _check_loss(loss, free):
     """The names of the constraints; refuses what is no loss."""
     x = jnp.asarray(free.x, free.dtype)
-    out = eqx.filter_eval_shape(scalar_loss, loss, free.model, free.static(), x)
+    out: Any = eqx.filter_eval_shape(scalar_loss, loss, free.model, free.static(), x)
     value, margins = out if isinstance(out, tuple) and len(out) == 2 else (out, {})
     ok = isinstance(margins, Mapping) and all(
-        getattr(v, "shape", None) == () and jnp.issubdtype(v.dtype, jnp.floating)
+        getattr(v, "shape", None) == () and jnp.issubdtype(jnp.result_type(v), jnp.floating)
         for v in (value, *margins.values())
     )
     require(
@@ -207,9 +208,13 @@ def _together(ready, kept, bar):
             search = jax.tree_util.tree_map(jnp.asarray, search)
             bar.update(history.shape[2])
     while history.shape[2] < ready.steps and bool(jnp.any(search.outcome == 0)):
+        loss, model, shapes, box = ready.pieces
         search, new, k = advance(
             search,
-            *ready.pieces,
+            loss,
+            model,
+            shapes,
+            box,
             ready.optimiser,
             jnp.asarray(ready.tol),
             jnp.asarray(ready.target),
@@ -294,6 +299,11 @@ def _report(
     key = np.where(np.isfinite(losses), losses, np.inf)
     candidates = np.flatnonzero(room >= -FEASIBLE)
     best = int(candidates[np.argmin(key[candidates])]) if candidates.size else int(np.argmax(room))
+    # of starts that tell the same, one that converged
+    same = (key <= key[best] + 1e-6 * max(1.0, abs(key[best]))) & (room >= -FEASIBLE)
+    same &= np.isin(outcomes, [int(o._value) for o in (OUTCOMES.converged, OUTCOMES.reached)])
+    if np.any(same):
+        best = int(np.flatnonzero(same)[np.argmin(key[same])])
     x = np.asarray(box.physical(jnp.asarray(s[best], free.dtype)))
     gradient = slopes[best] / np.asarray(box.slope(jnp.asarray(x, free.dtype)))
     outcome = _NAMES[int(outcomes[best])]

@@ -67,7 +67,8 @@ class Design:
         say(("" if self.converged else "NOT CONVERGED. ") + self.message)
         counts = {o: self.outcomes.count(o) for o in dict.fromkeys(self.outcomes)}
         if len(self.outcomes) > 1:
-            close = np.sum(self.losses <= self.loss + 1e-6 * max(1.0, abs(self.loss)))
+            near = np.abs(self.losses - self.loss) <= 1e-6 * max(1.0, abs(self.loss))
+            close = np.sum(near & (np.array(self.outcomes) != "infeasible"))
             each = ", ".join(f"{n} {name}" for name, n in counts.items())
             say(f"{len(self.outcomes)} starts: {each}; {close} within 1e-6 of the best loss")
         for name, room in self.constraints.items():

@@ -48,7 +48,7 @@ def _evaluate(
 
 def minimise(
     start: np.ndarray,
-    evaluate: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+    evaluate: Callable[[np.ndarray], Any],
     constraints: int,
     box: Box,
     method: str,
@@ -81,6 +81,16 @@ def minimise(
     class Enough(Exception):
         pass
 
+    def keep(s, values, slopes):
+        best.update(
+            loss=values[0],
+            room=np.min(values[1:], initial=0.0),
+            s=s.copy(),
+            slope=slopes[0],
+            margins=values[1:],
+            normals=slopes[1:],
+        )
+
     def at(s):
         if last["s"] is None or not np.array_equal(last["s"], s):
             if len(losses) >= steps:
@@ -91,19 +101,10 @@ def minimise(
                 wall[0] = max(wall[0], abs(values[0]))
                 room = np.min(values[1:], initial=0.0)
                 feasible, was = room >= -FEASIBLE, best["room"] >= -FEASIBLE
+                better = values[0] < best["loss"] if feasible else room > best["room"]
                 # feasible before infeasible; then the lower loss, or the smaller violation
-                if (feasible, values[0] < best["loss"] if feasible else room > best["room"]) > (
-                    was,
-                    False,
-                ):
-                    best.update(
-                        loss=values[0],
-                        room=room,
-                        s=s.copy(),
-                        slope=slopes[0],
-                        margins=values[1:],
-                        normals=slopes[1:],
-                    )
+                if (feasible, better) > (was, False):
+                    keep(s, values, slopes)
             else:  # a wall, which the line search walks back from
                 values = np.concatenate([[1e3 * wall[0]], np.zeros(constraints)])
                 slopes = np.zeros((constraints + 1, s.size))
@@ -116,7 +117,7 @@ def minimise(
 
     options: dict[str, Any] = {"maxiter": steps}
     options |= (
-        {"ftol": max(tol**2, 1e-13)}
+        {"ftol": max(tol**2, 1e-12)}
         if method == "SLSQP"
         else {"gtol": tol, "ftol": 1e-15, "maxfun": steps}
     )
@@ -140,6 +141,11 @@ def minimise(
             constraints=rules,
             options=options,
         )
+        # where constraints are active, a lower loss a rounding outside is no better end
+        end = at(done.x)
+        if end["good"] and np.min(end["values"][1:], initial=0.0) >= -FEASIBLE:
+            if end["values"][0] <= best["loss"] + 1e-6 * max(1.0, abs(best["loss"])):
+                keep(done.x, end["values"], end["slopes"])
         # the methods end with an error too where rounding keeps them from doing still better
         good = done.success or norm() <= 10 * tol
         outcome, message = ("converged" if good else "stalled"), str(done.message)
