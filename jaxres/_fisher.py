@@ -68,22 +68,26 @@ def quantum_fisher(
     return jnp.real(jnp.einsum("aij,bji->ab", drho, L))
 
 
-@jax.custom_jvp
 def logarithmic_derivative(
     rho: Complex[Array, "N N"], X: Complex[Array, "N N"]
 ) -> Complex[Array, "N N"]:
-    """The Hermitian L with ρ L + L ρ = 2 X, and 0 on the kernel of ρ."""
+    """The Hermitian L with ρ L + L ρ = 2 X, and 0 on the kernel of ρ.
+
+    Its derivatives of any order come from this equation, ρ dL + dL ρ = 2 dX − dρ L − L dρ, and not from those of the
+    eigenvectors that solve it.
+    """
     values, U = jnp.linalg.eigh(rho)
     both = values[:, None] + values[None, :]
     room = 8 * values.size * jnp.finfo(values.dtype).eps * jnp.max(jnp.abs(values))
     there = both > room
-    weight = jnp.where(there, 2 / jnp.where(there, both, 1), 0)
-    return U @ (weight * (jnp.conj(U.T) @ X @ U)) @ jnp.conj(U.T)
+    weight = jnp.where(there, 1 / jnp.where(there, both, 1), 0)
 
+    def solve(_, b):
+        return U @ (weight * (jnp.conj(U.T) @ b @ U)) @ jnp.conj(U.T)
 
-@logarithmic_derivative.defjvp
-def _logarithmic_derivative_jvp(primals, tangents):
-    # ρ dL + dL ρ = 2 dX − dρ L − L dρ
-    (rho, X), (drho, dX) = primals, tangents
-    L = logarithmic_derivative(rho, X)
-    return L, logarithmic_derivative(rho, dX - (drho @ L + L @ drho) / 2)
+    def solve_transposed(_, b):  # the same with ρᵀ
+        return solve(_, b.T).T
+
+    return jax.lax.custom_linear_solve(
+        lambda L: rho @ L + L @ rho, 2 * X, solve, transpose_solve=solve_transposed
+    )

@@ -60,6 +60,6 @@ def _passive_energy_jvp(primals, tangents):
     (rho, levels), (drho, dlevels) = primals, tangents
     values, U = jnp.linalg.eigh(rho)
     values, U = values[::-1], U[:, ::-1]
-    A = (U * levels) @ jnp.conj(U.T)
+    A = (U * levels[None]) @ jnp.conj(U.T)
     slope = jnp.real(jnp.sum(A.T * drho)) + jnp.sum(values * dlevels)
     return jnp.sum(values * levels), slope

@@ -179,7 +179,10 @@ def drive(ready: Prepared, *, store: Any = None, progress: bool | None = None) -
             {
                 "loss": result.loss,
                 "outcome": result.outcome,
-                "table": result.table,
+                "table": [
+                    {k: None if v in (np.inf, -np.inf) or v != v else v for k, v in row.items()}
+                    for row in result.table
+                ],
                 "report": str(result),
             }
         )
@@ -333,7 +336,9 @@ def _report(
         loss=float(losses[best]),
         outcome=outcome,
         message=said if messages is None else f"{said} SciPy: {messages[best]}",
-        gradient_norm=projected_norm(box, s[best], slopes[best]) if norms is None else norms[best],
+        gradient_norm=projected_norm(box, s[best], slopes[best])
+        if norms is None
+        else float(norms[best]),
         parameters=values,
         table=table(free, x, gradient, error),
         constraints=dict(zip(ready.constraints, margins[best].tolist(), strict=True)),

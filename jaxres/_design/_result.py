@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 #: a parameter nearer to a bound than this, as a fraction of its range, is reported to be on it
@@ -100,7 +101,7 @@ def table(
     free: Any, x: np.ndarray, gradient: np.ndarray, error: np.ndarray
 ) -> list[dict[str, Any]]:
     """The rows of a design's table."""
-    s = np.asarray(free.box.scaled(np.asarray(x, free.dtype)))
+    s = np.asarray(free.box.scaled(jnp.asarray(x, free.dtype)))
     side = free.box.touching(s, AT_BOUND)
     low, high = np.asarray(free.box.low), np.asarray(free.box.high)
     return [
