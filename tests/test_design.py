@@ -401,7 +401,7 @@ mass = [-1.0, 1.0]
             '[model]\nname = "letter"\n[design]\nbounds = { rate = [0.1, 10.0] }\n[design.loss]\n'
         )
         for text, message in {
-            'name = "coherence_at"\nparameters = { value = -1 }': "must be positive, but is -1",
+            'name = "coherence_at"\nparameters = { value = -1 }': "must be positive and finite, but is -1",
             'name = "coherence_at"': "lacks 'value'",
             'name = "warmth"': "'warmth' is none of thermostat",
             'name = "fast_thermostat"\nparameters = { beta = 0.1 }': 'must be "SLSQP"',
