@@ -38,7 +38,7 @@ def profile():
     packet = jr.EffusionPacket(beta=1.0, mass=1.0, width=0.5, position=-3.0)
     bath = jr.Reservoir(packet=packet, scatterer=jr.Profile(V, jnp.ones(64), 2.0), rate=5.0)
     return {
-        "loss": jr.losses.Ergotropy(quadrature=jr.DoubleExponential(12, 16)),
+        "loss": jr.losses.Ergotropy(quadrature=jr.DoubleExponential(24, 24)),
         "start": (jr.System([-1.0, 0.1, 1.3]), bath),
         "bounds": {"scatterer.heights": (-3.0, 3.0)},
     }
@@ -47,7 +47,7 @@ def profile():
 PROBLEMS = {  # problem, steps of the gradient, margin of the loss to be reached
     "thermostat, 4": (thermostat, 200, 1e-3),
     "coherence at the least rate, 4": (coherence, 200, 1e-3),
-    "profile for ergotropy, 64": (profile, 25, 0.0),
+    "profile for ergotropy, 64": (profile, 15, 0.0),
 }
 
 
@@ -63,7 +63,7 @@ def row(name, limit):
     print(f"  {'gradients: L-BFGS':24} {solves:8} solves")
     for method in ("SLSQP", "L-BFGS-B"):
         other = drive(
-            prepare(**problem(), steps=4 * steps, optimiser=jr.SciPy(method), target=target),
+            prepare(**problem(), steps=steps if margin == 0 else 4 * steps, optimiser=jr.SciPy(method), target=target),
             progress=False,
         )
         count = _until(other, target)

@@ -20,7 +20,7 @@ def main() -> None:
     system = jr.System([-1.0, 0.1, 1.3])
     packet = jr.EffusionPacket(beta=1.0, mass=1.0, width=0.5, position=-3.0)
     bath = jr.Reservoir(packet=packet, scatterer=jr.Profile(V, jnp.ones(64), 2.0), rate=5.0)
-    loss = jr.losses.Ergotropy(quadrature=jr.DoubleExponential(12, 16))
+    loss = jr.losses.Ergotropy(quadrature=jr.DoubleExponential(24, 24))
     found = jr.design(loss, (system, bath), bounds={"scatterer.heights": (-3.0, 3.0)}, steps=40)
     print(found)
     sol = jr.steady_state(*found.model)  # on the default grid

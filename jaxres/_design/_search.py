@@ -22,8 +22,8 @@ from jaxtyping import Array, Bool, Float, Int
 from ._free import Box, put
 
 ARMIJO, WOLFE = 1e-4, 0.9
-#: trial points along one direction
-TRIES = 30
+#: trial points along one direction, and those of them for which the second condition holds
+TRIES, PATIENCE = 30, 8
 
 
 class LBFGS(eqx.Module):
@@ -46,8 +46,8 @@ class OUTCOMES(eqx.Enumeration):
     converged = "Converged: the gradient is below `tol`."
     reached = "The loss reached `target`."
     stalled = (
-        "The loss falls no further, though its gradient is above `tol`: at the limit of rounding, or at a kink of "
-        "the loss."
+        "The loss falls no further, though its gradient is above `tol`: at the limit of rounding, at a kink of the "
+        "loss, or beside points where it is not finite."
     )
     failed = "The loss or its gradient is not finite. Start elsewhere, or narrow the bounds."
     infeasible = "No point was found where all constraints hold."
@@ -197,7 +197,9 @@ def _step(search: Search, point, value_of, optimiser, tol, target) -> Search:
         low = trial.loss <= at.loss + ARMIJO * search.length * slope + noise
         near = finite & low
         flat = jnp.vdot(trial.gradient, search.direction) >= WOLFE * slope
-        accept = jnp.where(fresh, finite, near & flat)
+        # beside a wall or a singularity no point need be flat: then a lower one will do
+        patient = search.tries < PATIENCE
+        accept = jnp.where(fresh, finite, near & (flat | ~patient))
         # between two accepted points the loss must fall by more than rounding
         idle = ~fresh & (at.loss - trial.loss <= noise / 4)
         least = jnp.where(near, search.length, search.least)
