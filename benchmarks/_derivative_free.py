@@ -42,11 +42,11 @@ class Counted:
         self.solves, self.best = 0, np.inf
 
     def __call__(self, s: np.ndarray) -> np.ndarray:
-        """Losses of points, shape (k, n), in batches of one size, so that they are compiled once."""
-        values = []
-        for i in range(0, len(s), BATCH):
-            part = np.clip(s[i : i + BATCH], 0, 1)
-            full = np.concatenate([part, np.repeat(part[-1:], BATCH - len(part), axis=0)])
+        """Losses of points, shape (k, n), in batches of one size (or single), so that they are compiled once."""
+        values, size = [], BATCH if len(s) > 1 else 1
+        for i in range(0, len(s), size):
+            part = np.clip(s[i : i + size], 0, 1)
+            full = np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
             found = np.asarray(self._batch(jnp.asarray(full)))[: len(part)]
             for value in np.where(np.isfinite(found), found, 1e6):
                 self.solves += 1
@@ -113,9 +113,9 @@ def genetic(loss: Counted, start: np.ndarray, seed: int) -> None:
 
 
 METHODS: dict[str, Callable] = {
-    "Nelder-Mead": nelder_mead,
-    "differential evolution": evolution,
     "genetic algorithm": genetic,
+    "differential evolution": evolution,
+    "Nelder-Mead": nelder_mead,
 }
 
 

@@ -63,7 +63,12 @@ def row(name, limit):
     print(f"  {'gradients: L-BFGS':24} {solves:8} solves")
     for method in ("SLSQP", "L-BFGS-B"):
         other = drive(
-            prepare(**problem(), steps=steps if margin == 0 else 4 * steps, optimiser=jr.SciPy(method), target=target),
+            prepare(
+                **problem(),
+                steps=steps if margin == 0 else 4 * steps,
+                optimiser=jr.SciPy(method),
+                target=target,
+            ),
             progress=False,
         )
         count = _until(other, target)

@@ -279,7 +279,7 @@ def _told() -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise SystemExit(
-            f"Sweeps need {error.name}. Install it: pip install 'jaxres[sweep,figures]'"
+            f"This needs {error.name}. Install it: pip install 'jaxres[design,sweep,figures]'"
         ) from error
     except ValueError as error:
         problems = getattr(error, "problems", None)
