@@ -10,7 +10,7 @@ Equation numbers are those of Tabanera-Bravo, Parrondo, Esposito and Barra, Phys
 
 from importlib.metadata import version as _version
 
-from . import letter as letter
+from . import letter as letter, losses as losses
 from ._amplitudes import (
     AbstractAmplitudes as AbstractAmplitudes,
     Amplitudes as Amplitudes,
@@ -21,7 +21,15 @@ from ._amplitudes import (
     amplitudes as amplitudes,
 )
 from ._custom_packet import CustomPacket as CustomPacket
+from ._design import (
+    LBFGS as LBFGS,
+    OUTCOMES as OUTCOMES,
+    Design as Design,
+    SciPy as SciPy,
+    design as design,
+)
 from ._dynamics import relaxation_time as relaxation_time, spectrum as spectrum
+from ._fisher import classical_fisher as classical_fisher, quantum_fisher as quantum_fisher
 from ._heat import CollisionHeat as CollisionHeat, collision_heat as collision_heat
 from ._master import (
     RESULTS as RESULTS,
@@ -75,6 +83,7 @@ from ._states import (
 from ._superoperator import Superoperator as Superoperator
 from ._sweep import sweep as sweep
 from ._system import System as System
+from ._thermodynamics import ergotropy as ergotropy, heat_flow as heat_flow
 from ._trajectories import (
     Ensemble as Ensemble,
     Trajectory as Trajectory,

@@ -1,6 +1,6 @@
 """Configuration files: TOML, checked as a whole before anything runs.
 
-A file has a `[model]`, which says what is computed, and a task: `[sweep]` is the only one so far. Another is a class
+A file has a `[model]`, which says what is computed, and tasks: `[sweep]`, or `[design]`, or both. Another is a class
 beside `Sweep`, a field of `Config`, and what there is to check `_across` its entries. Every mistake is told at once,
 each with its path; unknown keys are mistakes.
 """
@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from . import letter
+from . import _config_design, letter
+from ._config_design import STRICT, Design
 from ._master import steady_state
 from ._states import coherence, gibbs_state, populations, trace_distance
 
@@ -54,7 +55,7 @@ class Observables:
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = STRICT
 
 
 class Model(_Strict):
@@ -116,7 +117,8 @@ class Config(_Strict):
     title: str | None = None
     precision: Literal["double", "single"] = "double"
     model: Model
-    sweep: Sweep
+    sweep: Sweep | None = None
+    design: Design | None = None
 
 
 class ConfigError(ValueError):
@@ -137,8 +139,8 @@ def read(path: Path) -> dict[str, Any]:
         raise ConfigError([(str(path), f"no valid TOML: {error}")]) from None
 
 
-def parse(content: Mapping[str, Any]) -> Config:
-    """The checked configuration; `ConfigError` tells all mistakes."""
+def parse(content: Mapping[str, Any], task: str = "sweep") -> Config:
+    """The checked configuration, which must have the task; `ConfigError` tells all mistakes."""
     config, problems = None, []
     try:
         config = Config.model_validate(content)
@@ -147,6 +149,8 @@ def parse(content: Mapping[str, Any]) -> Config:
             # pydantic names the branch of a union in its paths: keep what stands in the file
             place = [str(part) for part in each["loc"]]
             problems.append((_within(content, place), each["msg"].removeprefix("Value error, ")))
+    if task not in content:
+        problems.append((task, "Field required"))
     problems += _across(content)
     if problems or config is None:
         raise ConfigError(list(dict.fromkeys(problems)))
@@ -186,6 +190,11 @@ def _across(content):
     except ConfigError as error:
         problems += error.problems
         known, required = None, set()
+    if "design" in content:
+        problems += _config_design.across(
+            table(content, "design"), fixed, known, {} if known is None else _defaults(model)
+        )
+        required = required - table(table(content, "design"), "bounds").keys()
     if known is not None:
         listing = "it takes " + ", ".join(sorted(known))
         for place, each in (
@@ -205,7 +214,13 @@ def _across(content):
         problems.append((f"sweep.axes.{name}", "is also held fixed, in model.parameters"))
     problems += _zipped(sweep, axes)
     if model.get("name") == "letter":
-        for place, each in (("model.parameters", fixed), ("sweep.axes", axes)):
+        free = table(table(content, "design"), "bounds")
+        free = {k: {"values": v} for k, v in free.items()}
+        for place, each in (
+            ("model.parameters", fixed),
+            ("sweep.axes", axes),
+            ("design.bounds", free),
+        ):
             for name, entry in each.items():
                 problems += _sign(f"{place}.{name}", name, entry)
         for name in names(sweep, "outputs"):
@@ -278,7 +293,14 @@ def _parameters(model):
     return {p.name for p in parameters}, {p.name for p in parameters if p.default is p.empty}
 
 
-def load(name: str) -> Callable:
+def _defaults(model):
+    """The defaults of a model's parameters."""
+    function = letter.model if model.get("name") == "letter" else load(model["function"])
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not p.empty}
+
+
+def load(name: str, place: str = "model.function") -> Callable:
     """The function `module:name`, looked for in the working directory too."""
     module, _, attribute = name.partition(":")
     if os.getcwd() not in sys.path:
@@ -289,15 +311,16 @@ def load(name: str) -> Callable:
             found = getattr(found, part)
     except Exception as error:
         raise ConfigError(
-            [("model.function", f"cannot load {name!r}: {type(error).__name__}: {error}")]
+            [(place, f"cannot load {name!r}: {type(error).__name__}: {error}")]
         ) from error
     if not callable(found):
-        raise ConfigError([("model.function", f"{name!r} is no function")])
+        raise ConfigError([(place, f"{name!r} is no function")])
     return found
 
 
 def arguments(config: Config) -> dict[str, Any]:
     """The arguments of `jaxres.sweep` that a configuration stands for."""
+    assert config.sweep is not None  # `parse` has seen to it
     sweep, arrays = config.sweep, {k: axis.array() for k, axis in config.sweep.axes.items()}
     groups = {name: tuple(group) for group in sweep.zipped for name in group}
     axes: dict[Any, Any] = {}

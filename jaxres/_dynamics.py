@@ -77,7 +77,14 @@ def relaxation_time(
         >>> print(round(float(jr.relaxation_time(system, bath)), 4))
         3.7034
     """
-    values = _spectrum(generator(system, baths, amplitudes=amplitudes, quadrature=quadrature))
+    return relaxation_time_of(
+        generator(system, baths, amplitudes=amplitudes, quadrature=quadrature)
+    )
+
+
+def relaxation_time_of(L: Superoperator) -> Float[Array, ""]:
+    """`relaxation_time` of a generator that is at hand."""
+    values = _spectrum(L)
     gap = jnp.min(-jnp.real(values[1:]), initial=jnp.inf)
     rounding = values.size * jnp.finfo(gap.dtype).eps * jnp.max(jnp.abs(values))
     relaxes = ~(gap <= rounding)  # true for NaN, which stays one

@@ -359,10 +359,13 @@ def generator(
 @eqx.filter_jit
 def _generator(system, baths, amplitudes, quadrature):
     maps = [collision_map(system, bath, amplitudes, quadrature) for bath in baths]
-    return _generator_of(system, maps, [bath.rate for bath in baths])
+    return generator_of(system, maps, [bath.rate for bath in baths])
 
 
-def _generator_of(system, maps, rates):
+def generator_of(
+    system: System, maps: Sequence[Superoperator], rates: Sequence[Float[Array, ""]]
+) -> Superoperator:
+    """`generator` from maps that are at hand."""
     one = jnp.eye(system.size, dtype=system.levels.dtype)
     identity = jnp.einsum("aj,bk->abjk", one, one)
     gap = system.levels[:, None] - system.levels[None, :]
@@ -439,7 +442,7 @@ def check_state(name: str, rho: Inexact[Array, "N N"], system: System) -> Comple
 def _evolve(system, baths, rho0, times, amplitudes, quadrature):
     maps = [collision_map(system, bath, amplitudes, quadrature) for bath in baths]
     rates = [bath.rate for bath in baths]
-    L = to_real_matrix(_generator_of(system, maps, rates).tensor)
+    L = to_real_matrix(generator_of(system, maps, rates).tensor)
     A, b = eliminate_ground_population(L)
     # y = x − x* obeys dy/dt = A y + (A x* + b). Any fixed x* will do. With the steady state the last term is 0, and
     # is set to 0 exactly (its derivative is not): then nothing grows with time but what relaxes to zero. Where the

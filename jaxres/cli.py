@@ -1,4 +1,4 @@
-"""The command line: `jaxres reproduce` computes the Letter's figures; sweeps are in `_sweep/_commands.py`."""
+"""The command line: `jaxres reproduce` computes the Letter's figures; sweeps and designs: `_sweep/_commands.py`."""
 
 import os
 import sys

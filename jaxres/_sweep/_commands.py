@@ -1,4 +1,4 @@
-"""The sweeps on the command line: `jaxres sweep`, `resume`, `info`, `plot`, `export`."""
+"""The sweeps on the command line: `jaxres sweep`, `resume`, `info`, `plot`, `export`; and designs: `jaxres design`."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -26,7 +26,7 @@ Workers = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
-    for command in (sweep, resume, info, plot, export):
+    for command in (sweep, resume, info, plot, export, design):
         app.command()(command)
 
 
@@ -55,7 +55,12 @@ def sweep(
 
 
 def resume(store: Folder, shard: Shard = None, workers: Workers = None) -> None:
-    """Computes what a store still lacks."""
+    """Computes what a store still lacks, be it of a sweep or of a design."""
+    from .._design._checkpoint import is_checkpoint
+
+    if is_checkpoint(store):
+        _resume_design(store)
+        return
     with _told():
         from ._store import read_manifest
 
@@ -142,6 +147,28 @@ def export(
     typer.echo(f"Written to {out}.")
 
 
+def design(
+    config: Annotated[Path, typer.Argument(help="A TOML file; see examples/.")],
+    store: Annotated[
+        Path | None, typer.Option(help="Folder of the checkpoint, instead of the file's.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Steps of each start, instead of the file's.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the file, tell what is searched, and stop.")
+    ] = False,
+) -> None:
+    """Searches the parameters that make a configuration file's loss least; goes on where it was interrupted."""
+    content = _read(config)
+    task = content.get("design")
+    if isinstance(task, dict) and steps is not None:
+        task["steps"] = steps
+    named = task.get("store") if isinstance(task, dict) else None
+    default = named if isinstance(named, str) else config.with_suffix(".design").name
+    _run_design(content, store or Path(default), dry_run)
+
+
 def to_netcdf(store: "Store", path: Path) -> None:
     """A store as one NetCDF file (complex numbers as a compound of r and i); an interruption leaves none."""
     data = store.dataset(lazy=True)
@@ -174,6 +201,7 @@ def _run(content, path, shard, workers, dry_run):
 
         check_shard(shard)
         prepared = prepare(**_config.arguments(config), config=content)
+    assert config.sweep is not None  # `parse` has seen to it
     count = config.sweep.workers if workers is None else workers
     if dry_run:
         _tell(prepared, path, count, is_store(path))
@@ -199,6 +227,51 @@ def _run(content, path, shard, workers, dry_run):
     )
 
 
+def _resume_design(path):
+    with _told():
+        from .._design._checkpoint import read_manifest
+
+        content = read_manifest(path).get("config")
+        if content is None:
+            raise ValueError(
+                f"{path} was made in Python. Repeat its call of jaxres.design with this `store`: it goes on."
+            )
+    _run_design(content, path, False)
+
+
+def _run_design(content, path, dry_run):
+    with _told():
+        from .. import _config, _config_design
+
+        config = _config.parse(content, "design")
+        import jax
+
+        jax.config.update("jax_enable_x64", config.precision == "double")
+        from .._design._drive import drive, prepare
+
+        model, task = config.model, config.design
+        assert task is not None  # `parse` has seen to it
+        function = None if model.function is None else _config.load(model.function)
+        ready = prepare(
+            **_config_design.arguments(task, model.parameters, function), config=content
+        )
+    if dry_run:
+        for row in zip(ready.free.entries, ready.free.x, task.bounds.values(), strict=True):
+            typer.echo("{:12} from {:g} within {}".format(*row))
+        typer.echo(
+            f"{task.starts} starts, at most {task.steps} steps each, {task.optimiser}; store {path}"
+        )
+        return
+    try:
+        with _told():
+            result = drive(ready, store=path, progress=True)
+    except KeyboardInterrupt:
+        typer.echo(f"\nInterrupted. To go on: jaxres resume {path}", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    typer.echo(str(result))
+    typer.echo(f"The result is in {path / 'design' / 'result.json'}.")
+
+
 @contextmanager
 def _told() -> Iterator[None]:
     """Mistakes of the user as messages without a traceback."""
@@ -206,7 +279,7 @@ def _told() -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise SystemExit(
-            f"Sweeps need {error.name}. Install it: pip install 'jaxres[sweep,figures]'"
+            f"This needs {error.name}. Install it: pip install 'jaxres[design,sweep,figures]'"
         ) from error
     except ValueError as error:
         problems = getattr(error, "problems", None)

@@ -120,8 +120,9 @@ class Fields:
     The model is a pytree, or a tuple of them, whose fields are then named without the tuple's index.
     """
 
-    def __init__(self, model: Any):
+    def __init__(self, model: Any, argument: str = "function"):
         self.model = model
+        self.argument = argument  # what the user calls it
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -132,8 +133,8 @@ class Fields:
             name = path_name(path[1:] if isinstance(self.model, tuple) else path)
             require(
                 name not in named,
-                f"Argument `function` must be a model whose fields have different names, but {name!r} "
-                "stands in two of its parts. Write a function of keyword parameters that returns it.",
+                f"Argument `{self.argument}` must be a model whose fields have different names, but {name!r} stands "
+                "in two of its parts. Write a function of keyword parameters that returns it.",
             )
             named[name] = leaf
         return {name: leaf for name, leaf in named.items() if eqx.is_inexact_array(leaf)}

@@ -1,0 +1,80 @@
+"""Inverse design: the parameters that make a loss least, found by its gradient."""
+
+from collections.abc import Callable, Mapping
+from os import PathLike
+from typing import Any
+
+from jaxtyping import PRNGKeyArray
+
+from ._result import Design as Design
+from ._scipy import SciPy as SciPy
+from ._search import LBFGS as LBFGS, OUTCOMES as OUTCOMES
+
+
+def design(
+    loss: Callable,
+    start: Any,
+    *,
+    bounds: Mapping[str, Any],
+    optimiser: Any = LBFGS(),
+    steps: int = 200,
+    starts: int = 1,
+    key: PRNGKeyArray | None = None,
+    tol: float = 1e-7,
+    target: float | None = None,
+    errors: float | None = None,
+    store: str | PathLike | None = None,
+    progress: bool | None = None,
+) -> Design:
+    r"""The parameters, between bounds, that make a loss least.
+
+    **Arguments:**
+
+    - `loss`: a function of the model (a tuple is handed over as several arguments) that returns a real number; or the
+      number and a dict of constraints, each a real number that must not be negative. `jaxres.losses` has ready ones.
+    - `start`: the model, where the search begins: any pytree, such as a `Reservoir`, `(system, bath)`, or a dict of
+      numbers.
+    - `bounds`: which of its numbers are free, by dotted names, and how far: `{"rate": (0.1, 100.0),
+      "packet.width": (0.5, None), "scatterer.heights": (-1.0, 1.0), "levels.1": (0.1, 2.0)}`. Everything else is held
+      fixed. A positive lower bound (or 0 without an upper one) makes a parameter logarithmic.
+    - `optimiser`: `jaxres.LBFGS()`; any optax transformation, such as `optax.adam(0.05)`, whose step is in radians of
+      $u$, $x = x_{min} + (x_{max} - x_{min})(1 + \sin u)/2$; or `jaxres.SciPy("SLSQP")`, the one for constraints,
+      `jaxres.SciPy("L-BFGS-B")`.
+    - `steps`: at most so many for each start. A step is one evaluation of the loss with its gradient.
+    - `starts`: how many, searched at once (SciPy: one after the other). The first is `start`, the others are drawn
+      uniformly between the bounds, with `key`, by default `jax.random.key(0)`.
+    - `tol`: a start has converged when no derivative of the loss, in u, is larger (SciPy's own tolerance there).
+    - `target`: a start ends as soon as its loss is not above.
+    - `errors`: the rise δ of the loss that counts as one standard deviation, ½ for a negative log-likelihood. Then the
+      table has error bars $\sqrt{2δ (H^{-1})_{ii}}$ from the Hessian H in the parameters that are on no bound.
+    - `store`: folder of a checkpoint, from which the same call goes on where an earlier one ended; also with more
+      `steps`. (SciPy: finished starts are kept.)
+    - `progress`: whether to show a bar; by default on a terminal.
+
+    **Returns:** `Design`: the best of all starts, its gradient, sensitivities, history; `print` it for a report that
+    says whether it converged and which parameters are on a bound.
+
+    **Raises:** `ValueError` for anything wrong with the arguments, before any work.
+
+    !!! example
+        >>> def loss(p):
+        ...     return (p["x"] - 1) ** 2 + 10 * (p["y"] - p["x"]) ** 2
+        >>> found = jr.design(loss, {"x": 3.0, "y": 2.0}, bounds={"x": (-5, 5), "y": (0.1, 10)})
+        >>> found.outcome, {name: round(float(x), 5) for name, x in found.parameters.items()}
+        ('converged', {'x': 1.0, 'y': 1.0})
+    """
+    from ._drive import drive, prepare
+
+    ready = prepare(
+        loss,
+        start,
+        bounds=bounds,
+        optimiser=optimiser,
+        steps=steps,
+        starts=starts,
+        key=key,
+        tol=tol,
+        target=target,
+        errors=errors,
+    )
+    return drive(ready, store=store, progress=progress)

@@ -1,0 +1,372 @@
+"""Runs a design: checks, starts, steps with checkpoints, and the report of the best start."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._checks import require
+from .._sweep._function import function_name
+from ._checkpoint import Checkpoint
+from ._free import Free, put
+from ._result import AT_BOUND, FEASIBLE, Design, error_bars, projected_norm, table
+from ._scipy import SciPy, _evaluate, minimise
+from ._search import LBFGS, OUTCOMES, advance, begin, scalar_loss
+
+#: steps between two checkpoints
+CHUNK = 10
+_NAMES = sorted(OUTCOMES._name_to_item, key=lambda name: int(getattr(OUTCOMES, name)._value))
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A checked design."""
+
+    loss: Any
+    free: Free
+    optimiser: Any
+    steps: int
+    tol: float
+    target: float
+    errors: float | None
+    starts: Any  # s of every start, shape (starts, n)
+    constraints: tuple[str, ...]
+    manifest: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def pieces(self) -> tuple:
+        """What the compiled functions take."""
+        return self.loss, self.free.model, self.free.static(), self.free.box
+
+
+def prepare(
+    loss: Any,
+    start: Any,
+    *,
+    bounds: Mapping[str, Any],
+    optimiser: Any = LBFGS(),
+    steps: int = 200,
+    starts: int = 1,
+    key: Any = None,
+    tol: float = 1e-7,
+    target: float | None = None,
+    errors: float | None = None,
+    config: Any = None,
+) -> Prepared:
+    """Checks everything; nothing is compiled."""
+    require(callable(loss), f"Argument `loss` must be a function of the model, but is {loss!r}.")
+    for name, count in (("steps", steps), ("starts", starts)):
+        require(
+            isinstance(count, int) and not isinstance(count, bool) and count >= 1,
+            f"Argument `{name}` must be a positive integer, but is {count!r}.",
+        )
+    require(tol > 0, f"Argument `tol` must be positive, but is {tol!r}.")
+    require(
+        errors is None or errors > 0,
+        f"Argument `errors` must be None or a positive rise of the loss, but is {errors!r}. Use 0.5 for a negative "
+        "log-likelihood.",
+    )
+    require(
+        isinstance(optimiser, LBFGS | SciPy)
+        or (hasattr(optimiser, "init") and hasattr(optimiser, "update")),
+        "Argument `optimiser` must be jaxres.LBFGS(), jaxres.SciPy(...) or an optax transformation such as "
+        f"optax.adam(0.05), but is {optimiser!r}.",
+    )
+    free = Free(start, bounds)
+    constraints = _check_loss(loss, free)
+    require(
+        not constraints or optimiser == SciPy("SLSQP"),
+        f"Argument `optimiser` must be jaxres.SciPy('SLSQP'), since the loss has constraints "
+        f"({', '.join(constraints)}), but is {optimiser!r}. Or make them part of the loss, with "
+        "jaxres.losses.Penalised(loss).",
+    )
+    key = jax.random.key(0) if key is None else key
+    s = free.box.scaled(jnp.asarray(free.x, free.dtype))
+    manifest = {
+        "loss": _describe(loss),
+        "bounds": {name: _plain(pair) for name, pair in bounds.items()},
+        "start": [float(x) for x in free.x],
+        "entries": free.entries,
+        "optimiser": _describe(optimiser),
+        "starts": starts,
+        "key": np.asarray(jax.random.key_data(key)).tolist(),
+        "dtype": str(np.dtype(free.dtype)),
+        "steps": steps,
+        "tol": tol,
+        "target": target,
+        "versions": {name: version(name) for name in ("jaxres", "jax")},
+        "config": config,
+    }
+    return Prepared(
+        loss=loss,
+        free=free,
+        optimiser=optimiser,
+        steps=steps,
+        tol=float(tol),
+        target=-np.inf if target is None else float(target),
+        errors=errors,
+        starts=free.box.draw(key, s, starts),
+        constraints=constraints,
+        manifest=manifest,
+    )
+
+
+def _check_loss(loss, free):
+    """The names of the constraints; refuses what is no loss."""
+    x = jnp.asarray(free.x, free.dtype)
+    out: Any = eqx.filter_eval_shape(scalar_loss, loss, free.model, free.static(), x)
+    value, margins = out if isinstance(out, tuple) and len(out) == 2 else (out, {})
+    ok = isinstance(margins, Mapping) and all(
+        getattr(v, "shape", None) == () and jnp.issubdtype(jnp.result_type(v), jnp.floating)
+        for v in (value, *margins.values())
+    )
+    require(
+        ok,
+        "Argument `loss` must return one real number, or that and a dict of real numbers that must not be negative, "
+        f"but returns {out}.",
+    )
+    return tuple(margins)
+
+
+def _describe(x):
+    """An object in words that are the same in every process."""
+    if isinstance(x, eqx.Module):
+        fields = {k: _plain(v) for k, v in vars(x).items()}
+        inside = ", ".join(f"{k}={v}" for k, v in fields.items())
+        return f"{type(x).__name__}({inside})"
+    # optax's transformations are pairs of functions: told by their names and what they close over
+    return ", ".join(map(_function, x)) if isinstance(x, tuple) else _function(x)
+
+
+def _function(x):
+    """A function by its name, its defaults and what it closes over, as far as that can be told in words."""
+    if not callable(x) or isinstance(x, type):
+        return (
+            str(_plain(x)) if isinstance(x, bool | int | float | str | None) else type(x).__name__
+        )
+    inside = [cell.cell_contents for cell in getattr(x, "__closure__", None) or ()]
+    parts = [f for y in inside for f in (y if isinstance(y, tuple | list) else [y])]
+    return f"{function_name(x)}({', '.join(map(_function, parts))})"
+
+
+def _plain(x):
+    if isinstance(x, tuple | list):
+        return [_plain(v) for v in x]
+    if isinstance(x, eqx.Module):
+        return _describe(x)
+    if isinstance(x, np.ndarray | np.generic | jax.Array):
+        return np.asarray(x).tolist() if not np.iscomplexobj(x) else str(np.asarray(x).tolist())
+    return x if isinstance(x, bool | int | float | str | None) else repr(x)
+
+
+# --------------------------------------------------------------------------------------------------------------
+
+
+def drive(ready: Prepared, *, store: Any = None, progress: bool | None = None) -> Design:
+    """Searches, and reports."""
+    kept = None if store is None else Checkpoint(Path(store), ready.manifest)
+    with _bar(ready, progress) as bar:
+        found = (_scipy if isinstance(ready.optimiser, SciPy) else _together)(ready, kept, bar)
+    result = _report(ready, **found)
+    if kept is not None:
+        kept.finish(
+            {
+                "loss": result.loss,
+                "outcome": result.outcome,
+                "table": [
+                    {k: None if v in (np.inf, -np.inf) or v != v else v for k, v in row.items()}
+                    for row in result.table
+                ],
+                "report": str(result),
+            }
+        )
+    return result
+
+
+def _bar(ready, progress):
+    from tqdm import tqdm
+
+    return tqdm(
+        total=ready.steps * (len(ready.starts) if isinstance(ready.optimiser, SciPy) else 1),
+        unit="step",
+        dynamic_ncols=True,
+        disable=None if progress is None else not progress,
+    )
+
+
+def _together(ready, kept, bar):
+    search = begin(jax.vmap(ready.free.box.unfold)(ready.starts), ready.optimiser)
+    count = len(ready.starts)
+    history = np.zeros((2, count, 0))
+    if kept is not None:
+        saved = kept.load((search, history))
+        if saved is not None:
+            search, history = saved
+            search = jax.tree_util.tree_map(jnp.asarray, search)
+            bar.update(history.shape[2])
+    while history.shape[2] < ready.steps and bool(jnp.any(search.outcome == 0)):
+        loss, model, shapes, box = ready.pieces
+        search, new, k = advance(
+            search,
+            loss,
+            model,
+            shapes,
+            box,
+            ready.optimiser,
+            jnp.asarray(ready.tol),
+            jnp.asarray(ready.target),
+            jnp.asarray(ready.steps - history.shape[2]),
+            CHUNK,
+        )
+        history = np.concatenate([history, np.stack(new)[:, :, : int(k)]], axis=2)
+        bar.update(int(k))
+        bar.set_postfix(loss=f"{float(jnp.min(search.best.loss)):.6g}")
+        if kept is not None:
+            kept.save((search, history))
+    s = np.asarray(jax.vmap(lambda u: ready.free.box.fold(u)[0])(search.best.u))
+    return {
+        "s": s,
+        "slopes": np.asarray(search.best.slope),
+        "losses": np.asarray(search.best.loss),
+        "outcomes": np.asarray(search.outcome),
+        "solves": int(np.sum(search.solves)),
+        "history": history,
+        "margins": np.zeros((count, 0)),
+    }
+
+
+def _scipy(ready, kept, bar):
+    done: dict[int, dict[str, Any]] = {}
+    path = None if kept is None else kept.folder / "scipy.npz"
+    if path is not None and path.is_file():
+        with np.load(path) as file:
+            done = {int(i): _unpack(file, i) for i in file["done"]}
+    again = int(OUTCOMES.unfinished._value)
+
+    def evaluate(s):
+        bar.update(1)
+        return _evaluate(jnp.asarray(s, ready.free.dtype), *ready.pieces)
+
+    for i, start in enumerate(np.asarray(ready.starts, float)):
+        # one that had too few steps begins anew: SciPy's methods cannot go on
+        if i in done and (done[i]["outcome"] != again or len(done[i]["losses"]) >= ready.steps):
+            continue
+        done[i] = minimise(
+            start,
+            evaluate,
+            len(ready.constraints),
+            ready.free.box,
+            ready.optimiser.method,
+            ready.steps,
+            ready.tol,
+            ready.target,
+        )
+        if path is not None:
+            packed = {f"{k}.{i}": v for i, run in done.items() for k, v in run.items()}
+            np.savez(path.with_name(".scipy.npz"), done=list(done), **packed)
+            path.with_name(".scipy.npz").replace(path)
+    runs = [done[i] for i in range(len(ready.starts))]
+    longest = max(len(run["losses"]) for run in runs)
+    history = np.full((2, len(runs), longest), np.nan)
+    for i, run in enumerate(runs):
+        history[:, i, : len(run["losses"])] = run["losses"], run["norms"]
+    return {
+        "s": np.stack([run["s"] for run in runs]),
+        "slopes": np.stack([run["slope"] for run in runs]),
+        "losses": np.asarray([run["loss"] for run in runs]),
+        "outcomes": np.asarray([run["outcome"] for run in runs]),
+        "solves": sum(len(run["losses"]) for run in runs),
+        "history": history,
+        "margins": np.stack([run["margins"] for run in runs]),
+        "norms": [run["norm"] for run in runs],
+        "messages": [str(run["message"]) for run in runs],
+    }
+
+
+def _unpack(file, i):
+    names = [key.rsplit(".", 1)[0] for key in file.files if key.endswith(f".{i}")]
+    return {name: file[f"{name}.{i}"] for name in names}
+
+
+def _report(
+    ready, *, s, slopes, losses, outcomes, solves, history, margins, norms=None, messages=None
+) -> Design:
+    free, box = ready.free, ready.free.box
+    room = np.min(margins, axis=1, initial=0.0)
+    key = np.where(np.isfinite(losses), losses, np.inf)
+    candidates = np.flatnonzero(room >= -FEASIBLE)
+    best = int(candidates[np.argmin(key[candidates])]) if candidates.size else int(np.argmax(room))
+    # of starts that tell the same, one that converged
+    same = (key <= key[best] + 1e-6 * max(1.0, abs(key[best]))) & (room >= -FEASIBLE)
+    same &= np.isin(outcomes, [int(o._value) for o in (OUTCOMES.converged, OUTCOMES.reached)])
+    if np.any(same):
+        best = int(np.flatnonzero(same)[np.argmin(key[same])])
+    x = np.asarray(box.physical(jnp.asarray(s[best], free.dtype)))
+    gradient = slopes[best] / np.asarray(box.slope(jnp.asarray(x, free.dtype)))
+    outcome = _NAMES[int(outcomes[best])]
+    notes, error = [], np.full(x.size, np.nan)
+    inside = box.touching(s[best], AT_BOUND) == 0
+    if not np.all(inside):
+        held = ", ".join(n for n, i in zip(free.entries, inside, strict=True) if not i)
+        notes.append(
+            f"on a bound: {held}. Where the gradient points outwards, a wider bound would lower the loss."
+        )
+    if ready.errors is not None:
+        error, note = _errors(ready, x, inside)
+        notes += [note] if note else []
+    if np.any(outcomes == int(OUTCOMES.failed._value)) and outcome != "failed":
+        notes.append(
+            f"{int(np.sum(outcomes == int(OUTCOMES.failed._value)))} starts failed: no finite loss."
+        )
+    model = put(free.model, free.static(), jnp.asarray(x, free.dtype))
+    values, begin_at = {}, 0
+    for name, shape in free.static():
+        size = int(np.prod(shape))
+        values[name] = x[begin_at : begin_at + size].reshape(shape)
+        begin_at += size
+    said = str(OUTCOMES[getattr(OUTCOMES, outcome)])
+    return Design(
+        model=model,
+        loss=float(losses[best]),
+        outcome=outcome,
+        message=said if messages is None else f"{said} SciPy: {messages[best]}",
+        gradient_norm=projected_norm(box, s[best], slopes[best])
+        if norms is None
+        else float(norms[best]),
+        parameters=values,
+        table=table(free, x, gradient, error),
+        constraints=dict(zip(ready.constraints, margins[best].tolist(), strict=True)),
+        solves=solves,
+        losses=losses,
+        outcomes=[_NAMES[int(o)] for o in outcomes],
+        ends=np.asarray(jax.vmap(box.physical)(jnp.asarray(s, free.dtype))),
+        history={"loss": history[0], "gradient_norm": history[1]},
+        notes=notes,
+    )
+
+
+@eqx.filter_jit
+def _hessian(x, loss, model, shapes):
+    def value(x):
+        out = scalar_loss(loss, model, shapes, x)
+        return out[0] if isinstance(out, tuple) else out
+
+    return jax.hessian(value)(x)
+
+
+def _errors(ready, x, inside):
+    free = ready.free
+    try:
+        H = np.asarray(_hessian(jnp.asarray(x, free.dtype), ready.loss, free.model, free.static()))
+    except NotImplementedError as error:
+        return np.full(x.size, np.nan), (
+            f"no error bars: the loss has no second derivative ({str(error).split('.')[0]})."
+        )
+    size = np.asarray(free.box.slope(jnp.asarray(x, free.dtype)))
+    return error_bars(H, ready.errors, inside, size)

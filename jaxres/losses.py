@@ -1,0 +1,228 @@
+r"""What reservoirs are designed for: losses for `jaxres.design`.
+
+Each is a value, called with a system and its reservoirs, and uses one set of scattering maps for all it needs. Some
+return constraints beside the loss: `Penalised` makes one number of both, for methods that know no constraints.
+Logarithms make a loss free of units, so that tolerances mean the same everywhere.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Complex, Float
+
+from ._amplitudes import AbstractAmplitudes, Exact
+from ._checks import check_scalar, check_shape, complex_array, real_array
+from ._dynamics import relaxation_time_of
+from ._master import Baths, SteadyState, _as_baths, admissible, generator_of, steady_state_of
+from ._quadrature import AbstractQuadrature, DoubleExponential
+from ._scattering_map import collision_map
+from ._states import coherence, gibbs_state, trace_distance
+from ._superoperator import Superoperator
+from ._system import System
+from ._thermodynamics import ergotropy, heat_flow
+
+Loss = Float[Array, ""] | tuple[Float[Array, ""], dict[str, Float[Array, ""]]]
+
+
+class AbstractLoss(eqx.Module):
+    """A loss of a system's steady state; how that is computed is by keyword in every loss."""
+
+    amplitudes: AbstractAmplitudes = eqx.field(default=Exact(), kw_only=True)
+    quadrature: AbstractQuadrature = eqx.field(default=DoubleExponential(), kw_only=True)
+
+    def solve(self, system: System, baths: Baths) -> tuple[list[Superoperator], list, SteadyState]:
+        """The maps, the rates and the steady state."""
+        baths = _as_baths(system, baths)
+        maps = [collision_map(system, bath, self.amplitudes, self.quadrature) for bath in baths]
+        rates = [bath.rate for bath in baths]
+        return maps, rates, steady_state_of(system, maps, rates, admissible(system, baths))
+
+
+class Thermostat(AbstractLoss):
+    r"""The distance to the Gibbs state, $\log D$ with $D = \tfrac12‖ρ - e^{-βH_S}/Z‖_1$.
+
+    **Arguments:**
+
+    - `beta`: β of the state that is wanted.
+    - `slowest`: the longest relaxation time τ allowed; then a constraint $\log(τ_{max}/τ) ≥ 0$ comes with the loss.
+
+    !!! example
+        >>> system, bath = jr.letter.model(rate=5.0)
+        >>> print(jnp.round(jnp.exp(jr.losses.Thermostat(beta=0.1)(system, bath)), 4))
+        0.1005
+    """
+
+    beta: Float[Array, ""] = eqx.field(converter=real_array)
+    slowest: Float[Array, ""] | None = eqx.field(
+        converter=lambda x: None if x is None else real_array(x), default=None
+    )
+
+    def __check_init__(self):
+        check_scalar("beta", self.beta)
+        if self.slowest is not None:
+            check_scalar("slowest", self.slowest, positive=True)
+
+    def __call__(self, system: System, baths: Baths) -> Loss:
+        """The loss; constraints beside it, if there are any."""
+        maps, rates, sol = self.solve(system, baths)
+        loss = jnp.log(trace_distance(sol.rho, gibbs_state(system, self.beta)))
+        if self.slowest is None:
+            return loss
+        time = relaxation_time_of(generator_of(system, maps, rates))
+        return loss, {"relaxation_time": jnp.log(self.slowest / time)}
+
+
+class FastThermostat(AbstractLoss):
+    r"""The relaxation time, $\log τ$, with the Gibbs state to be reached: $\log(D_{max}/D) ≥ 0$.
+
+    **Arguments:** `beta`: β of the state that is wanted; `distance`: the largest trace distance D allowed.
+    """
+
+    beta: Float[Array, ""] = eqx.field(converter=real_array)
+    distance: Float[Array, ""] = eqx.field(converter=real_array, default=1e-4)
+
+    def __check_init__(self):
+        check_scalar("beta", self.beta)
+        check_scalar("distance", self.distance, positive=True)
+
+    def __call__(self, system: System, baths: Baths) -> Loss:
+        """The loss; constraints beside it, if there are any."""
+        maps, rates, sol = self.solve(system, baths)
+        far = trace_distance(sol.rho, gibbs_state(system, self.beta))
+        time = relaxation_time_of(generator_of(system, maps, rates))
+        return jnp.log(time), {"distance": jnp.log(self.distance / far)}
+
+
+class CoherenceAt(AbstractLoss):
+    r"""A coherence of a given size: $\log^2(|ρ_{jk}|/c)$.
+
+    **Arguments:**
+
+    - `value`: c > 0.
+    - `j`, `k`: the levels, by default 0 and 1.
+    - `least_rate`: find the slowest reservoir that does it. The loss is then $\log Γ$, Γ the sum of all rates, and
+      $\log(|ρ_{jk}|/c) ≥ 0$ a constraint.
+
+    !!! example
+        >>> system, bath = jr.letter.model(rate=5.0)
+        >>> print(jnp.round(jr.losses.CoherenceAt(0.0992995)(system, bath), 10))
+        0.0
+    """
+
+    value: Float[Array, ""] = eqx.field(converter=real_array)
+    j: int = eqx.field(static=True, default=0)
+    k: int = eqx.field(static=True, default=1)
+    least_rate: bool = eqx.field(static=True, default=False)
+
+    def __check_init__(self):
+        check_scalar("value", self.value, positive=True)
+
+    def __call__(self, system: System, baths: Baths) -> Loss:
+        """The loss; constraints beside it, if there are any."""
+        _, rates, sol = self.solve(system, baths)
+        room = jnp.log(coherence(sol.rho, self.j, self.k) / self.value)
+        return (jnp.log(sum(rates)), {"coherence": room}) if self.least_rate else room**2
+
+
+class TargetState(AbstractLoss):
+    r"""A given steady state: $\mathrm{Tr}(ρ - ρ^*)^2$.
+
+    **Arguments:** `rho`: ρ*, shape (N, N), in the energy eigenbasis.
+    """
+
+    rho: Complex[Array, "N N"] = eqx.field(converter=complex_array)
+
+    def __check_init__(self):
+        check_shape("rho", self.rho, 2, "(N, N)")
+
+    def __call__(self, system: System, baths: Baths) -> Loss:
+        """The loss; constraints beside it, if there are any."""
+        _, _, sol = self.solve(system, baths)
+        if self.rho.shape != sol.rho.shape:
+            raise ValueError(
+                f"Argument `rho` must have shape {sol.rho.shape}, but has shape {self.rho.shape}."
+            )
+        gap = sol.rho - self.rho
+        return jnp.sum(jnp.real(gap) ** 2 + jnp.imag(gap) ** 2)
+
+
+class HeatCurrent(AbstractLoss):
+    r"""The most heat that one of several reservoirs brings in the steady state: $-J_r$, $J_r$ as in `jaxres.heat_flow`.
+
+    **Arguments:** `bath`: r, the place of the reservoir in the sequence. Alone, a reservoir brings none.
+    """
+
+    bath: int = eqx.field(static=True, default=0)
+
+    def __call__(self, system: System, baths: Baths) -> Loss:
+        """The loss; constraints beside it, if there are any."""
+        maps, rates, sol = self.solve(system, baths)
+        if not 0 <= self.bath < len(maps):
+            raise ValueError(
+                f"Argument `bath` must be the place of one of {len(maps)} reservoirs, from 0, but is {self.bath}."
+            )
+        return -heat_flow(system, maps[self.bath], rates[self.bath], sol.rho)
+
+
+class Ergotropy(AbstractLoss):
+    """The most work that could be drawn from the steady state: −W, W as in `jaxres.ergotropy`."""
+
+    def __call__(self, system: System, baths: Baths) -> Loss:
+        """The loss; constraints beside it, if there are any."""
+        return -ergotropy(system, self.solve(system, baths)[2].rho)
+
+
+class ErgotropyRate(AbstractLoss):
+    r"""Ergotropy per unit time, $-W/τ$: a battery that is emptied and charged again, each relaxation time τ."""
+
+    def __call__(self, system: System, baths: Baths) -> Loss:
+        """The loss; constraints beside it, if there are any."""
+        maps, rates, sol = self.solve(system, baths)
+        return -ergotropy(system, sol.rho) / relaxation_time_of(generator_of(system, maps, rates))
+
+
+class Penalised(eqx.Module):
+    r"""A loss with constraints c as one number: $f + w \sum \min(c, 0)^2$.
+
+    Its minimum violates an active constraint by about μ/2w, with μ the constraint's multiplier: raise `weight` for
+    less.
+
+    !!! example
+        >>> loss = jr.losses.Penalised(lambda x: (x, {"positive": x}), weight=10.0)
+        >>> print(loss(jnp.array(-0.5)))
+        2.0
+    """
+
+    loss: Callable
+    weight: Float[Array, ""] = eqx.field(converter=real_array, default=100.0)
+
+    def __call__(self, *model: Any) -> Float[Array, ""]:
+        """The loss; constraints beside it, if there are any."""
+        value, constraints = self.loss(*model)
+        return value + self.weight * sum(jnp.minimum(c, 0) ** 2 for c in constraints.values())
+
+
+class Letter(eqx.Module):
+    """A loss of the Letter's model as one of its parameters, a dict such as `{"rate": 5.0, "coupling": 1.0}`.
+
+    The coupling λ and the splitting Δ are no fields of a `Reservoir` or a `System`, but they are parameters of
+    `jaxres.letter.model`; `function` may be another function of keyword parameters that returns a system and its
+    reservoirs.
+
+    !!! example
+        >>> loss = jr.losses.Letter(jr.losses.CoherenceAt(0.05), {"beta": 0.1})
+        >>> print(jnp.round(loss({"rate": 5.0, "width": 1.0}), 6))
+        0.470757
+    """
+
+    loss: Callable
+    fixed: dict[str, Any] = eqx.field(default_factory=dict)
+    function: Callable | None = eqx.field(default=None, static=True)
+
+    def __call__(self, parameters: dict[str, Any]) -> Loss:
+        """The loss; constraints beside it, if there are any."""
+        from . import letter
+
+        return self.loss(*(self.function or letter.model)(**self.fixed, **parameters))

@@ -1,0 +1,420 @@
+"""Inverse design: the search itself on losses with known minima, then on reservoirs."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from typer.testing import CliRunner
+
+import jaxres as jr
+from jaxres import _config, _config_design, cli
+from jaxres._design import _drive
+from jaxres._design._free import Free
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "coherence.toml"
+
+
+def valley(p):
+    """Rosenbrock's function: 0 at (1, 1)."""
+    return (p["x"] - 1) ** 2 + 100 * (p["y"] - p["x"] ** 2) ** 2
+
+
+START = {"x": -1.2, "y": 0.4}
+WIDE = {"x": (-5.0, 5.0), "y": (None, 10.0)}
+
+
+def line(p):
+    """log r with the product r w at least 3, and w at most 2: the least r is 1.5."""
+    return jnp.log(p["r"]), {"product": jnp.log(p["r"] * p["w"] / 3), "room": 2 - p["w"]}
+
+
+class TestCoordinates:
+    def test_bounds_map_onto_the_box_and_back(self):
+        model = {"a": 2.0, "b": 0.3, "c": -1.0, "d": 7.0, "e": jnp.array([0.2, -0.4])}
+        bounds = {
+            "a": (0.1, 100.0),
+            "b": (0.0, 1.0),
+            "c": (None, 2.0),
+            "d": (0.0, None),
+            "e": (-1.0, jnp.array([1.0, 2.0])),
+        }
+        free = Free(model, bounds)
+        assert free.entries == ["a", "b", "c", "d", "e.0", "e.1"]
+        box, x = free.box, jnp.asarray(free.x)
+        s = box.scaled(x)
+        np.testing.assert_allclose(box.physical(s), x, rtol=1e-14)
+        np.testing.assert_allclose(box.fold(box.unfold(s))[0], s, rtol=1e-12, atol=1e-15)
+        np.testing.assert_allclose(s[0], np.log(2 / 0.1) / np.log(1000), rtol=1e-14)
+        u = jax.random.normal(jax.random.key(0), (200, 6)) * 3
+        inside = np.asarray(jax.vmap(lambda u: box.physical(box.fold(u)[0]))(u))
+        low, high = np.asarray(box.low), np.asarray(box.high)
+        assert np.all((inside >= low - 1e-12) & (inside <= high * (1 + 1e-12)))
+        slope = jax.jacfwd(lambda u: box.physical(box.fold(u)[0]))(u[0])
+        s0, ds = box.fold(u[0])
+        np.testing.assert_allclose(jnp.diag(slope), box.slope(box.physical(s0)) * ds, rtol=1e-12)
+
+    def test_starts_are_the_given_one_and_others_within_the_bounds(self):
+        free = Free(START, WIDE)
+        s = free.box.scaled(jnp.asarray(free.x))
+        drawn = jax.vmap(free.box.physical)(free.box.draw(jax.random.key(1), s, 50))
+        np.testing.assert_allclose(drawn[0], free.x, rtol=1e-12)
+        assert np.all(np.abs(drawn[:, 0]) <= 5) and np.all(drawn[:, 1] <= 10)
+        assert np.unique(np.asarray(drawn[:, 0]).round(9)).size == 50
+
+
+@pytest.fixture(scope="module")
+def found():
+    return jr.design(valley, START, bounds=WIDE, starts=4, errors=0.5)
+
+
+class TestSearch:
+    def test_lbfgs_finds_the_minimum_from_every_start(self, found):
+        assert found.converged and set(found.outcomes) == {"converged"}
+        np.testing.assert_allclose(found.ends, 1, atol=1e-6)
+        assert found.gradient_norm < 1e-5 and not found.at_bound
+        assert float(found.model["x"]) == found.table[0]["value"] == found.parameters["x"]
+        assert "Converged" in str(found) and "4 within 1e-6 of the best loss" in str(found)
+
+    def test_error_bars_are_those_of_the_hessian(self, found):
+        H = jax.hessian(lambda x: valley({"x": x[0], "y": x[1]}))(jnp.ones(2))
+        exact = np.sqrt(np.diag(np.linalg.inv(H)))
+        np.testing.assert_allclose([row["error"] for row in found.table], exact, rtol=1e-4)
+
+    def test_history_falls_and_counts_every_solve(self, found):
+        losses = found.history["loss"]
+        assert found.solves == np.sum(np.isfinite(losses))
+        for each in losses:
+            each = each[np.isfinite(each)]
+            assert np.all(np.diff(each) <= 0) and each[-1] < 1e-9 < each[0]
+
+    def test_an_optimum_on_a_bound_is_found_and_told(self):
+        narrow = {"x": (-5.0, 5.0), "y": (None, 0.5)}
+        found = jr.design(valley, START, bounds=narrow, starts=4, errors=0.5)
+        # on y = 1/2 the minimum is a root of 2(x − 1) + 400 x (x² − 1/2)
+        roots = np.roots([400, 0, 2 - 200, -2])
+        x = max(roots.real)
+        assert found.converged and found.at_bound == {"y": "high"}
+        np.testing.assert_allclose(found.parameters["x"], x, rtol=1e-7)
+        np.testing.assert_allclose(found.parameters["y"], 0.5, rtol=1e-10)
+        slope = jax.grad(lambda y: valley({"x": x, "y": y}))(0.5)
+        np.testing.assert_allclose(found.table[1]["gradient"], slope, rtol=1e-6)
+        assert "on its high bound" in str(found) and np.isnan(found.table[1]["error"])
+        np.testing.assert_allclose(found.table[0]["error"], (1200 * x**2 - 198) ** -0.5, rtol=1e-6)
+
+    def test_too_few_steps_are_told(self):
+        found = jr.design(valley, START, bounds=WIDE, starts=4, steps=5)
+        assert not found.converged and found.outcome == "unfinished" and found.solves == 20
+        assert "NOT CONVERGED" in str(found)
+
+    def test_a_target_ends_the_search(self, found):
+        early = jr.design(valley, START, bounds=WIDE, starts=4, target=1e-2)
+        assert early.outcome == "reached" and early.loss <= 1e-2
+        assert early.solves < found.solves
+
+    def test_walls_are_walked_back_from_and_starts_behind_them_fail(self):
+        def walled(p):
+            return jnp.where(p["x"] > 0.25, (p["x"] - 0.5) ** 2, jnp.nan)
+
+        found = jr.design(walled, {"x": 4.0}, bounds={"x": (-5.0, 5.0)}, starts=6)
+        assert found.outcome == "converged" and abs(found.parameters["x"] - 0.5) < 1e-6
+        assert "failed" in found.outcomes and any("starts failed" in n for n in found.notes)
+        behind = jr.design(walled, {"x": -4.0}, bounds={"x": (-5.0, 5.0)})
+        assert behind.outcome == "failed" and "not finite" in behind.message
+
+    def test_error_bars_that_cannot_be_had_are_said_so(self):
+        flat = jr.design(lambda p: (p["x"] + p["y"]) ** 2, START, bounds=WIDE, errors=0.5)
+        assert any("not positive definite" in note for note in flat.notes)
+
+    @pytest.mark.parametrize("optimiser", [optax.adam(0.05), optax.lbfgs()], ids=["adam", "lbfgs"])
+    def test_any_optimiser_of_optax(self, optimiser):
+        bowl = lambda p: jnp.sum((p - jnp.array([0.3, -0.2])) ** 2)  # noqa: E731
+        found = jr.design(
+            lambda m: bowl(m["p"]), {"p": jnp.zeros(2)}, bounds={"p": (-1.0, 1.0)},
+            optimiser=optimiser, steps=600, starts=2, tol=1e-6,
+        )  # fmt: skip
+        assert set(found.outcomes) == {"converged"}
+        np.testing.assert_allclose(found.ends, [[0.3, -0.2]] * 2, atol=1e-5)
+
+
+class TestSciPy:
+    def test_constraints(self):
+        found = jr.design(
+            line, {"r": 5.0, "w": 0.5}, bounds={"r": (0.1, 100.0), "w": (0.1, 10.0)},
+            optimiser=jr.SciPy("SLSQP"), starts=3,
+        )  # fmt: skip
+        assert found.converged and found.gradient_norm < 1e-6
+        np.testing.assert_allclose(found.loss, np.log(1.5), rtol=1e-5)
+        assert all(abs(room) < 1e-6 for room in found.constraints.values())
+        assert "constraint product: active" in str(found)
+
+    def test_constraints_that_cannot_be_met_are_told(self):
+        found = jr.design(
+            line, {"r": 0.5, "w": 0.5}, bounds={"r": (0.1, 1.0), "w": (0.1, 10.0)},
+            optimiser=jr.SciPy("SLSQP"),
+        )  # fmt: skip
+        assert found.outcome == "infeasible" and "VIOLATED" in str(found)
+
+    def test_l_bfgs_b_meets_a_bound(self):
+        narrow = {"x": (-5.0, 5.0), "y": (None, 0.5)}
+        found = jr.design(valley, START, bounds=narrow, optimiser=jr.SciPy("L-BFGS-B"))
+        assert found.converged and found.at_bound == {"y": "high"}
+        np.testing.assert_allclose(found.loss, 0.08536051, rtol=1e-6)
+
+    def test_penalised_constraints_need_no_such_method(self):
+        loss = jr.losses.Penalised(line, weight=1e4)
+        found = jr.design(loss, {"r": 5.0, "w": 0.5}, bounds={"r": (0.1, 100.0), "w": (0.1, 10.0)})
+        assert found.converged
+        np.testing.assert_allclose(found.loss, np.log(1.5), atol=2e-4)
+
+
+class TestCheckpoints:
+    def test_an_interrupted_search_goes_on_bit_for_bit(self, found, tmp_path, monkeypatch):
+        store = tmp_path / "run"
+        calls = []
+
+        def interrupted(*arguments):
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            calls.append(1)
+            return advance(*arguments)
+
+        advance = _drive.advance
+        monkeypatch.setattr(_drive, "advance", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            jr.design(valley, START, bounds=WIDE, starts=4, store=store)
+        monkeypatch.undo()
+        resumed = jr.design(valley, START, bounds=WIDE, starts=4, store=store)
+        np.testing.assert_array_equal(resumed.history["loss"], found.history["loss"])
+        np.testing.assert_array_equal(resumed.ends, found.ends)
+        assert resumed.solves == found.solves
+        written = json.loads((store / "design" / "result.json").read_text())
+        assert written["loss"] == found.loss and written["outcome"] == "converged"
+        with pytest.raises(ValueError, match="starts is 4 in the store, 5 now"):
+            jr.design(valley, START, bounds=WIDE, starts=5, store=store)
+
+    def test_more_steps_go_on(self, found, tmp_path):
+        few = jr.design(valley, START, bounds=WIDE, starts=4, steps=13, store=tmp_path / "a")
+        assert few.outcome == "unfinished"
+        more = jr.design(valley, START, bounds=WIDE, starts=4, store=tmp_path / "a")
+        np.testing.assert_array_equal(more.history["loss"], found.history["loss"])
+
+    def test_finished_starts_of_scipy_are_kept(self, tmp_path):
+        def run():
+            return jr.design(
+                valley, START, bounds=WIDE, optimiser=jr.SciPy("L-BFGS-B"), starts=2, store=tmp_path / "s"
+            )  # fmt: skip
+
+        first = run()
+        evaluate, _drive._evaluate = _drive._evaluate, None  # nothing is left to be evaluated
+        try:
+            second = run()
+        finally:
+            _drive._evaluate = evaluate
+        np.testing.assert_array_equal(first.ends, second.ends)
+        assert first.solves == second.solves
+
+    def test_other_folders_are_left_alone(self, tmp_path):
+        (tmp_path / "mine").write_text("x")
+        with pytest.raises(ValueError, match="something else"):
+            jr.design(valley, START, bounds=WIDE, store=tmp_path)
+
+
+class TestMistakes:
+    @pytest.mark.parametrize(
+        "changes, message",
+        [
+            ({"bounds": {}}, "must be a mapping from the names"),
+            ({"bounds": {"z": (0, 1)}}, "must name parameters of `start`, but has 'z'"),
+            ({"bounds": {"x": (1, 0)}}, "lowest < highest"),
+            ({"bounds": {"x": (0, 1, 2)}}, "lowest < highest"),
+            ({"bounds": {"x": (0.0, 1.0)}}, "must lie within the bounds, but 'x' is -1.2"),
+            ({"optimiser": "adam"}, "must be jaxres.LBFGS"),
+            ({"steps": 0}, "`steps` must be a positive integer"),
+            ({"tol": -1.0}, "`tol` must be positive"),
+            ({"errors": 0.0}, "positive rise"),
+            ({"loss": lambda p: jnp.ones(2)}, "must return one real number"),
+            ({"loss": lambda p: (p["x"], {"c": p["y"]})}, "must be jaxres.SciPy"),
+        ],
+    )
+    def test_are_told_before_any_work(self, changes, message):
+        arguments = {"loss": valley, "start": START, "bounds": WIDE} | changes
+        with pytest.raises(ValueError, match=message):
+            jr.design(**arguments)
+
+    def test_names_that_stand_twice_or_are_complex(self):
+        _, bath = jr.letter.model()
+        loss = lambda b: b.rate  # noqa: E731
+        with pytest.raises(ValueError, match=r"'scatterer\.coupling' is complex"):
+            jr.design(loss, bath, bounds={"scatterer.coupling": (0, 1)})
+        with pytest.raises(ValueError, match=r"'e\.1' is named twice"):
+            jr.design(loss, {"e": jnp.zeros(3)}, bounds={"e": (-1, 1), "e.1": (-1, 1)})
+        with pytest.raises(ValueError, match="must be one of SLSQP"):
+            jr.SciPy("COBYLA")
+
+
+class TestReservoirs:
+    def test_a_coherence_to_order_from_fields_of_a_system_and_a_reservoir(self):
+        start = jr.letter.model(splitting=1.2)
+        bounds = {"rate": (0.1, 50.0), "packet.width": (0.2, 3.0), "levels.1": (0.3, 1.0)}
+        found = jr.design(jr.losses.CoherenceAt(0.05), start, bounds=bounds)
+        assert found.converged
+        system, bath = found.model
+        rho = jr.steady_state(system, bath).rho
+        np.testing.assert_allclose(jr.coherence(rho), 0.05, rtol=1e-6)
+        assert float(bath.rate) == found.parameters["rate"]
+        # what is not free has not moved
+        frozen = eqx.tree_at(lambda m: (m[0].levels, m[1].rate, m[1].packet.width), (system, bath),
+                             (start[0].levels, start[1].rate, start[1].packet.width))  # fmt: skip
+        assert eqx.tree_equal(frozen, start)
+        assert float(system.levels[0]) == -0.6
+
+    def test_ready_losses_agree_with_what_they_are_made_of(self):
+        system, bath = jr.letter.model(rate=5.0)
+        rho, time = jr.steady_state(system, bath).rho, jr.relaxation_time(system, bath)
+        gibbs = jr.gibbs_state(system, 0.1)
+        distance, work = jr.trace_distance(rho, gibbs), jr.ergotropy(system, rho)
+        assert work > 1e-3
+        losses = jr.losses
+
+        @eqx.filter_jit
+        def every(system, bath):
+            return {
+                "thermostat": losses.Thermostat(0.1, slowest=2.0)(system, bath),
+                "fast": losses.FastThermostat(0.1, distance=0.2)(system, bath),
+                "least": losses.CoherenceAt(0.05, least_rate=True)(system, bath),
+                "target": losses.TargetState(gibbs)(system, bath),
+                "work": losses.Ergotropy()(system, bath),
+                "power": losses.ErgotropyRate()(system, bath),
+            }
+
+        got = every(system, bath)
+        gap = rho - gibbs
+        for name, (value, room) in {
+            "thermostat": (jnp.log(distance), jnp.log(2 / time)),
+            "fast": (jnp.log(time), jnp.log(0.2 / distance)),
+            "least": (jnp.log(5.0), jnp.log(jr.coherence(rho) / 0.05)),
+        }.items():
+            np.testing.assert_allclose(got[name][0], value, rtol=1e-10)
+            np.testing.assert_allclose(list(got[name][1].values()), [room], rtol=1e-10)
+        np.testing.assert_allclose(got["target"], jnp.trace(gap @ gap).real, rtol=1e-10)
+        np.testing.assert_allclose(got["work"], -work, rtol=1e-10)
+        np.testing.assert_allclose(got["power"], -work / time, rtol=1e-10)
+
+    def test_a_relaxation_time_has_no_second_derivative_and_this_is_said(self):
+        # the generator of a qubit: compiles in no time, and is all that matters here
+        def loss(p):
+            from jaxres._dynamics import relaxation_time_of
+
+            one = jnp.einsum("aj,bk->abjk", jnp.eye(2), jnp.eye(2))
+            mix = jnp.einsum("ab,jk->abjk", jnp.diag(jnp.array([0.7, 0.3])), jnp.eye(2))
+            rate = 1 + (p["x"] - 0.5) ** 2
+            return -relaxation_time_of(jr.Superoperator(rate * (mix - one)))
+
+        found = jr.design(loss, {"x": 0.0}, bounds={"x": (-2.0, 2.0)}, errors=0.5)
+        assert found.converged and abs(found.parameters["x"] - 0.5) < 1e-6
+        np.testing.assert_allclose(found.loss, -1, rtol=1e-12)
+        assert any("no second derivative" in note for note in found.notes)
+        assert np.isnan(found.table[0]["error"])
+
+
+def call(*arguments, code=0):
+    result = CliRunner().invoke(cli.app, [str(a) for a in arguments])
+    assert result.exit_code == code, result.output
+    return " ".join(result.output.split())
+
+
+class TestCommandLine:
+    def test_dry_run_of_the_example(self, tmp_path):
+        store = tmp_path / "s"
+        said = call("design", EXAMPLE, "--dry-run", "--store", store)
+        assert "rate from 5 within [0.01, 100.0]" in said and "8 starts" in said
+        assert not store.exists()
+
+    def test_the_example_runs_and_resumes(self, tmp_path):
+        text = EXAMPLE.read_text().replace("starts = 8", "starts = 1")
+        config = tmp_path / "c.toml"
+        config.write_text(text)
+        store = tmp_path / "s"
+        said = call("design", config, "--store", store, "--steps", 3)
+        assert "NOT CONVERGED" in said
+        said = call("design", config, "--store", store)
+        assert "Converged" in said and "constraint coherence: active" in said
+        result = json.loads((store / "design" / "result.json").read_text())
+        values = {row["name"]: row["value"] for row in result["table"]}
+        rho = jr.steady_state(*jr.letter.model(beta=0.1, splitting=0.6, **values)).rho
+        np.testing.assert_allclose(jr.coherence(rho), 0.05, rtol=2e-6)
+        code = f"import sys; from jaxres import cli; sys.argv = ['jaxres', 'resume', {str(store)!r}]; cli.main()"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert done.returncode == 0 and "Converged" in done.stdout, done.stderr
+
+    def test_every_mistake_is_told_at_once_with_its_path(self, tmp_path):
+        config = tmp_path / "bad.toml"
+        config.write_text("""
+[model]
+name = "letter"
+parameters = { beta = 0.1, width = 1.0, spin = 2 }
+[design]
+optimiser = "newton"
+steps = 0
+nonsense = 1
+[design.loss]
+name = "coherence_at"
+parameters = { value = -0.05, colour = 3 }
+[design.start]
+rate = 500.0
+length = 1.0
+[design.bounds]
+rate = [0.01, 100.0]
+width = [0.1, 10.0]
+coupling = [5.0, 0.1]
+height = [0.0, 1.0]
+mass = [-1.0, 1.0]
+""")
+        said = call("design", config, code=2)
+        for place in (
+            "model.parameters.spin: the model has no parameter 'spin'",
+            "design.optimiser: Input should be 'lbfgs', 'adam', 'SLSQP' or 'L-BFGS-B'",
+            "design.steps: Input should be greater than or equal to 1",
+            "design.nonsense: Extra inputs are not permitted",
+            "design.loss.parameters.colour: coherence_at has no parameter 'colour'",
+            "design.start.rate: must lie within [0.01, 100.0], but is 500",
+            "design.start.length: has no bounds",
+            "design.bounds.width: is also held fixed",
+            "design.bounds.coupling: must be [lowest, highest]",
+            "design.bounds.height: the model has no parameter 'height'",
+            "design.bounds.mass: must be positive, but is -1",
+        ):
+            assert place in said, place
+        assert "nothing was run" in said
+        assert "design: Field required" in call("design", write(tmp_path, ""), code=2)
+        assert "sweep: Field required" in call("sweep", EXAMPLE, code=2)
+
+    def test_losses_are_checked_too(self, tmp_path):
+        head = (
+            '[model]\nname = "letter"\n[design]\nbounds = { rate = [0.1, 10.0] }\n[design.loss]\n'
+        )
+        for text, message in {
+            'name = "coherence_at"\nparameters = { value = -1 }': "must be positive and finite, but is -1",
+            'name = "coherence_at"': "lacks 'value'",
+            'name = "warmth"': "'warmth' is none of thermostat",
+            'name = "fast_thermostat"\nparameters = { beta = 0.1 }': 'must be "SLSQP"',
+            'function = "nowhere:loss"': "cannot load 'nowhere:loss'",
+            'name = "ergotropy"\npenalty = 3.0': "has no constraints here",
+        }.items():
+            assert message in call("design", write(tmp_path, head + text), code=2)
+        config = _config.parse(_config.read(EXAMPLE), "design")
+        ready = _drive.prepare(**_config_design.arguments(config.design, {"beta": 0.1}, None))
+        assert ready.constraints == ("coherence",) and len(ready.starts) == 8
+
+
+def write(folder, text):
+    path = folder / "config.toml"
+    path.write_text(text)
+    return path
