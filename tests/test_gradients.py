@@ -139,6 +139,21 @@ def test_derivatives_at_a_degenerate_level(structure):
         assert np.all(np.abs(table[0] - reverse[:, column]) <= 1e-6 * size)
 
 
+@SLOW
+def test_the_two_level_derivatives_are_the_general_ones():
+    """A slab is two halves of it, which go through the star product, and matrix functions for any N."""
+    numbers = parameters(**TWO)
+
+    def in_halves(numbers):
+        W, d = numbers["couplings"], numbers["lengths"]
+        halves = dict(couplings=jnp.concatenate([W, W]), lengths=jnp.concatenate([d, d]) / 2)
+        return some_numbers_of_the_map(numbers | halves)
+
+    (f, x), (g, _) = flat(some_numbers_of_the_map, numbers), flat(in_halves, numbers)
+    written, general = jax.jit(jax.jacrev(f))(x), jax.jit(jax.jacrev(g))(x)
+    assert largest(written - general) < 1e-11 * largest(general)
+
+
 # --------------------------------------------------------------------------------------------------
 # The whole way, and its last part alone
 # --------------------------------------------------------------------------------------------------
