@@ -229,10 +229,25 @@ def _size(z):
     return jnp.abs(jnp.real(z)) + jnp.abs(jnp.imag(z)) if jnp.iscomplexobj(z) else jnp.abs(z)
 
 
+def rows_over(
+    rows: Inexact[Array, "m n *#s"], A: Inexact[Array, "n n *s"]
+) -> Inexact[Array, "m n *s"]:
+    """The rows times A⁻¹ for many small matrices A; the matrices are the two leading axes, the batch is behind."""
+    if A.shape[0] <= UNROLLED:
+        return matmul(rows, inverse(A))
+    rows = jnp.broadcast_to(rows, rows.shape[:2] + A.shape[2:])
+    first, last = (0, 1), (-1, -2)  # of the transposes
+    solution = jnp.linalg.solve(jnp.moveaxis(A, first, last), jnp.moveaxis(rows, first, last))
+    return jnp.moveaxis(solution, last, first)
+
+
 def matmul(A: Inexact[Array, "m k *#s"], B: Inexact[Array, "k n *#s"]) -> Inexact[Array, "m n *s"]:
     """A B for many small matrices; the matrices are the two leading axes, the batch is behind."""
     if A.shape[1] <= UNROLLED:
         return jnp.sum(A[:, :, None] * B[None], axis=1)
+    if math.prod(B.shape[2:]) == 1:  # one matrix B for all A: a single large product
+        B = B.reshape(B.shape[:2])
+        return jnp.moveaxis(jnp.tensordot(A, B, axes=([1], [0])), -1, 1)
     return jnp.einsum("mk...,kn...->mn...", A, B)
 
 
