@@ -313,7 +313,7 @@ def _two_level_moments(grid, amplitudes, layers, levels, packet):
         times(overlap(f1, s1), (kq[0], -kq[1])),
     ]
     rows = diagonal + [real for real, _ in upper] + [imag for _, imag in upper]
-    return jnp.stack([_weigh(row, grid) for row in rows])
+    return _weigh(jnp.stack(rows), grid)
 
 
 def _weigh(rows: Float[Array, "*m n"], grid: Grid) -> Float[Array, "*m 4"]:
