@@ -32,7 +32,7 @@ from collections.abc import Sequence
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Complex, Float, Inexact
+from jaxtyping import Array, Bool, Complex, Float, Inexact
 
 from ._amplitudes import AbstractAmplitudes, Exact
 from ._checks import Scalar, check_instance, check_shape, complex_array, real_array
@@ -191,7 +191,7 @@ def currents(
         scattering_map(system, bath, amplitudes=amplitudes, quadrature=quadrature) for bath in baths
     ]
     rates, valid = [bath.rate for bath in baths], admissible(system, baths)
-    return _currents(system, maps, rates, betas, rho, valid)
+    return currents_of(system, maps, rates, betas, rho, valid)
 
 
 def _temperature(packet: AbstractPacket):
@@ -207,7 +207,16 @@ def _temperature(packet: AbstractPacket):
 
 
 @eqx.filter_jit
-def _currents(system, maps, rates, betas, rho, valid):
+def currents_of(
+    system: System,
+    maps: Sequence[Superoperator],
+    rates: Sequence[Float[Array, ""]],
+    betas: Float[Array, " B"],
+    rho: Complex[Array, "N N"] | None = None,
+    valid: Bool[Array, ""] | bool = True,
+) -> Currents:
+    """`currents` from maps that are at hand."""
+    valid = jnp.asarray(valid)
     if rho is None:
         sol = steady_state_of(system, maps, rates, valid)
         rho, result = sol.rho, sol.result
