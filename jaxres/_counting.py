@@ -35,6 +35,7 @@ from collections.abc import Sequence
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Inexact
 
 from ._amplitudes import AbstractAmplitudes, Exact
@@ -259,10 +260,9 @@ def counting_statistics_of(
     respond = _response(to_real_matrix(generator_of(system, maps, rates).tensor))
 
     # in real coordinates too, the tilt is by the mean energy of each
-    mean_energy = (system.levels[:, None] + system.levels[None, :]) / 2
-    upper = to_coordinates(mean_energy)[N:]
-    upper = upper[: upper.size // 2]
-    energy = jnp.concatenate([system.levels, upper, upper])
+    rows, columns = np.triu_indices(N, 1)
+    pairs = (system.levels[rows] + system.levels[columns]) / 2
+    energy = jnp.concatenate([system.levels, pairs, pairs])
     gain = energy[:, None] - energy[None, :]
     collisions = jnp.stack(
         [rate * to_real_matrix(S.tensor) for S, rate in zip(maps, rates, strict=True)]
@@ -274,10 +274,13 @@ def counting_statistics_of(
         tilts = [R * gain**k / math.factorial(k) for k in range(1, order + 1)]
         states, coefficients = [start], []
         for n in range(1, order + 1):
-            pieces = sum(tilts[k - 1] @ states[n - k] for k in range(1, n + 1))
-            coefficients.append(jnp.sum(pieces[:N]))
-            known = sum(coefficients[k - 1] * states[n - k] for k in range(1, n + 1))
-            states.append(respond(known - pieces))
+            source = jnp.zeros_like(start)  # Σ_k ℓ_k ρ_{n−k}
+            for k in range(1, n + 1):
+                source = source + tilts[k - 1] @ states[n - k]
+            coefficients.append(jnp.sum(source[:N]))
+            for k in range(1, n + 1):
+                source = source - coefficients[k - 1] * states[n - k]
+            states.append(respond(-source))
         return jnp.stack(coefficients), states[1], tilts[0]
 
     coefficients, first, tilt = jax.vmap(series)(collisions)

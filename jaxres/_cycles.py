@@ -103,15 +103,15 @@ def limit_cycle_of(
     valid: Bool[Array, ""] | bool = True,
 ) -> LimitCycle:
     """`limit_cycle` from maps that are at hand."""
-    rates = jnp.stack(rates)
+    every = jnp.stack(list(rates))
     whole = cycle_map_of(system, maps[0], rates[0], law)
     for S, rate in zip(maps[1:], rates[1:], strict=True):
         whole = cycle_map_of(system, S, rate, law) @ whole
     # infinitely fast: nothing turns between one cycle and the next
-    valid = valid & jnp.all((rates > 0) & jnp.isfinite(rates))
+    valid = valid & jnp.all((every > 0) & jnp.isfinite(every))
     fixed = steady_state_of(system, [whole], [jnp.full_like(rates[0], jnp.inf)], valid)
 
-    turns = gaps(system)[None] / rates[:, None, None]
+    turns = gaps(system)[None] / every[:, None, None]
     flights, means = law.phase(turns), law.mean_phase(turns)
     before, after, average = [], [fixed.rho], jnp.zeros_like(fixed.rho)
     for S, flight, mean, rate in zip(maps, flights, means, rates, strict=True):
@@ -120,7 +120,7 @@ def limit_cycle_of(
         after.append(S(before[-1]))
     after[-1] = fixed.rho  # the cycle is closed
     before, after = jnp.stack(before), jnp.stack(after[1:])
-    period = jnp.sum(1 / rates)
+    period = jnp.sum(1 / every)
     return LimitCycle(
         before=before,
         after=after,

@@ -233,4 +233,5 @@ def currents_of(
         return energy, entropy, entropy - beta * energy, beta * extra - order
 
     each = [parts(*bath) for bath in zip(maps, rates, betas, strict=True)]
-    return Currents(*(jnp.stack(column) for column in zip(*each, strict=True)), rho, result)
+    energy, entropy, production, coherent = map(jnp.stack, zip(*each, strict=True))
+    return Currents(energy, entropy, production, coherent, rho, result)
