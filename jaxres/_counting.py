@@ -68,29 +68,30 @@ class EnergyDistribution(eqx.Module):
     """The distribution of the energy w that the system gains in one collision, as two measurements find it.
 
     - `energy`: w = e_j' − e_j, shape (N, N), [out, in]. Equal values belong to one outcome.
-    - `probability`: of each, shape (N, N).
+    - `probability`: of each, shape (N, N). Under `jax.vmap` both have leading axes.
     """
 
-    energy: Float[Array, "N N"]
-    probability: Float[Array, "N N"]
+    energy: Float[Array, "*b N N"]
+    probability: Float[Array, "*b N N"]
 
-    def moment(self, n: int) -> Float[Array, ""]:
+    def moment(self, n: int) -> Float[Array, "*b"]:
         """⟨wⁿ⟩."""
-        return jnp.sum(self.probability * self.energy**n)
+        return jnp.sum(self.probability * self.energy**n, axis=(-2, -1))
 
     @property
-    def mean(self) -> Float[Array, ""]:
+    def mean(self) -> Float[Array, "*b"]:
         """⟨w⟩."""
         return self.moment(1)
 
     @property
-    def variance(self) -> Float[Array, ""]:
+    def variance(self) -> Float[Array, "*b"]:
         """⟨(w − ⟨w⟩)²⟩."""
-        return jnp.sum(self.probability * (self.energy - self.mean) ** 2)
+        off = self.energy - self.mean[..., None, None]
+        return jnp.sum(self.probability * off**2, axis=(-2, -1))
 
-    def generating(self, s: Inexact[ArrayLike, ""]) -> Inexact[Array, ""]:
+    def generating(self, s: Inexact[ArrayLike, ""]) -> Inexact[Array, "*b"]:
         """⟨e^{sw}⟩; with s = iχ the characteristic function."""
-        return jnp.sum(self.probability * jnp.exp(s * self.energy))
+        return jnp.sum(self.probability * jnp.exp(s * self.energy), axis=(-2, -1))
 
 
 def energy_distribution(
@@ -191,15 +192,15 @@ class CountingStatistics(eqx.Module):
     - `result`: one of `jaxres.RESULTS`, what became of the steady state; all is NaN unless it is successful.
     """
 
-    cumulants: Float[Array, "n B"]
-    noise: Float[Array, "B B"]
-    rho: Complex[Array, "N N"]
+    cumulants: Float[Array, "*b n B"]
+    noise: Float[Array, "*b B B"]
+    rho: Complex[Array, "*b N N"]
     result: RESULTS
 
     @property
-    def mean(self) -> Float[Array, " B"]:
+    def mean(self) -> Float[Array, "*b B"]:
         """The energy currents, those of `currents`."""
-        return self.cumulants[0]
+        return self.cumulants[..., 0, :]
 
 
 def counting_statistics(

@@ -81,6 +81,9 @@ def collision_thermodynamics(
     `_second_law.py`). For an effusing gas at β, Σ + C ≥ 0 whatever the packets (if the scatterer obeys detailed
     balance), and C = 0 if they are diagonal.
 
+    For particles with internal levels that have another temperature, 1/β_U, than the gas, the heats of `collision_heat`
+    count apart: there $ΔS - βQ_\mathrm{kinetic} - β_U Q_\mathrm{internal} ≥ 0$ without coherence.
+
     **Arguments:** `S` as `scattering_map` returns it; `rho`, a state in the energy eigenbasis; `beta`, the inverse
     temperature of the particles.
 

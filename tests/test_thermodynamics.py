@@ -112,6 +112,29 @@ class TestOneCollision:
         assert np.all(np.diff(orders) < 0) and orders[-1] < 1e-4 * orders[0]
 
 
+def test_particles_of_two_temperatures():
+    # the heat of the motion counts at the gas' temperature, that of internal levels at their own
+    system, levels = jr.System([-0.4, 0.5]), jr.System([0.1, 0.8])
+    packet = jr.EffusionPacket(beta=BETA, mass=0.5, width=1.0, position=-3.0)
+    slab = jr.Slab(hermitian(3, 4) + 2 * jnp.eye(4), 1.0)
+    cold = 3.0
+    unit = jr.Unit.thermal(levels, cold)
+    bath = jr.Reservoir(jr.DiagonalPacket(packet), slab, 1.0, unit=unit)
+    S = jr.scattering_map(system, bath)
+    thermal = [jr.gibbs_state(system, beta)[None] for beta in (BETA, cold)]
+    rho = jnp.concatenate([*thermal, states(7, 2, 300)])
+    heat = jax.jit(jax.vmap(lambda rho: jr.collision_heat(system, bath, rho)))(rho)
+    gained = entropy(S(rho)) - entropy(rho)
+    production = gained - BETA * heat.kinetic - cold * heat.internal
+    assert np.min(production) > 1e-4  # never reversible: heat passes between gas and units
+    # with all heat at one of them, the system would lose entropy where it has that temperature
+    for k, beta in enumerate((BETA, cold)):
+        lost = jr.relative_entropy(S(rho[k]), rho[k])
+        one_heat = (gained - beta * (heat.kinetic + heat.internal))[k]
+        np.testing.assert_allclose(one_heat, -lost, atol=1e-13)
+        assert lost > 1e-4
+
+
 class TestCurrents:
     def test_of_two_reservoirs_in_the_steady_state(self, letter):
         system = letter[0]
