@@ -125,7 +125,8 @@ def fidelity(rho: Inexact[Array, "N N"], sigma: Inexact[Array, "N N"]) -> Float[
       G = \sqrt σ\, (\sqrt σ ρ \sqrt σ)^{-1/2}\sqrt σ, \qquad G' = \sqrt ρ\, (\sqrt ρ σ \sqrt ρ)^{-1/2} \sqrt ρ,$$
 
     with the inverse on the support. At states with a kernel this is right along every smooth curve of states on which
-    the product's rank does not change; where it does, F has a kink, and this is the mean of its two slopes.
+    the product's rank does not change; where it does, F has a kink, and this is the mean of its two slopes. Second
+    derivatives are right where the eigenvalues of what is differentiated, and of the product, are simple.
 
     !!! example
         >>> up, plus = jnp.diag(jnp.array([1.0, 0.0])), jnp.full((2, 2), 0.5)

@@ -163,7 +163,10 @@ class TestDerivatives:
         slope = (8 * one - two) / (12 * h)  # to fourth order
         check_derivative(f, t, slope, rtol=1e-8, atol=1e-10)
 
-    @pytest.mark.parametrize("p", [[0.2, 0.3, 0.5], [1 / 3, 1 / 3, 1 / 3], [0.25, 0.25, 0.5]])
+    @pytest.mark.parametrize(
+        "p",
+        [[0.2, 0.3, 0.5], [1 / 3, 1 / 3, 1 / 3], [0.25, 0.25, 0.5], [0.25, 0.2503, 0.4997]],
+    )
     def test_second_derivatives_where_eigenvalues_meet(self, p):
         # d²S = −Σ_ab |X_ab|² ln[p_a, p_b] along a straight line, with divided differences of ln
         p, U = np.array(p), np.asarray(unitary(3, 3))
@@ -241,6 +244,23 @@ class TestDerivatives:
         curvature = jax.jit(jax.grad(jax.grad(lambda t: jr.relative_entropy(pure(t), mixed))))
         expected = jax.grad(jax.grad(lambda t: closed(t)[2]))(0.0)
         np.testing.assert_allclose(curvature(0.0), expected, rtol=1e-9)
+
+    def test_of_two_states_with_one_kernel_that_turns(self):
+        G = hermitian(2, 3)
+        values, V = jnp.linalg.eigh(G)
+
+        def both(t):
+            U = (V * jnp.exp(-1j * values * t)[None]) @ V.conj().T
+            p, q = (
+                jnp.array([0.3, 0.7, 0.0]),
+                jnp.array([0.6, 0.4, 0.0]) + t * jnp.array([1, -1, 0]),
+            )
+            rho, sigma = ((U * x[None]) @ jnp.conj(U.T) for x in (p, q))
+            return jnp.stack([jr.relative_entropy(rho, sigma), jr.fidelity(rho, sigma)])
+
+        root = np.sqrt(0.3 * 0.6) + np.sqrt(0.7 * 0.4)
+        slope = [-0.3 / 0.6 + 0.7 / 0.4, root * (np.sqrt(0.3 / 0.6) - np.sqrt(0.7 / 0.4))]
+        check_derivative(both, 0.0, slope, rtol=1e-12)
 
     def test_at_a_pure_state_towards_mixed_ones_they_are_finite_and_point_inwards(self):
         rho, mixed = jnp.diag(jnp.array([1.0, 0.0])), jnp.eye(2) / 2
