@@ -218,11 +218,11 @@ def _moments(grid, amplitudes, layers, levels, packet):
     @jax.checkpoint
     def add(total, part):
         nodes, used = part
-        nodes = Grid(nodes.kinetic, nodes.weights * used, nodes.ends * used)
+        nodes = Grid(nodes.kinetic, nodes.weights * used[None], nodes.ends * used)
         a = amplitudes.outgoing(nodes.kinetic, layers, levels, packet.mass)
         open_ = nodes.kinetic > 0
         k = jnp.sqrt(2 * packet.mass * nodes.kinetic[0, 0])
-        a = jnp.where(open_[None], a, 0) * jnp.sqrt(packet.mass / k)
+        a = jnp.where(open_[None], a, 0) * jnp.sqrt(packet.mass / k)[None, None, None]
         p = jnp.sqrt(2 * packet.mass * jnp.where(open_, nodes.kinetic, 1))
 
         @jax.checkpoint
