@@ -61,6 +61,7 @@ from ._quadrature import (
     DoubleExponential as DoubleExponential,
     GaussLegendre as GaussLegendre,
 )
+from ._qutip import from_qutip as from_qutip, to_qutip as to_qutip
 from ._renewal import (
     AbstractWaitingTimes as AbstractWaitingTimes,
     CycleState as CycleState,

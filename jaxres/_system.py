@@ -85,3 +85,9 @@ class System(eqx.Module):
         if self.basis is None:
             return operator
         return jnp.conj(self.basis.T) @ operator @ self.basis
+
+    def from_eigenbasis(self, operator: Inexact[Array, "*b N N"]) -> Inexact[Array, "*b N N"]:
+        """Back to the basis of the Hamiltonian, U X U†: that of states, which come in the energy eigenbasis."""
+        if self.basis is None:
+            return operator
+        return self.basis @ operator @ jnp.conj(self.basis.T)
