@@ -10,7 +10,7 @@ Equation numbers are those of Tabanera-Bravo, Parrondo, Esposito and Barra, Phys
 
 from importlib.metadata import version as _version
 
-from . import letter as letter, losses as losses
+from . import letter as letter, losses as losses, systems as systems
 from ._amplitudes import (
     AbstractAmplitudes as AbstractAmplitudes,
     Amplitudes as Amplitudes,
