@@ -197,7 +197,7 @@ def thermal_bloch(system, observables, beta=0.8):
     "x",
     [
         [0.0, 0.0, 1.0, 0.5, 0.5, 0.0],  # |↓↓⟩ and the antisymmetric state meet
-        [0.0, 0.0, 0.8, 0.2, 0.2, 0.2],  # Heisenberg: total spin and its z
+        [*(0.8 * np.array(ASKEW) / np.linalg.norm(ASKEW)), 0.2, 0.2, 0.2],  # singlet and triplet
         [0.0, 0.0, 0.7, 0.0, 0.0, 0.3],  # Ising: product states, |↑↓⟩ and |↓↑⟩ meet
     ],
     ids=["xx", "heisenberg", "ising"],
