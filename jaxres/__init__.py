@@ -8,7 +8,9 @@
 Equation numbers are those of Tabanera-Bravo, Parrondo, Esposito and Barra, Phys. Rev. Lett. 130, 200402 (2023).
 """
 
+from importlib import import_module as _import_module
 from importlib.metadata import version as _version
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from . import letter as letter, losses as losses, systems as systems
 from ._amplitudes import (
@@ -100,3 +102,13 @@ from ._trajectories import (
 from ._unit import Unit as Unit
 
 __version__ = _version("jaxres")
+
+if _TYPE_CHECKING:
+    from . import units as units
+
+
+def __getattr__(name: str):
+    """`jaxres.units`, which needs SciPy, is imported when it is asked for."""
+    if name == "units":
+        return _import_module(".units", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
