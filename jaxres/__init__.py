@@ -34,7 +34,9 @@ from ._dynamics import relaxation_time as relaxation_time, spectrum as spectrum
 from ._fisher import classical_fisher as classical_fisher, quantum_fisher as quantum_fisher
 from ._heat import CollisionHeat as CollisionHeat, collision_heat as collision_heat
 from ._map_distances import (
+    DiamondDistance as DiamondDistance,
     choi_distance as choi_distance,
+    diamond_distance as diamond_distance,
     process_fidelity as process_fidelity,
 )
 from ._master import (

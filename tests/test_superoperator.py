@@ -281,6 +281,62 @@ def test_fidelity_to_a_unitary(N):
     )
 
 
+def diamond(S, T, tol=1e-7):
+    bounds = jr.diamond_distance(S, T, tol=tol)
+    assert bounds.lower <= bounds.upper + 1e-8
+    return bounds
+
+
+def test_diamond_distances_that_are_known():
+    one = jr.Superoperator.identity(2)
+    # Pauli channels: the total variation; damping: the excited state tells best; unitaries: how far
+    # their relative phases lie apart, √(1 − d²) with d the distance of their hull from 0
+    p, q = np.array([0.6, 0.3, 0.1, 0.0]), np.array([0.5, 0.1, 0.2, 0.2])
+    phases = jr.Superoperator.from_unitary(jnp.diag(jnp.exp(1j * jnp.array([0.0, 0.3, 1.0]))))
+    cases = [
+        (pauli_channel(p), pauli_channel(q), np.sum(abs(p - q)) / 2),
+        (jr.Superoperator.from_kraus(jnp.asarray(decay(0.3))), one, 0.3),
+        (phases, jr.Superoperator.identity(3), np.sin(0.5)),
+        (one, one, 0.0),
+    ]
+    for S, T, expected in cases:
+        bounds = diamond(S, T)
+        np.testing.assert_allclose([bounds.lower, bounds.upper], expected, rtol=2e-7, atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_experiment_tells_channels_apart_better_than_the_diamond_distance(seed):
+    N = 3
+    S, T = (jr.Superoperator.from_kraus(jnp.asarray(channel(2 * seed + i, N))) for i in (0, 1))
+    bounds = diamond(S, T, tol=1e-6)
+    assert bounds.upper - bounds.lower < 1e-5
+    rng = np.random.default_rng(seed)
+    psi = rng.normal(size=(500, N * N)) + 1j * rng.normal(size=(500, N * N))
+    psi /= np.linalg.norm(psi, axis=1)[:, None]
+    change = jr.Superoperator(S.tensor - T.tensor) & jr.Superoperator.identity(N)
+    states = change(jnp.asarray(np.einsum("na,nb->nab", psi, psi.conj())))
+    told = np.sum(np.abs(np.linalg.eigvalsh(states)), axis=1) / 2
+    assert told.max() < bounds.upper
+    D = jr.choi_distance(S, T)
+    assert 0.5 < told.max() / bounds.lower and D <= bounds.lower <= N * D
+    # a distance: it shrinks when the same is done afterwards
+    R = jr.Superoperator.from_kraus(jnp.asarray(channel(90, N)))
+    assert diamond(R @ S, R @ T).lower < bounds.lower
+
+
+def test_the_derivative_of_a_diamond_distance():
+    S, T, R = (jr.Superoperator.from_kraus(jnp.asarray(channel(seed, 2))) for seed in (1, 2, 3))
+
+    def distance(x):
+        mixed = jr.Superoperator((1 - x) * S.tensor + x * R.tensor)
+        return jr.diamond_distance(mixed, T, tol=1e-9, max_steps=3000).lower
+
+    slope, h = jax.grad(distance)(0.3), 1e-3
+    difference = (distance(0.3 + h) - distance(0.3 - h)) / (2 * h)
+    assert abs(slope) > 0.01
+    np.testing.assert_allclose(slope, difference, rtol=1e-4)
+
+
 def test_derivatives_of_distances():
     def channels(x):
         K = [jnp.array([[1.0, 0], [0, 0]]) + jnp.sqrt(1 - x) * jnp.diag(jnp.array([0.0, 1]))]
