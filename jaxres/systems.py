@@ -9,6 +9,7 @@ and products of them, the first qubit's index first, for a chain.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import jax.numpy as jnp
 import numpy as np
@@ -141,6 +142,7 @@ def _chain(sites, h, J):
     return jnp.einsum("ia,iabc->bc", h / 2, one_site) + jnp.einsum("ia,iabc->bc", J, bond)
 
 
+@lru_cache(maxsize=8)
 def _terms(sites):
     """All σ_a^(i), and all σ_a^(i) σ_a^(i+1)."""
     sigma = np.array([[_embed(s, i, sites) for s in PAULI] for i in range(sites)])
