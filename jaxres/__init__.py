@@ -8,9 +8,11 @@
 Equation numbers are those of Tabanera-Bravo, Parrondo, Esposito and Barra, Phys. Rev. Lett. 130, 200402 (2023).
 """
 
+from importlib import import_module as _import_module
 from importlib.metadata import version as _version
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-from . import letter as letter, losses as losses
+from . import letter as letter, losses as losses, systems as systems
 from ._amplitudes import (
     AbstractAmplitudes as AbstractAmplitudes,
     Amplitudes as Amplitudes,
@@ -53,6 +55,12 @@ from ._information import (
     relative_entropy_to_gibbs as relative_entropy_to_gibbs,
     von_neumann_entropy as von_neumann_entropy,
 )
+from ._map_distances import (
+    DiamondDistance as DiamondDistance,
+    choi_distance as choi_distance,
+    diamond_distance as diamond_distance,
+    process_fidelity as process_fidelity,
+)
 from ._master import (
     RESULTS as RESULTS,
     SteadyState as SteadyState,
@@ -79,6 +87,7 @@ from ._quadrature import (
     DoubleExponential as DoubleExponential,
     GaussLegendre as GaussLegendre,
 )
+from ._qutip import from_qutip as from_qutip, to_qutip as to_qutip
 from ._renewal import (
     AbstractWaitingTimes as AbstractWaitingTimes,
     Fixed as Fixed,
@@ -125,3 +134,13 @@ from ._trajectories import (
 from ._unit import Unit as Unit
 
 __version__ = _version("jaxres")
+
+if _TYPE_CHECKING:
+    from . import units as units
+
+
+def __getattr__(name: str):
+    """`jaxres.units`, which needs SciPy, is imported when it is asked for."""
+    if name == "units":
+        return _import_module(".units", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -138,7 +138,8 @@ def eigh(H: Shaped[Array, "n n"]) -> tuple[Float[Array, " n"], Inexact[Array, "n
     """Eigenvalues, ascending, and eigenvectors (columns), their largest component real and positive.
 
     Inside a degenerate level no eigenvector has a derivative; the rotation within the level is left out of it
-    (derivative 0), which is exact for everything that does not depend on the choice of basis there.
+    (derivative 0). For everything that does not depend on the choice of basis there this is exact if dH is diagonal
+    within the level. A dH that is not would split it along other vectors: see `resolve`.
     """
     values, vectors = jnp.linalg.eigh(H)
     pivot = jnp.take_along_axis(vectors, jnp.argmax(jnp.abs(vectors), axis=0)[None], axis=0)
@@ -151,8 +152,7 @@ def _eigh_jvp(primals, tangents):
     values, U = eigh(H)
     X = jnp.conj(U.T) @ dH @ U
     gap = values[None, :] - values[:, None]
-    scale = jnp.finfo(values.dtype).eps * 16 * (1 + jnp.max(jnp.abs(values)))
-    apart = jnp.abs(gap) > scale
+    apart = jnp.abs(gap) > _apart(values)
     generator = jnp.where(apart, X / jnp.where(apart, gap, 1), 0)
     dU = U @ generator
     # keep the phase convention: remove the component that turns the largest entry's phase
@@ -160,6 +160,36 @@ def _eigh_jvp(primals, tangents):
     pivot, dpivot = jnp.take_along_axis(U, rows, axis=0), jnp.take_along_axis(dU, rows, axis=0)
     dU = dU - 1j * U * jnp.imag(dpivot / pivot) if jnp.iscomplexobj(U) else dU
     return (values, U), (jnp.real(jnp.diagonal(X)), dU)
+
+
+def resolve(
+    H: Inexact[Array, "n n"],
+    T: Inexact[Array, "n n"],
+) -> tuple[Float[Array, " n"], Inexact[Array, "n n"]]:
+    """Eigenvalues and eigenvectors of H, which inside degenerate levels are eigenvectors of T.
+
+    So the derivative is right for every dH that commutes with T inside the levels, such as T itself.
+    """
+    dtype = jnp.result_type(H, T)
+    values, U = eigh(H.astype(dtype))
+    level = jnp.cumsum(jnp.diff(values, prepend=values[:1]) > _apart(values))
+    X = jax.lax.stop_gradient(jnp.conj(U.T) @ T.astype(dtype) @ U)
+    X = jnp.where(level[:, None] == level[None], X, 0)
+    size = jnp.linalg.norm(X)
+    X = X / jnp.where(
+        size > 0, size, 1
+    )  # its eigenvalues are less than 1 apart from 0: levels keep their order
+    X = X + jnp.diag(4.0 * level).astype(dtype)
+    U = U @ jax.lax.stop_gradient(jnp.linalg.eigh(X)[1])
+    # values whose derivatives are those of the new vectors, v† dH v
+    fixed = jax.lax.stop_gradient(U)
+    energy = jnp.real(jnp.sum(jnp.conj(fixed) * (H @ fixed), axis=0))
+    return jax.lax.stop_gradient(values - energy) + energy, U
+
+
+def _apart(values):
+    """The gap up to which eigenvalues are taken for equal."""
+    return jnp.finfo(values.dtype).eps * 16 * (1 + jnp.max(jnp.abs(values)))
 
 
 @jax.custom_jvp
