@@ -39,6 +39,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Inexact
 
 from ._amplitudes import AbstractAmplitudes, Exact
+from ._batched import inverse, matmul
 from ._checks import check_shape, complex_array, inexact_array
 from ._master import (
     RESULTS,
@@ -53,7 +54,6 @@ from ._master import (
     to_real_matrix,
 )
 from ._quadrature import AbstractQuadrature, DoubleExponential
-from ._safe import inverse, matmul
 from ._scattering_map import scattering_map
 from ._superoperator import Superoperator
 from ._system import System

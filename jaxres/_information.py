@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float, Inexact
 
 from ._checks import Scalar, complex_array, real_array
-from ._safe import modulus
+from ._safe import eigh, modulus
 from ._states import populations
 from ._system import System
 
@@ -72,7 +72,7 @@ def relative_entropy(rho: Inexact[Array, "N N"], sigma: Inexact[Array, "N N"]) -
     """
     rho, sigma = complex_array(rho), complex_array(sigma)
     cross = jnp.real(jnp.sum(rho.T * logarithm(sigma)))
-    values, U = jnp.linalg.eigh(jax.lax.stop_gradient(sigma))
+    values, U = eigh(jax.lax.stop_gradient(sigma))
     weights = jnp.real(jnp.sum(jnp.conj(U) * (jax.lax.stop_gradient(rho) @ U), axis=0))
     room = _room(values)
     outside = jnp.sum(jnp.where(values > room, 0, weights)) > 8 * room
@@ -152,7 +152,7 @@ def logarithm(rho: Complex[Array, "N N"]) -> Complex[Array, "N N"]:
 
     Its derivatives, of any order, come from e^L = ρ and not from those of the eigenvectors that solve it.
     """
-    values, U = jnp.linalg.eigh(rho)
+    values, U = eigh(rho)
     return (U * jnp.log(jnp.maximum(values, _room(values)))[None]) @ jnp.conj(U.T)
 
 
@@ -162,7 +162,7 @@ def _logarithm_jvp(primals, tangents):
     # divided difference ln[a, b] = (ln a − ln b)/(a − b) = 2 artanh(z)/(z (a + b)), z = (a − b)/(a + b)
     (rho,), (drho,) = primals, tangents
     L = logarithm(rho)
-    values, U = jnp.linalg.eigh(jax.lax.stop_gradient(rho))
+    values, U = eigh(jax.lax.stop_gradient(rho))
     room = _room(values)
     kernel = values <= room
     r = jnp.maximum(values, room)
@@ -189,7 +189,7 @@ def _logarithm_jvp(primals, tangents):
 
 @jax.custom_jvp
 def _entropy(rho: Complex[Array, "N N"]) -> Float[Array, ""]:
-    values = jnp.linalg.eigvalsh(rho)
+    values = eigh(rho)[0]
     room = _room(values)
     entropy = -jnp.sum(values * jnp.log(jnp.maximum(values, room)))
     state = values[0] >= -jnp.sqrt(jnp.finfo(values.dtype).eps)
@@ -205,7 +205,7 @@ def _entropy_jvp(primals, tangents):
 
 def _root(rho):
     """√ρ, exactly 0 in the kernel."""
-    values, U = jnp.linalg.eigh(rho)
+    values, U = eigh(rho)
     there = values > _room(values)
     return (U * jnp.where(there, jnp.sqrt(jnp.where(there, values, 1)), 0)[None]) @ jnp.conj(U.T)
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
 from ._checks import check_instance, real_array
+from ._safe import eigh
 from ._states import trace_distance
 from ._superoperator import Superoperator
 
@@ -106,15 +107,15 @@ def _best_input(C, tol, max_steps):
     mixed = jnp.sqrt(jnp.finfo(dtype).eps)
 
     def look(log_rho):
-        exponents, V = jnp.linalg.eigh(log_rho)
+        exponents, V = eigh(log_rho)
         weights = (1 - mixed) * jax.nn.softmax(exponents) + mixed / N
         root, inverse = (
             (V * x[None]) @ jnp.conj(V.T) for x in (jnp.sqrt(weights), 1 / jnp.sqrt(weights))
         )
-        values, U = jnp.linalg.eigh(_between(root, C))
+        values, U = eigh(_between(root, C))
         size = (U * jnp.abs(values)[None]) @ jnp.conj(U.T)
         H = inverse @ jnp.trace(size.reshape((N,) * 4), axis1=0, axis2=2) @ inverse
-        h, W = jnp.linalg.eigh((H + jnp.conj(H.T)) / 2)
+        h, W = eigh((H + jnp.conj(H.T)) / 2)
         slope = jnp.log(jnp.maximum(h / jnp.where(h[-1] > 0, h[-1], 1), 1e-6))
         return jnp.sum(jnp.abs(values)), h[-1], (W * slope[None]) @ jnp.conj(W.T), root
 
@@ -178,6 +179,6 @@ def _root_fidelity_jvp(primals, tangents):
 
 def _root(X):
     """√X of a positive matrix; what rounding makes of an eigenvalue 0 is taken for 0: its root would be √eps."""
-    values, U = jnp.linalg.eigh((X + jnp.conj(X.T)) / 2)
+    values, U = eigh((X + jnp.conj(X.T)) / 2)
     room = 16 * values.size * jnp.finfo(values.dtype).eps * values[-1]
     return (U * jnp.sqrt(jnp.where(values > room, values, 0))[None]) @ jnp.conj(U.T)

@@ -25,6 +25,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Inexact
 
 from ._amplitudes import AbstractAmplitudes, Exact
+from ._batched import UNROLLED, inverse, linear, matmul
 from ._checks import (
     check_instance,
     check_shape,
@@ -36,7 +37,6 @@ from ._checks import (
 )
 from ._quadrature import AbstractQuadrature, DoubleExponential, splittings
 from ._reservoir import Reservoir
-from ._safe import UNROLLED, inverse, linear, matmul
 from ._scattering_map import collision_map, scattering_map
 from ._superoperator import Superoperator
 from ._system import System

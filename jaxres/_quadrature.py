@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ._safe import linear
+from ._batched import linear
 
 
 class Rule(NamedTuple):

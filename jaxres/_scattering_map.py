@@ -16,11 +16,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Complex, Float
 
 from ._amplitudes import AbstractAmplitudes, Exact
+from ._batched import UNROLLED, linear
 from ._checks import check_instance, concrete, warn_of_single_precision
 from ._particle_states import MonochromaticBeam
 from ._quadrature import AbstractQuadrature, DoubleExponential, Grid, outgoing_grid, splittings
 from ._reservoir import Reservoir
-from ._safe import UNROLLED, linear
 from ._superoperator import Superoperator
 from ._system import System
 from ._unit import joint_system, trace_out

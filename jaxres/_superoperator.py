@@ -251,7 +251,7 @@ class Superoperator(eqx.Module):
     def _least(self) -> Float[Array, ""]:
         """The lowest eigenvalue of the Choi matrix."""
         C = jax.lax.stop_gradient(self.choi)
-        return jnp.linalg.eigvalsh((C + jnp.conj(C.T)) / 2)[0]
+        return eigh((C + jnp.conj(C.T)) / 2)[0][0]
 
     def _room(self, tol):
         if tol is not None:

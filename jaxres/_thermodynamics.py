@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float, Inexact
 
 from ._checks import Scalar, complex_array, real_array
+from ._safe import eigh
 from ._states import populations
 from ._superoperator import Superoperator
 from ._system import System
@@ -53,14 +54,14 @@ def ergotropy(system: System, rho: Inexact[Array, "N N"]) -> Float[Array, ""]:
 
 @jax.custom_jvp
 def _passive_energy(rho: Complex[Array, "N N"], levels: Float[Array, " N"]) -> Float[Array, ""]:
-    return jnp.sum(jnp.linalg.eigvalsh(rho)[::-1] * levels)
+    return jnp.sum(eigh(rho)[0][::-1] * levels)
 
 
 @_passive_energy.defjvp
 def _passive_energy_jvp(primals, tangents):
     # dE = Tr[dρ A] + Σ_k r_k de_k with A = Σ_k e_k |r_k⟩⟨r_k|: the derivatives of the eigenvectors drop out
     (rho, levels), (drho, dlevels) = primals, tangents
-    values, U = jnp.linalg.eigh(rho)
+    values, U = eigh(rho)
     values, U = values[::-1], U[:, ::-1]
     A = (U * levels[None]) @ jnp.conj(U.T)
     slope = jnp.real(jnp.sum(A.T * drho)) + jnp.sum(values * dlevels)

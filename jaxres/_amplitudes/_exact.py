@@ -30,7 +30,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
-from .._safe import inverse, matmul, rows_over, safe_sqrt, slab_waves
+from .._batched import inverse, matmul
+from .._safe import safe_sqrt, slab_waves
 from .._scatterer import Layers
 from .._spectral import spectral_functions
 
@@ -59,27 +60,27 @@ def green_functions(
         return _stack(kinetic, energy, layers, levels, mass, out)
     even, odd, (C, _, S, T) = _parities(_half_slab, kinetic, energy, layers, levels, mass)
     out = out[:, :, None]
-    row = rows_over(out, even)
-    transmitted = rows_over(matmul(row, T), odd)
-    return transmitted, matmul(row, C) - rows_over(matmul(out, S), odd)
+    row = matmul(out, even)
+    transmitted = matmul(matmul(row, T), odd)
+    return transmitted, matmul(row, C) - matmul(matmul(out, S), odd)
 
 
 def parity_rows(kinetic, energy, layers, levels, mass, out):
     """g_e and g_o of a single slab, rows `out`; arguments as for `green_functions`."""
     even, odd, (C, _, S) = _parities(_waves, kinetic, energy, layers, levels, mass)
     out = out[:, :, None]
-    return matmul(rows_over(out, even), C), -rows_over(matmul(out, S), odd)
+    return matmul(matmul(out, even), C), -matmul(matmul(out, S), odd)
 
 
 def _parities(waves, kinetic, energy, layers, levels, mass):
-    """The matrices i C K + A S and C − i K S, and those of `waves`."""
+    """(i C K + A S)⁻¹, (C − i K S)⁻¹ and the matrices of `waves`."""
     ik = 1j * lead_wavenumbers(kinetic, mass)
     C, AS, S, *_ = functions = spectral_functions(
         waves,
         layers.couplings[0] + jnp.diag(levels),
         (energy, mass, layers.thicknesses[0] / 2),
     )
-    return C * ik[None] + AS, C - ik[:, None] * S, functions
+    return inverse(C * ik[None] + AS), inverse(C - ik[:, None] * S), functions
 
 
 def _waves(v, parameters):
