@@ -257,8 +257,9 @@ def _tensor(values: Float[Array, "2 B N N"]) -> Complex[Array, "N N N N"]:
     rows, columns = np.triu_indices(N)
     place[rows, columns] = place[columns, rows] = np.arange(len(rows))
     block = jax.lax.complex(*values)[place]
-    sign = np.sign(np.arange(N)[None] - np.arange(N)[:, None])[:, :, None, None]  # + above
-    return ((1 + sign) * block + (1 - sign) * jnp.conj(jnp.swapaxes(block, 2, 3))) / 2
+    adjoint = jnp.conj(jnp.swapaxes(block, 2, 3))
+    order = (np.arange(N)[None] - np.arange(N)[:, None])[:, :, None, None]  # k' − j'
+    return jnp.where(order == 0, (block + adjoint) / 2, jnp.where(order > 0, block, adjoint))
 
 
 def _two_level_moments(grid, amplitudes, layers, levels, packet):
@@ -331,7 +332,7 @@ def _weigh(rows: Float[Array, "*m n"], grid: Grid) -> Float[Array, "*m 4"]:
 def _two_level_tensor(values: Float[Array, " 16"]) -> Complex[Array, "2 2 2 2"]:
     """S[j', k', j, k] from the diagonal of the matrix in (j'j), (k'k), the real and the imaginary parts above it."""
     rows, columns = np.triu_indices(4, 1)
-    index, imaginary, sign = np.diag(np.arange(4)), np.zeros((4, 4), int), np.zeros((4, 4))
+    index, imaginary, sign = np.diag(np.arange(4)), np.zeros((4, 4), int), np.zeros((4, 4), int)
     index[rows, columns] = index[columns, rows] = 4 + np.arange(6)
     imaginary[rows, columns] = imaginary[columns, rows] = 10 + np.arange(6)
     sign[rows, columns], sign[columns, rows] = 1, -1

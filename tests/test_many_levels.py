@@ -76,8 +76,12 @@ def test_sixteen_levels():
 
 
 def test_the_derivative_in_the_levels_goes_through_a_resonance():
-    """At Δ = 0.6 two of four levels are degenerate, and the derivative is still that of the small system."""
-    quadrature = jr.DoubleExponential(48, 48)
+    """At Δ = 0.6 two of four levels are degenerate, and the derivative is still that of the small system.
+
+    There two panel edges coincide of which only one moves, so that the integrand's derivative grows like 1/√distance
+    beside the other. The nodes come as close as e^{−36} of a panel, where half an exponent, 1.5e-8, is left out.
+    """
+    quadrature = jr.DoubleExponential(96, 64)
 
     def alone(gap):
         system = jr.System(jnp.stack([-gap / 2, gap / 2]))
@@ -92,7 +96,7 @@ def test_the_derivative_in_the_levels_goes_through_a_resonance():
     gap = jnp.asarray(0.6)
     np.testing.assert_allclose(jax.jit(together)(gap), jax.jit(alone)(gap), atol=1e-9)
     np.testing.assert_allclose(
-        jax.jit(jax.grad(together))(gap), jax.jit(jax.grad(alone))(gap), atol=1e-8
+        jax.jit(jax.grad(together))(gap), jax.jit(jax.grad(alone))(gap), rtol=0, atol=1.5e-8
     )
 
 
