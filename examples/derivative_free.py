@@ -1,11 +1,14 @@
-"""Searches without derivatives, counted in solves: differential evolution, Nelder-Mead, a genetic algorithm.
+"""Solves to the same loss: by gradients, and by differential evolution, Nelder-Mead and a genetic algorithm.
 
-All see the loss of a design in the scaled coordinates s of its free numbers, 0 to 1 between the bounds, begin at the
-same start, and end at a target loss or after a number of solves. A solve is one evaluation of the loss; in the search
-by gradients, one evaluation with its gradient.
+Used by the examples and by `python -m benchmarks.design`. A solve is one evaluation of the loss; in a search by
+gradients, one evaluation with its gradient. The searches without derivatives see the loss in the scaled coordinates s
+of its free numbers, 0 to 1 between the bounds, begin at the same start, and end at a target loss or after a number of
+solves.
 """
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -13,10 +16,17 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.optimize import differential_evolution, minimize
 
-from jaxres._design._drive import Prepared
+import jaxres as jr
+from jaxres._design._drive import Prepared, drive, prepare
 from jaxres._design._search import scalar_loss
 
 BATCH = 16
+#: the searches by gradients
+OPTIMISERS = {
+    "SLSQP": jr.SciPy("SLSQP"),
+    "L-BFGS-B": jr.SciPy("L-BFGS-B"),
+    "LBFGS": jr.LBFGS(),
+}
 
 
 class _Enough(Exception):
@@ -119,17 +129,89 @@ METHODS: dict[str, Callable] = {
 }
 
 
-def compare(
-    ready: Prepared, target: float, limit: int, seed: int = 0
+def without_gradients(
+    ready: Prepared, target: float, limit: int, seeds: int = 1
 ) -> dict[str, tuple[int, float]]:
-    """Solves that each method needs to the target, and the loss it came to."""
+    """Solves that each method needs to the target, and the loss it came to: the median over seeds, by solves."""
     loss = Counted(ready, target, limit)
     found = {}
     for name, method in METHODS.items():
-        loss.again()
-        try:
-            method(loss, np.asarray(ready.starts[0]), seed)
-        except _Enough:
-            pass
-        found[name] = (loss.solves, loss.best)
+        runs = []
+        for seed in range(1 if method is nelder_mead else seeds):
+            loss.again()
+            try:
+                method(loss, np.asarray(ready.starts[0]), seed)
+            except _Enough:
+                runs.append((loss.solves, loss.best))
+        found[name] = sorted(runs)[len(runs) // 2]
     return found
+
+
+def compare(
+    problem: Mapping[str, Any],
+    optimisers: Mapping[str, Any],
+    margin: float,
+    *,
+    steps: int = 300,
+    times: int = 100,
+    seeds: int = 1,
+) -> dict[str, int]:
+    """Prints how many solves each search needs from the start to the least loss found by gradients, plus `margin`.
+
+    **Arguments:**
+
+    - `problem`: the arguments `loss`, `start` and `bounds` of `jaxres.design`.
+    - `optimisers`: those that use gradients, by name.
+    - `margin`: how far above the least loss a search may end.
+    - `steps`: solves allowed to those.
+    - `times`: solves allowed to the others, as a multiple of the fewest by gradients.
+    - `seeds`: runs of the random ones, of which the median is told.
+
+    **Returns:** the solves, of those that came so far.
+    """
+    found = {
+        name: drive(prepare(**problem, optimiser=optimiser, steps=steps), progress=False)
+        for name, optimiser in optimisers.items()
+    }
+    target = min(each.loss for each in found.values()) + margin
+    ready = prepare(**problem)
+    begin = float(Counted(ready, -np.inf, 10).one(np.asarray(ready.starts[0])))
+    print(f"loss from {begin:.9g} to {target:.9g}, {margin:.0e} above the least")
+    counts = {}
+    for name, each in found.items():
+        below = each.history["loss"][0] <= target
+        if np.any(below):
+            counts[name] = 1 + int(np.argmax(below))
+            print(f"  {name:30} {counts[name]:7} solves with gradient")
+        else:
+            print(f"  {name:30} not reached: {each.outcome} at {each.loss - target + margin:.1e}")
+    fewest = min(counts.values())
+    for name, (count, best) in without_gradients(ready, target, times * fewest, seeds).items():
+        if best <= target:
+            counts[name] = count
+            print(f"  {name:30} {count:7} solves, {count / fewest:.3g} times as many", flush=True)
+        else:
+            above = best - target + margin
+            print(
+                f"  {name:30} {count:7} solves do not do: {above:.1e} above the least", flush=True
+            )
+    return counts
+
+
+def cost_of_gradient(problem: Mapping[str, Any], repeats: int = 9) -> float:
+    """How many losses a loss with its gradient takes, in time, one point at a time."""
+    ready = prepare(**problem)
+    loss, model, shapes, box = ready.pieces
+
+    def value(s, loss, model, box):
+        return scalar_loss(loss, model, shapes, box.physical(s))
+
+    seconds = []
+    for function in (eqx.filter_jit(value), eqx.filter_jit(eqx.filter_value_and_grad(value))):
+        each = []
+        for _ in range(repeats + 1):
+            begin = time.perf_counter()
+            jax.block_until_ready(function(ready.starts[0], loss, model, box))
+            each.append(time.perf_counter() - begin)
+        seconds.append(np.median(each[1:]))
+    return float(seconds[1] / seconds[0])
