@@ -17,7 +17,7 @@ PROBLEMS = {  # module, problem, margin, solves allowed to the searches by gradi
     "thermostat": ("design_thermostat", "problem", 1e-6, 300),
     "coherence": ("design_coherence", "problem", 1e-6, 300),
     "thermometry": ("design_thermometry", "problem", 1e-6, 300),
-    "state": ("design_profile", "state", 1e-6, 150),
+    "state": ("design_profile", "state", 1e-8, 150),
     "ergotropy": ("design_profile", "ergotropy", 1e-4, 150),
 }
 

@@ -290,6 +290,7 @@ class TestMistakes:
 
 
 class TestReservoirs:
+    @pytest.mark.slow
     def test_a_coherence_to_order_from_fields_of_a_system_and_a_reservoir(self):
         start = jr.letter.model(splitting=1.2)
         bounds = {"rate": (0.1, 50.0), "packet.width": (0.2, 3.0), "levels.1": (0.3, 1.0)}

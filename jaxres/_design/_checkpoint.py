@@ -83,10 +83,11 @@ class Checkpoint:
 
     def save(self, arrays: Mapping[str, Any], losses: Any, outcomes: list[str], steps: int) -> None:
         """Replaces the state; an interruption leaves the one before. The rest is for people."""
+        packed: dict[str, Any] = {name: np.asarray(x) for name, x in arrays.items()}
         partial = self.folder / f".{uuid.uuid4().hex}.npz"
         try:
             with open(partial, "wb") as file:
-                np.savez(file, **{name: np.asarray(x) for name, x in arrays.items()})
+                np.savez(file, **packed)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(partial, self.folder / STATE)

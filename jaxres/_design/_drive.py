@@ -330,7 +330,8 @@ def _report(
     same &= np.isin(outcomes, [int(o._value) for o in (OUTCOMES.converged, OUTCOMES.reached)])
     if np.any(same):
         best = int(np.flatnonzero(same)[np.argmin(key[same])])
-    x = np.asarray(box.physical(jnp.asarray(s[best], free.dtype)))
+    # on a bound it may be a rounding outside, and would be refused as a start
+    x = np.clip(np.asarray(box.physical(jnp.asarray(s[best], free.dtype))), box.low, box.high)
     gradient = slopes[best] / np.asarray(box.slope(jnp.asarray(x, free.dtype)))
     outcome = _NAMES[int(outcomes[best])]
     notes, error = [], np.full(x.size, np.nan)

@@ -191,20 +191,23 @@ def minimise(
             constraints=rules,
             options=options,
         )
-        # where constraints are active, a lower loss a rounding outside is no better end
-        end = at(done.x)
-        counts, _ = judged(end["values"], end["slopes"])
-        if end["good"] and np.min(counts[1:], initial=0.0) >= -FEASIBLE:
-            if counts[0] <= best["loss"] + 1e-6 * max(1.0, abs(best["loss"])):
-                keep(done.x[:n], end["values"], end["slopes"])
-        # the methods end with an error too where rounding keeps them from doing still better
-        ended = done.success or norm() <= 10 * tol
-        outcome, message = ("converged" if ended else "stalled"), str(done.message)
+        end, ended, message = at(done.x), done.success, str(done.message)
     except Enough:
-        outcome = "unfinished"
+        end, ended = None, False
     except NoGain:
-        outcome = "converged" if norm() <= 10 * tol else "stalled"
-        message = f"no lower loss in {PATIENCE} solves"
+        end, ended, message = last, False, f"no lower loss in {PATIENCE} solves"
+    if end is not None and end["good"]:
+        # where constraints are active, a lower loss a rounding outside is no better end
+        counts, _ = judged(end["values"], end["slopes"])
+        near = counts[0] <= best["loss"] + 1e-6 * max(1.0, abs(best["loss"]))
+        if near and np.min(counts[1:], initial=0.0) >= -FEASIBLE:
+            before, steep = dict(best), norm()
+            keep(end["s"], end["values"], end["slopes"])
+            if norm() > max(steep, tol):
+                best.update(before)
+    # the methods end with an error too where rounding keeps them from doing still better
+    ended = ended or (end is not None and norm() <= 10 * tol)
+    outcome = "unfinished" if end is None else "converged" if ended else "stalled"
     if best["loss"] <= target and best["room"] >= -FEASIBLE:
         outcome = "reached"
     elif not np.isfinite(best["loss"]):
