@@ -17,10 +17,10 @@ import numpy as np
 from scipy.optimize import differential_evolution, minimize
 
 import jaxres as jr
-from jaxres._design._drive import Prepared, drive, prepare
+from jaxres._design._drive import Prepared, prepare
 from jaxres._design._search import scalar_loss
 
-BATCH = 16
+BATCH = 16  # of points with few numbers; others are large enough to fill a cache alone
 #: the searches by gradients
 OPTIMISERS = {
     "SLSQP": jr.SciPy("SLSQP"),
@@ -53,7 +53,7 @@ class Counted:
 
     def __call__(self, s: np.ndarray) -> np.ndarray:
         """Losses of points, shape (k, n), in batches of one size (or single), so that they are compiled once."""
-        values, size = [], BATCH if len(s) > 1 else 1
+        values, size = [], BATCH if len(s) > 1 and s.shape[1] <= BATCH else 1
         for i in range(0, len(s), size):
             part = np.clip(s[i : i + size], 0, 1)
             full = np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
@@ -153,6 +153,7 @@ def compare(
     margin: float,
     *,
     steps: int = 300,
+    starts: int = 1,
     times: int = 100,
     seeds: int = 1,
 ) -> dict[str, int]:
@@ -163,14 +164,17 @@ def compare(
     - `problem`: the arguments `loss`, `start` and `bounds` of `jaxres.design`.
     - `optimisers`: those that use gradients, by name.
     - `margin`: how far above the least loss a search may end.
-    - `steps`: solves allowed to those.
+    - `steps`: solves allowed to those, from each start.
+    - `starts`: theirs. The solves of all count. The others begin at the first.
     - `times`: solves allowed to the others, as a multiple of the fewest by gradients.
     - `seeds`: runs of the random ones, of which the median is told.
 
     **Returns:** the solves, of those that came so far.
     """
     found = {
-        name: drive(prepare(**problem, optimiser=optimiser, steps=steps), progress=False)
+        name: jr.design(
+            **problem, optimiser=optimiser, steps=steps, starts=starts, tol=1e-9, progress=False
+        )
         for name, optimiser in optimisers.items()
     }
     target = min(each.loss for each in found.values()) + margin
@@ -179,9 +183,8 @@ def compare(
     print(f"loss from {begin:.9g} to {target:.9g}, {margin:.0e} above the least")
     counts = {}
     for name, each in found.items():
-        below = each.history["loss"][0] <= target
-        if np.any(below):
-            counts[name] = 1 + int(np.argmax(below))
+        if each.loss <= target:
+            counts[name] = _until(each, target, isinstance(optimisers[name], jr.SciPy))
             print(f"  {name:30} {counts[name]:7} solves with gradient")
         else:
             print(f"  {name:30} not reached: {each.outcome} at {each.loss - target + margin:.1e}")
@@ -196,6 +199,18 @@ def compare(
                 f"  {name:30} {count:7} solves do not do: {above:.1e} above the least", flush=True
             )
     return counts
+
+
+def _until(found: jr.Design, target: float, in_turn: bool) -> int:
+    """Solves until the target was reached: from one start after the other, or from all at once."""
+    history = found.history["loss"]
+    lengths = np.sum(np.isfinite(history), axis=1)
+    below = np.nan_to_num(history, nan=np.inf) <= target
+    first = np.where(np.any(below, axis=1), 1 + np.argmax(below, axis=1), history.shape[1] + 1)
+    if in_turn:
+        start = int(np.argmax(np.any(below, axis=1)))
+        return int(np.sum(lengths[:start]) + first[start])
+    return int(np.sum(np.minimum(lengths, np.min(first))))
 
 
 def cost_of_gradient(problem: Mapping[str, Any], repeats: int = 25) -> float:

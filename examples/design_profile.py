@@ -3,7 +3,8 @@
     python examples/design_profile.py
 
 The state is the steady state of another profile, which the search does not know: many profiles bring it. For the
-ergotropy the gas is thermal, and it is the coherence of its packets that keeps the qutrit from being passive. Last, the
+ergotropy the gas is thermal, and it is the coherence of its packets that keeps the qutrit from being passive; from a
+flat profile the search ends in a lesser optimum, so it has several starts. Last, the
 solves that a search without gradients takes. The state's search from a file: jaxres design examples/profile.toml, in
 this folder.
 """
@@ -67,7 +68,7 @@ def main() -> None:
     wanted = jr.steady_state(*qutrit(hidden())).rho
     print("A given state:")
     problem = state()
-    print(found := jr.design(**problem, target=1e-10), end="\n\n")
+    print(found := jr.design(**problem, tol=1e-9, target=1e-10), end="\n\n")
     sol = jr.steady_state(*found.model)  # on the default grid
     before = jr.trace_distance(jr.steady_state(*qutrit()).rho, wanted)
     after = jr.trace_distance(sol.rho, wanted)
@@ -77,7 +78,8 @@ def main() -> None:
     show(heights)
 
     print("\nThe most ergotropy:")
-    print(found := jr.design(**ergotropy(), steps=80), end="\n\n")
+    slopes = jr.SciPy("L-BFGS-B")
+    print(found := jr.design(**ergotropy(), optimiser=slopes, starts=4, steps=60), end="\n\n")
     sol = jr.steady_state(*found.model)
     flat = jr.ergotropy(SYSTEM, jr.steady_state(*qutrit()).rho)
     work = jr.ergotropy(SYSTEM, sol.rho)

@@ -129,6 +129,9 @@ class CoherenceAt(AbstractLoss):
 class TargetState(AbstractLoss):
     r"""A given steady state: $\mathrm{Tr}(ρ - ρ^*)^2$.
 
+    Of second order in the distance, so that its slope is small well before: give `jaxres.design` the `target` that will
+    do, and a `tol` of 1e-9.
+
     **Arguments:** `rho`: ρ*, shape (N, N), in the energy eigenbasis.
     """
 

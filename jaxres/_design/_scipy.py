@@ -165,7 +165,7 @@ def minimise(
 
     options: dict[str, Any] = {"maxiter": steps}
     options |= (
-        {"ftol": max(tol**2, 1e-12)}
+        {"ftol": max(100 * tol**2, 1e-16)}
         if method == "SLSQP"
         else {"gtol": tol, "ftol": 1e-15, "maxfun": steps}
     )
