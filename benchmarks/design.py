@@ -17,7 +17,7 @@ PROBLEMS = {  # module, problem, margin, solves allowed to the searches by gradi
     "thermostat": ("design_thermostat", "problem", 1e-6, 300, 1),
     "coherence": ("design_coherence", "problem", 1e-6, 300, 1),
     "thermometry": ("design_thermometry", "problem", 1e-6, 300, 1),
-    "state": ("design_profile", "state", 1e-8, 150, 1),
+    "state": ("design_profile", "state", 1e-6, 150, 1),
     "ergotropy": ("design_profile", "ergotropy", 1e-4, 100, 1),
     "ergotropy, 8 starts": ("design_profile", "ergotropy", 4e-2, 40, 8),
 }

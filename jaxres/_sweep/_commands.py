@@ -286,7 +286,8 @@ def _info_design(path):
     manifest, (progress, result) = read_manifest(path), read_progress(path)
     echo, config = typer.echo, manifest.get("config") or {}
     echo(config.get("title", "A design"))
-    echo(f"  loss       {manifest['loss']}")
+    what = manifest["loss"]
+    echo(f"  loss       {what if len(what) <= 160 else what[:159] + '…'}")
     echo(f"  optimiser  {manifest['optimiser']}")
     for name, (low, high) in manifest["bounds"].items():
         begin = [
