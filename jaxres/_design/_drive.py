@@ -340,7 +340,8 @@ def _report(
         held = [n for n, i in zip(free.entries, inside, strict=True) if not i]
         more = f" and {len(held) - 8} more" if len(held) > 8 else ""
         notes.append(
-            f"on a bound: {', '.join(held[:8])}{more}. Where the gradient points outwards, a wider bound would lower the loss."
+            f"on a bound: {', '.join(held[:8])}{more}. Where the gradient points outwards, a wider bound would lower "
+            "the loss."
         )
     if ready.weight is not None and penalised is not None:
         rooms = zip(ready.constraints, penalised[best], strict=True)
