@@ -24,7 +24,7 @@ def choi_distance(S: Superoperator, T: Superoperator) -> Float[Array, ""]:
     !!! example
         >>> one = jr.Superoperator.identity(2)
         >>> flip = jr.Superoperator.from_unitary(jnp.array([[0.0, 1.0], [1.0, 0.0]]))
-        >>> print(jr.choi_distance(one, flip))
+        >>> print(jnp.round(jr.choi_distance(one, flip), 12))
         1.0
     """
     _check_pair(S, T)

@@ -75,6 +75,7 @@ def test_sixteen_levels():
     assert float(S.error) < 1e-6
 
 
+@pytest.mark.slow
 def test_the_derivative_in_the_levels_goes_through_a_resonance():
     """At Δ = 0.6 two of four levels are degenerate, and the derivative is still that of the small system.
 
@@ -100,6 +101,7 @@ def test_the_derivative_in_the_levels_goes_through_a_resonance():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at_once", [3**4 * 70, 3**3])
 def test_pieces_and_blocks_change_nothing(monkeypatch, at_once):
     """The same map and derivatives, whether nodes and blocks are taken together or one after the other."""
