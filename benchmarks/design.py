@@ -1,105 +1,51 @@
 """Solves to the same loss from the same start: by gradients, and without them.
 
-`python -m benchmarks.design` prints a table for designs with 4 and with 64 parameters. The loss to be reached is what
-jaxres' search by gradients came to, plus a small margin. Ratios are to the fewest solves by gradients; the others may
-use `--limit` times as many.
+`python -m benchmarks.design` prints a table for each design of `examples/design_*.py`, three with 4 and two with 64
+parameters. The loss to be reached is the least that the searches by gradients found, plus a margin; the others may use
+`--limit` times as many solves as the best of those. Of the random methods the median of three runs is told.
 """
 
 import argparse
+import sys
+from pathlib import Path
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
-import jaxres as jr
-from benchmarks._derivative_free import compare
-from jaxres._design._drive import drive, prepare
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 
-FOUR = {"rate": (0.1, 100.0), "width": (0.1, 30.0), "coupling": (0.1, 5.0), "length": (0.1, 3.0)}
-START = {"rate": 5.0, "width": 5.0, "coupling": 1.0, "length": 1.0}
-
-
-def thermostat():
-    """Fastest relaxation with a trace distance of 1e-4 to the Gibbs state, as a penalty. Four parameters."""
-    fast = jr.losses.Penalised(jr.losses.FastThermostat(0.1, 1e-4), 30.0)
-    return {"loss": jr.losses.Letter(fast, {"beta": 0.1}), "start": START, "bounds": FOUR}
-
-
-def coherence():
-    """|rho01| = 0.05 at the least rate, as a penalty. Four parameters."""
-    least = jr.losses.Penalised(jr.losses.CoherenceAt(0.05, least_rate=True), 30.0)
-    start = START | {"width": 1.0}
-    return {"loss": jr.losses.Letter(least, {"beta": 0.1}), "start": start, "bounds": FOUR}
-
-
-def profile():
-    """The most steady ergotropy of a qutrit, by 64 slab heights."""
-    V = jnp.array([[0.0, 1.0, 0.4], [1.0, 0.0, 0.7], [0.4, 0.7, 0.0]])
-    packet = jr.EffusionPacket(beta=1.0, mass=1.0, width=0.5, position=-3.0)
-    bath = jr.Reservoir(packet=packet, scatterer=jr.Profile(V, jnp.ones(64), 2.0), rate=5.0)
-    return {
-        "loss": jr.losses.Ergotropy(quadrature=jr.DoubleExponential(24, 24)),
-        "start": (jr.System([-1.0, 0.1, 1.3]), bath),
-        "bounds": {"scatterer.heights": (-3.0, 3.0)},
-    }
-
-
-PROBLEMS = {  # problem, steps of the gradient, margin of the loss to be reached
-    "thermostat, 4": (thermostat, 200, 1e-3),
-    "coherence at the least rate, 4": (coherence, 200, 1e-3),
-    "profile for ergotropy, 64": (profile, 15, 0.0),
+PROBLEMS = {  # module, problem, margin, solves allowed to the searches by gradients from each start, starts
+    "thermostat": ("design_thermostat", "problem", 1e-6, 300, 1),
+    "coherence": ("design_coherence", "problem", 1e-6, 300, 1),
+    "thermometry": ("design_thermometry", "problem", 1e-6, 300, 1),
+    "state": ("design_profile", "state", 1e-6, 150, 1),
+    "ergotropy": ("design_profile", "ergotropy", 1e-4, 100, 1),
+    "ergotropy, 8 starts": ("design_profile", "ergotropy", 4e-2, 40, 8),
 }
 
 
-def row(name, limit):
-    """One line for each method."""
-    problem, steps, margin = PROBLEMS[name]
-    ready = prepare(**problem(), steps=steps)
-    found = drive(ready, progress=False)
-    target = found.loss + margin
-    begins = float(found.history["loss"][0][0])
-    print(f"\n{name} parameters: loss from {begins:.6g} to {target:.6g}")
-    solves = _until(found, target)
-    print(f"  {'gradients: L-BFGS':24} {solves:8} solves")
-    for method in ("SLSQP", "L-BFGS-B"):
-        other = drive(
-            prepare(
-                **problem(),
-                steps=steps if margin == 0 else 4 * steps,
-                optimiser=jr.SciPy(method),
-                target=target,
-            ),
-            progress=False,
-        )
-        count = _until(other, target)
-        print(
-            f"  {'gradients: SciPy ' + method:24} {count or other.solves:8} solves"
-            + ("" if count else f", not reached: it came to {other.loss:.6g}")
-        )
-        solves = min(solves, count or solves)
-    for method, (count, best) in compare(ready, target, limit * solves).items():
-        reached = best <= target
-        print(
-            f"  {method:24} {count:8} solves, {'' if reached else 'more than '}{count / solves:.0f} times as many"
-            + ("" if reached else f"; it came to {best:.6g}"),
-            flush=True,
-        )
+def row(name, times, seeds):
+    """One design."""
+    from importlib import import_module
 
+    from derivative_free import OPTIMISERS, compare, cost_of_gradient
 
-def _until(found, target):
-    """Solves until the loss was reached; 0 if it was not."""
-    below = found.history["loss"][0] <= target
-    return 1 + int(np.argmax(below)) if np.any(below) else 0
+    module, function, margin, steps, starts = PROBLEMS[name]
+    make = getattr(import_module(module), function)
+    print(f"\n{name}: {make.__doc__}")
+    problem = make()
+    compare(problem, OPTIMISERS, margin, steps=steps, starts=starts, times=times, seeds=seeds)
+    print(f"  (a loss with its gradient takes the time of {cost_of_gradient(problem):.1f} losses)")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=[*PROBLEMS], help="one problem")
+    parser.add_argument("--only", choices=[*PROBLEMS], help="one design")
     parser.add_argument("--limit", type=int, default=200, help="solves of the others, in times")
+    parser.add_argument("--seeds", type=int, default=3, help="runs of the random methods")
     arguments = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
     for name in PROBLEMS if arguments.only is None else [arguments.only]:
-        row(name, arguments.limit)
+        row(name, arguments.limit, arguments.seeds)
 
 
 if __name__ == "__main__":

@@ -230,8 +230,7 @@ def scripts(points, exact):
 def library(points, exact, batches, dtype, quick):
     """The library's value and derivatives, on the kernel's number of nodes and on the default."""
     parameters = parameters_of(points, dtype)
-    default = jr.DoubleExponential()
-    rules = {"36+28": jr.DoubleExponential(36, 28), f"{default.finite}+{default.last}": default}
+    rules = {"36+28": jr.DoubleExponential(36, 28), "48+32": jr.DoubleExponential()}
     for nodes, rule in list(rules.items())[: 1 if quick else 2]:
         for name, function in jobs(rule).items():
             some = batches[-1:] if quick and name != "value" else batches

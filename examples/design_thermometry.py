@@ -3,11 +3,13 @@
     python examples/design_thermometry.py
 
 The quantum Fisher information is what the best measurement can tell, the classical one what a measurement of the
-energy tells. The best operating point for thermometry is searched with the first one's gradient.
+energy tells. The best operating point for thermometry is searched with the first one's gradient. Last, the solves that
+this takes, by gradients and without them.
 """
 
 import jax
 import jax.numpy as jnp
+from derivative_free import OPTIMISERS, compare
 
 import jaxres as jr
 
@@ -41,6 +43,11 @@ def thermometry(p):
     return -jnp.log(0.01 * jr.quantum_fisher(rho, drho[None])[0, 0])
 
 
+def problem() -> dict:
+    """The best operating point for thermometry."""
+    return {"loss": thermometry, "start": START, "bounds": BOUNDS}
+
+
 def main() -> None:
     """Prints the information at the Letter's parameters, over rates, and the best point for a thermometer."""
     print("x² F_xx of one measurement: quantum (energy alone)")
@@ -52,12 +59,14 @@ def main() -> None:
             for i, name in enumerate(NAMES)
         ]
         print(f"  rate {rate:6g}: " + ", ".join(each))
-    found = jr.design(thermometry, START, bounds=BOUNDS, starts=4)
+    found = jr.design(**problem(), optimiser=jr.SciPy("SLSQP"), starts=8)
     print(f"\nbest thermometer: β² F = {jnp.exp(-found.loss):.6g}, Gibbs state ", end="")
     system, _ = jr.letter.model()
     gibbs = jax.jacfwd(lambda beta: jr.gibbs_state(system, beta))(0.1)
     print(f"{0.01 * jr.classical_fisher(jr.gibbs_state(system, 0.1), gibbs[None])[0, 0]:.6g}")
     print(found)
+    print("\nSolves, from the first start:")
+    compare(problem(), {"SLSQP": OPTIMISERS["SLSQP"]}, margin=1e-6)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,11 @@
 Equation numbers are those of Tabanera-Bravo, Parrondo, Esposito and Barra, Phys. Rev. Lett. 130, 200402 (2023).
 """
 
+from importlib import import_module as _import_module
 from importlib.metadata import version as _version
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-from . import letter as letter, losses as losses
+from . import letter as letter, losses as losses, systems as systems
 from ._amplitudes import (
     AbstractAmplitudes as AbstractAmplitudes,
     Amplitudes as Amplitudes,
@@ -20,7 +22,20 @@ from ._amplitudes import (
     WaveVectorOperator as WaveVectorOperator,
     amplitudes as amplitudes,
 )
+from ._counting import (
+    CountingStatistics as CountingStatistics,
+    EnergyDistribution as EnergyDistribution,
+    counting_statistics as counting_statistics,
+    energy_distribution as energy_distribution,
+    tilted_generator as tilted_generator,
+)
 from ._custom_packet import CustomPacket as CustomPacket
+from ._cycles import (
+    CycleState as CycleState,
+    LimitCycle as LimitCycle,
+    cycle_state as cycle_state,
+    limit_cycle as limit_cycle,
+)
 from ._design import (
     LBFGS as LBFGS,
     OUTCOMES as OUTCOMES,
@@ -31,6 +46,21 @@ from ._design import (
 from ._dynamics import relaxation_time as relaxation_time, spectrum as spectrum
 from ._fisher import classical_fisher as classical_fisher, quantum_fisher as quantum_fisher
 from ._heat import CollisionHeat as CollisionHeat, collision_heat as collision_heat
+from ._information import (
+    fidelity as fidelity,
+    l1_coherence as l1_coherence,
+    purity as purity,
+    relative_entropy as relative_entropy,
+    relative_entropy_of_coherence as relative_entropy_of_coherence,
+    relative_entropy_to_gibbs as relative_entropy_to_gibbs,
+    von_neumann_entropy as von_neumann_entropy,
+)
+from ._map_distances import (
+    DiamondDistance as DiamondDistance,
+    choi_distance as choi_distance,
+    diamond_distance as diamond_distance,
+    process_fidelity as process_fidelity,
+)
 from ._master import (
     RESULTS as RESULTS,
     SteadyState as SteadyState,
@@ -57,14 +87,13 @@ from ._quadrature import (
     DoubleExponential as DoubleExponential,
     GaussLegendre as GaussLegendre,
 )
+from ._qutip import from_qutip as from_qutip, to_qutip as to_qutip
 from ._renewal import (
     AbstractWaitingTimes as AbstractWaitingTimes,
-    CycleState as CycleState,
     Fixed as Fixed,
     Gamma as Gamma,
     Poisson as Poisson,
     cycle_map as cycle_map,
-    cycle_state as cycle_state,
 )
 from ._reservoir import Reservoir as Reservoir
 from ._scatterer import (
@@ -74,6 +103,12 @@ from ._scatterer import (
     Stack as Stack,
 )
 from ._scattering_map import scattering_map as scattering_map
+from ._second_law import (
+    CollisionThermodynamics as CollisionThermodynamics,
+    Currents as Currents,
+    collision_thermodynamics as collision_thermodynamics,
+    currents as currents,
+)
 from ._states import (
     coherence as coherence,
     gibbs_state as gibbs_state,
@@ -83,7 +118,11 @@ from ._states import (
 from ._superoperator import Superoperator as Superoperator
 from ._sweep import sweep as sweep
 from ._system import System as System
-from ._thermodynamics import ergotropy as ergotropy, heat_flow as heat_flow
+from ._thermodynamics import (
+    effective_beta as effective_beta,
+    ergotropy as ergotropy,
+    heat_flow as heat_flow,
+)
 from ._trajectories import (
     Ensemble as Ensemble,
     Trajectory as Trajectory,
@@ -95,3 +134,13 @@ from ._trajectories import (
 from ._unit import Unit as Unit
 
 __version__ = _version("jaxres")
+
+if _TYPE_CHECKING:
+    from . import units as units
+
+
+def __getattr__(name: str):
+    """`jaxres.units`, which needs SciPy, is imported when it is asked for."""
+    if name == "units":
+        return _import_module(".units", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -14,6 +14,7 @@ LOSSES = {
     "thermostat": losses.Thermostat,
     "fast_thermostat": losses.FastThermostat,
     "coherence_at": losses.CoherenceAt,
+    "target_state": losses.TargetState,
     "heat_current": losses.HeatCurrent,
     "ergotropy": losses.Ergotropy,
     "ergotropy_rate": losses.ErgotropyRate,
@@ -31,12 +32,19 @@ class _Strict(BaseModel):
     model_config = STRICT
 
 
+class Complex(_Strict):
+    """A complex matrix by its parts."""
+
+    real: list[list[float]]
+    imag: list[list[float]]
+
+
 class Loss(_Strict):
     """`name`, one of those here, or `function = "module:name"`, a function of what the model returns."""
 
     name: str | None = None
     function: Annotated[str, Field(pattern=r"^[\w.]+:[\w.]+$")] | None = None
-    parameters: dict[str, bool | int | float] = {}
+    parameters: dict[str, bool | int | float | list[list[float]] | Complex] = {}
     penalty: Annotated[float, Field(gt=0)] | None = None
 
     @model_validator(mode="after")
@@ -53,7 +61,7 @@ class Design(_Strict):
     bounds: Annotated[
         dict[str, Annotated[list[float], Field(min_length=2, max_length=2)]], Field(min_length=1)
     ]
-    start: dict[str, float] = {}
+    start: dict[str, float | list[float]] = {}
     optimiser: Literal["lbfgs", "adam", "SLSQP", "L-BFGS-B"] = "lbfgs"
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     steps: Annotated[int, Field(ge=1)] = 200
@@ -96,8 +104,10 @@ def across(
             yield f"design.bounds.{name}", f"must be [lowest, highest], but is {pair}"
         elif at is None:
             yield f"design.start.{name}", "is missing, and the model has no default"
-        elif _number(at) and not pair[0] <= at <= pair[1]:
-            yield f"design.start.{name}", f"must lie within {pair}, but is {at:g}"
+        else:
+            for each in [at] if _number(at) else at if isinstance(at, list) else []:
+                if _number(each) and not pair[0] <= each <= pair[1]:
+                    yield f"design.start.{name}", f"must lie within {pair}, but is {each:g}"
     yield from _loss(_table(design, "loss"), design.get("optimiser", "lbfgs"))
 
 
@@ -132,8 +142,8 @@ def _loss(loss: Mapping[str, Any], optimiser: Any) -> Problems:
         yield "design.loss.parameters", f"lacks {key!r}"
     if not wrong and not missing:
         try:
-            LOSSES[name](**given)
-        except (ValueError, TypeError) as error:
+            LOSSES[name](**{key: value_of(x) for key, x in given.items()})
+        except (ValueError, TypeError, KeyError) as error:
             yield "design.loss.parameters", str(error)
     constrained = name == "fast_thermostat" or given.get("slowest") or given.get("least_rate")
     if constrained and optimiser != "SLSQP" and "penalty" not in loss:
@@ -145,6 +155,14 @@ def _loss(loss: Mapping[str, Any], optimiser: Any) -> Problems:
         yield "design.loss.penalty", f"{name} has no constraints here: leave this out"
 
 
+def value_of(x: Any) -> Any:
+    """A parameter of a loss: matrices as arrays, complex ones of `real` and `imag`."""
+    x = x.model_dump() if isinstance(x, Complex) else x
+    if isinstance(x, Mapping):
+        return np.asarray(x["real"]) + 1j * np.asarray(x["imag"])
+    return np.asarray(x) if isinstance(x, list) else x
+
+
 def arguments(design: Design, fixed: Mapping[str, Any], function: Any) -> dict[str, Any]:
     """The arguments of `jaxres.design` that a configuration stands for."""
     import jax
@@ -153,7 +171,9 @@ def arguments(design: Design, fixed: Mapping[str, Any], function: Any) -> dict[s
     from ._design import LBFGS, SciPy
 
     spec = design.loss
-    loss: Any = load(spec.function) if spec.function else LOSSES[spec.name or ""](**spec.parameters)
+    parameters = {key: value_of(x) for key, x in spec.parameters.items()}
+    loss: Any = load(spec.function) if spec.function else LOSSES[spec.name or ""](**parameters)
+    loss = losses.Letter(loss, dict(fixed), function)
     loss = loss if spec.penalty is None else losses.Penalised(loss, spec.penalty)
     if design.learning_rate is not None:
         import optax
@@ -165,9 +185,9 @@ def arguments(design: Design, fixed: Mapping[str, Any], function: Any) -> dict[s
         name: p.default
         for name, p in inspect.signature(function or letter.model).parameters.items()
     }
-    start = {name: float(design.start.get(name, defaults.get(name))) for name in design.bounds}  # type: ignore
+    start = {name: _floats(design.start.get(name, defaults.get(name))) for name in design.bounds}
     return {
-        "loss": losses.Letter(loss, dict(fixed), function),
+        "loss": loss,
         "start": start,
         "bounds": {name: tuple(pair) for name, pair in design.bounds.items()},
         "optimiser": optimiser,
@@ -179,6 +199,10 @@ def arguments(design: Design, fixed: Mapping[str, Any], function: Any) -> dict[s
 def _table(x: Any, key: str) -> Mapping[str, Any]:
     value = x.get(key, {}) if isinstance(x, Mapping) else {}
     return value if isinstance(value, Mapping) else {}
+
+
+def _floats(x: Any) -> Any:
+    return np.asarray(x, float) if np.ndim(x) else float(x)
 
 
 def _number(x: Any) -> bool:

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float, Inexact
 
 from ._checks import complex_array
+from ._safe import eigh
 
 
 def classical_fisher(
@@ -76,7 +77,7 @@ def logarithmic_derivative(
     Its derivatives of any order come from this equation, ρ dL + dL ρ = 2 dX − dρ L − L dρ, and not from those of the
     eigenvectors that solve it.
     """
-    values, U = jnp.linalg.eigh(rho)
+    values, U = eigh(rho)
     both = values[:, None] + values[None, :]
     room = 8 * values.size * jnp.finfo(values.dtype).eps * jnp.max(jnp.abs(values))
     there = both > room

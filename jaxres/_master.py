@@ -25,6 +25,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Inexact
 
 from ._amplitudes import AbstractAmplitudes, Exact
+from ._batched import UNROLLED, inverse, linear, matmul
 from ._checks import (
     check_instance,
     check_shape,
@@ -36,7 +37,6 @@ from ._checks import (
 )
 from ._quadrature import AbstractQuadrature, DoubleExponential, splittings
 from ._reservoir import Reservoir
-from ._safe import inverse, linear, matmul
 from ._scattering_map import collision_map, scattering_map
 from ._superoperator import Superoperator
 from ._system import System
@@ -303,6 +303,12 @@ def _basis(N: int) -> np.ndarray:
 
 def from_coordinates(x: Float[Array, " M"], N: int) -> Complex[Array, "N N"]:
     """The Hermitian matrix with these coordinates."""
+    if N > UNROLLED:
+        rows, columns = np.triu_indices(N, 1)
+        pairs = len(rows)
+        upper = jax.lax.complex(x[N : N + pairs], x[N + pairs :])
+        rho = jnp.diag(x[:N]).astype(upper.dtype).at[rows, columns].set(upper)
+        return rho.at[columns, rows].set(jnp.conj(upper))
     parts = linear(x, _basis(N).reshape(N * N, -1).T).reshape(N, N, 2)
     return jax.lax.complex(parts[..., 0], parts[..., 1])
 
@@ -310,14 +316,20 @@ def from_coordinates(x: Float[Array, " M"], N: int) -> Complex[Array, "N N"]:
 def to_real_matrix(tensor: Complex[Array, "N N N N"]) -> Float[Array, "M M"]:
     """A Hermiticity-preserving map on the real coordinates."""
     N = tensor.shape[0]
+    rows, cols = np.triu_indices(N, 1)
+    columns = tensor.reshape(N * N, N * N)
+    if N > UNROLLED:
+        ground, above, below = np.arange(N) * (N + 1), rows * N + cols, cols * N + rows
+        even, odd = columns[:, above] + columns[:, below], columns[:, above] - columns[:, below]
+        columns = jnp.concatenate([columns[:, ground], even, 1j * odd], axis=1)
+        real, imag = jnp.real(columns), jnp.imag(columns)
+        return jnp.concatenate([real[ground], real[above], imag[above]])
     # The columns are S applied to each basis matrix; of the result only the upper half is needed.
     B = _basis(N)
-    columns = tensor.reshape(N * N, N * N)
     onto_real = B[..., 0].reshape(N * N, -1)
     onto_imag = B[..., 1].reshape(N * N, -1)
     real = linear(jnp.real(columns), onto_real) - linear(jnp.imag(columns), onto_imag)
     imag = linear(jnp.imag(columns), onto_real) + linear(jnp.real(columns), onto_imag)
-    rows, cols = np.triu_indices(N, 1)
     one = np.eye(N * N)
     populations, upper = one[np.arange(N) * (N + 1)], one[rows * N + cols]
     return jnp.concatenate(

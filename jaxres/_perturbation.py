@@ -15,12 +15,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
 from ._amplitudes import AbstractAmplitudes, Exact
+from ._batched import inverse, matmul
 from ._checks import check_instance, concrete, require
 from ._packet import EffusionPacket
 from ._quadrature import AbstractQuadrature, DoubleExponential
 from ._renewal import gaps
 from ._reservoir import Reservoir
-from ._safe import inverse, matmul
 from ._scattering_map import scattering_map
 from ._system import System
 from ._trajectories import equal_levels

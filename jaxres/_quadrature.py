@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ._safe import linear
+from ._batched import linear
 
 
 class Rule(NamedTuple):
@@ -59,8 +59,8 @@ class AbstractQuadrature(eqx.Module):
     """A rule for the panels between thresholds and for the last, infinite one."""
 
     @abc.abstractmethod
-    def finite_rule(self) -> Rule:
-        """The rule on a panel between two thresholds, in units of its length."""
+    def finite_rule(self, levels: int) -> Rule:
+        """The rule on a panel between two thresholds of so many levels, in units of its length."""
 
     @abc.abstractmethod
     def last_rule(self) -> Rule:
@@ -71,7 +71,7 @@ class AbstractQuadrature(eqx.Module):
         """The same rule with twice as many nodes."""
 
     def error(
-        self, fine: Float[Array, " M"], half: Float[Array, " M"], quarter: Float[Array, " M"]
+        self, fine: Float[Array, "*M"], half: Float[Array, "*M"], quarter: Float[Array, "*M"]
     ) -> Float[Array, ""]:
         r"""An estimate of the largest |fine − exact| from the differences to the two coarser rules.
 
@@ -98,8 +98,11 @@ class DoubleExponential(AbstractQuadrature):
 
     **Arguments:**
 
-    - `finite`: nodes on each panel between two thresholds.
+    - `finite`: nodes on each panel between two thresholds. By default 48 for two levels. N ≥ 3 levels have resonances
+      between their thresholds, of a width that does not depend on N, while the N(N − 1)/2 panels get shorter with N:
+      384/N nodes, but at least 16 and at most 128.
     - `last`: nodes above the last threshold.
+    - `finer`: a factor on the number of nodes that `finite` has by default.
 
     Source: H. Takahasi and M. Mori, Publ. RIMS 9, 721 (1974).
 
@@ -110,20 +113,27 @@ class DoubleExponential(AbstractQuadrature):
         True
     """
 
-    finite: int = eqx.field(static=True, default=48)
+    finite: int | None = eqx.field(static=True, default=None)
     last: int = eqx.field(static=True, default=32)
+    finer: int = eqx.field(static=True, default=1)
 
     def __check_init__(self):
-        _check_count("finite", self.finite, 5)
+        if self.finite is not None:
+            _check_count("finite", self.finite, 5)
         _check_count("last", self.last, 5)
+        _check_count("finer", self.finer, 1)
 
-    def finite_rule(self):
-        return _tanh_sinh(self.finite)
+    def finite_rule(self, levels):
+        if self.finite is not None:
+            return _tanh_sinh(self.finite)
+        return _tanh_sinh(self.finer * (48 if levels <= 2 else min(max(384 // levels, 16), 128)))
 
     def last_rule(self):
         return _exponential(self.last)
 
     def refined(self):
+        if self.finite is None:
+            return DoubleExponential(last=2 * self.last, finer=2 * self.finer)
         return DoubleExponential(finite=2 * self.finite, last=2 * self.last)
 
 
@@ -150,7 +160,8 @@ class GaussLegendre(AbstractQuadrature):
         _check_count("finite", self.finite, 5)
         _check_count("last", self.last, 5)
 
-    def finite_rule(self):
+    def finite_rule(self, levels):
+        del levels
         u, weights = _legendre(self.finite)
         angle = np.pi / 2 * u
         return Rule(np.sin(angle) ** 2, np.cos(angle) ** 2, weights * np.pi / 2 * np.sin(2 * angle))
@@ -273,7 +284,7 @@ def outgoing_grid(
     scale = jax.lax.stop_gradient(scale)
     finite, last = (
         jax.tree.map(lambda table: jnp.asarray(table, dtype), r)
-        for r in (rule.finite_rule(), rule.last_rule())
+        for r in (rule.finite_rule(levels.shape[0]), rule.last_rule())
     )
     gap = levels[None, :] - levels[:, None]  # [j', j]: the incoming channel opens at ε = e_j − e_j'
     thresholds, rank = _sorted_edges(levels, further)

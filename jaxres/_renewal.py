@@ -17,7 +17,6 @@ from jaxtyping import Array, Complex, Float, PRNGKeyArray
 
 from ._amplitudes import AbstractAmplitudes, Exact
 from ._checks import check_instance, check_scalar, check_shape, real_array
-from ._master import RESULTS, admissible, steady_state_of
 from ._quadrature import AbstractQuadrature, DoubleExponential
 from ._reservoir import Reservoir
 from ._scattering_map import scattering_map
@@ -179,6 +178,11 @@ def check_renewal(system, bath, waiting_times):
 
 @eqx.filter_jit
 def _cycle_map(system, S, rate, law):
+    return cycle_map_of(system, S, rate, law)
+
+
+def cycle_map_of(system, S, rate, law):
+    """`cycle_map` from a map that is at hand."""
     flight = law.phase(gaps(system) / rate)
     return Superoperator(S.tensor * flight[None, None], S.error, S.trace_defect)
 
@@ -186,76 +190,3 @@ def _cycle_map(system, S, rate, law):
 def gaps(system: System) -> Float[Array, "N N"]:
     """Δ_jk = e_j − e_k."""
     return system.levels[:, None] - system.levels[None, :]
-
-
-class CycleState(eqx.Module):
-    """The stationary state under collisions with any waiting times, seen at three moments.
-
-    - `after`: right after a collision, the fixed point of `cycle_map`; shape (N, N).
-    - `before`: right before a collision; shape (N, N).
-    - `average`: at a random instant of time; shape (N, N).
-    - `result`, `map_error`, `condition`: as in `SteadyState`; the states are NaN unless `result` is
-      successful.
-    """
-
-    after: Complex[Array, "N N"]
-    before: Complex[Array, "N N"]
-    average: Complex[Array, "N N"]
-    result: RESULTS
-    map_error: Float[Array, ""]
-    condition: Float[Array, ""]
-
-
-def cycle_state(
-    system: System,
-    bath: Reservoir,
-    waiting_times: AbstractWaitingTimes = Poisson(),
-    *,
-    amplitudes: AbstractAmplitudes = Exact(),
-    quadrature: AbstractQuadrature = DoubleExponential(),
-) -> CycleState:
-    r"""The stationary state under collisions whose waiting times follow any law.
-
-    $$ρ^+ = S χ ρ^+, \qquad ρ^- = χ ρ^+, \qquad
-      \barρ_{jk} = Γ \int_0^∞ dt\, P(τ > t)\, e^{-iΔ_{jk}t/ħ}\, ρ^+_{jk}
-                 = \frac{1 - χ_{jk}}{iΔ_{jk}/ħΓ}\, ρ^+_{jk}$$
-
-    are the states right after a collision, right before one and at a random instant, with the χ of
-    `cycle_map`. Populations do not change in flight: they are the same in all three.
-
-    **Relation to the steady state ρ of the master equation.** Eq. (9),
-    $-iΔ_{jk}ρ_{jk}/ħ + Γ[(S - 1)ρ]_{jk} = 0$, says $χ S ρ = ρ$ with the χ of `Poisson()`. So under
-    Poissonian collisions ρ is the state before a collision and equally the average over time,
-    ρ = ρ⁻ = ρ̄, while right after a collision the state is ρ⁺ = Sρ. Under any other law ρ⁻ and ρ̄
-    differ.
-
-    **Arguments, raises:** as for `cycle_map`. **Returns:** `CycleState`, differentiable.
-
-    !!! example
-        >>> system, bath = jr.letter.model(rate=5.0)
-        >>> for law in (jr.Poisson(), jr.Gamma(4.0), jr.Fixed()):
-        ...     print(jnp.round(jr.coherence(jr.cycle_state(system, bath, law).average), 6))
-        0.099299
-        0.107778
-        0.110912
-    """
-    check_renewal(system, bath, waiting_times)
-    S = scattering_map(system, bath, amplitudes=amplitudes, quadrature=quadrature)
-    return _cycle_state(system, bath, S, waiting_times)
-
-
-@eqx.filter_jit
-def _cycle_state(system, bath, S, law):
-    C = _cycle_map(system, S, bath.rate, law)
-    valid = admissible(system, [bath]) & (bath.rate > 0)
-    # infinitely fast: nothing turns between one map and the next
-    fixed = steady_state_of(system, [C], [jnp.full_like(bath.rate, jnp.inf)], valid)
-    turn = gaps(system) / bath.rate
-    return CycleState(
-        after=fixed.rho,
-        before=law.phase(turn) * fixed.rho,
-        average=law.mean_phase(turn) * fixed.rho,
-        result=fixed.result,
-        map_error=fixed.map_error,
-        condition=fixed.condition,
-    )

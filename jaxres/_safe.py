@@ -8,8 +8,9 @@ import math
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Inexact, Shaped
+
+from ._batched import hermitian_eigh
 
 
 def safe_sqrt(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
@@ -134,14 +135,16 @@ def _sin_cos_jvp(primals, tangents):
 
 
 @jax.custom_jvp
-def eigh(H: Shaped[Array, "n n"]) -> tuple[Float[Array, " n"], Inexact[Array, "n n"]]:
+def eigh(H: Shaped[Array, "*b n n"]) -> tuple[Float[Array, "*b n"], Inexact[Array, "*b n n"]]:
     """Eigenvalues, ascending, and eigenvectors (columns), their largest component real and positive.
 
     Inside a degenerate level no eigenvector has a derivative; the rotation within the level is left out of it
-    (derivative 0), which is exact for everything that does not depend on the choice of basis there.
+    (derivative 0). For everything that does not depend on the choice of basis there this is exact if dH is diagonal
+    within the level. A dH that is not would split it along other vectors: see `resolve`.
     """
-    values, vectors = jnp.linalg.eigh(H)
-    pivot = jnp.take_along_axis(vectors, jnp.argmax(jnp.abs(vectors), axis=0)[None], axis=0)
+    values, vectors = hermitian_eigh(H)
+    rows = jnp.argmax(jnp.abs(vectors), axis=-2, keepdims=True)
+    pivot = jnp.take_along_axis(vectors, rows, axis=-2)
     return values, vectors * (jnp.conj(pivot) / jnp.abs(pivot))
 
 
@@ -149,97 +152,43 @@ def eigh(H: Shaped[Array, "n n"]) -> tuple[Float[Array, " n"], Inexact[Array, "n
 def _eigh_jvp(primals, tangents):
     (H,), (dH,) = primals, tangents
     values, U = eigh(H)
-    X = jnp.conj(U.T) @ dH @ U
-    gap = values[None, :] - values[:, None]
-    scale = jnp.finfo(values.dtype).eps * 16 * (1 + jnp.max(jnp.abs(values)))
-    apart = jnp.abs(gap) > scale
+    X = jnp.conj(jnp.swapaxes(U, -1, -2)) @ dH @ U
+    gap = values[..., None, :] - values[..., :, None]
+    apart = jnp.abs(gap) > _apart(values)[..., None, None]
     generator = jnp.where(apart, X / jnp.where(apart, gap, 1), 0)
     dU = U @ generator
     # keep the phase convention: remove the component that turns the largest entry's phase
-    rows = jnp.argmax(jnp.abs(U), axis=0)[None]
-    pivot, dpivot = jnp.take_along_axis(U, rows, axis=0), jnp.take_along_axis(dU, rows, axis=0)
+    rows = jnp.argmax(jnp.abs(U), axis=-2, keepdims=True)
+    pivot, dpivot = jnp.take_along_axis(U, rows, axis=-2), jnp.take_along_axis(dU, rows, axis=-2)
     dU = dU - 1j * U * jnp.imag(dpivot / pivot) if jnp.iscomplexobj(U) else dU
-    return (values, U), (jnp.real(jnp.diagonal(X)), dU)
+    return (values, U), (jnp.real(jnp.diagonal(X, axis1=-2, axis2=-1)), dU)
 
 
-@jax.custom_jvp
-def inverse(A: Inexact[Array, "n n *s"]) -> Inexact[Array, "n n *s"]:
-    """A⁻¹ of many small matrices; the matrices are the two leading axes, the batch is behind.
+def resolve(
+    H: Inexact[Array, "n n"],
+    T: Inexact[Array, "n n"],
+) -> tuple[Float[Array, " n"], Inexact[Array, "n n"]]:
+    """Eigenvalues and eigenvectors of H, which inside degenerate levels are eigenvectors of T.
 
-    d(A⁻¹) = −A⁻¹ dA A⁻¹, so a derivative costs two products and no new elimination.
+    So the derivative is right for every dH that commutes with T inside the levels, such as T itself.
     """
-    n = A.shape[0]
-    if n <= 1:
-        return 1 / A
-    if n == 2:
-        (a, b), (c, d) = A
-        det = a * d - b * c
-        return jnp.stack([jnp.stack([d, -b]), jnp.stack([-c, a])]) / det[None, None]
-    if n == 3:
-        return _by_cofactors(A)
-    if n <= UNROLLED:
-        return _gauss_jordan(A)
-    return jnp.moveaxis(jnp.linalg.inv(jnp.moveaxis(A, (0, 1), (-2, -1))), (-2, -1), (0, 1))
+    dtype = jnp.result_type(H, T)
+    values, U = eigh(H.astype(dtype))
+    level = jnp.cumsum(jnp.diff(values, prepend=values[:1]) > _apart(values))
+    X = jax.lax.stop_gradient(jnp.conj(U.T) @ T.astype(dtype) @ U)
+    X = jnp.where(level[:, None] == level[None], X, 0)
+    size = jnp.linalg.norm(X)
+    X = X / jnp.where(
+        size > 0, size, 1
+    )  # its eigenvalues are less than 1 apart from 0: levels keep their order
+    X = X + jnp.diag(4.0 * level).astype(dtype)
+    U = U @ jax.lax.stop_gradient(hermitian_eigh(X)[1])
+    # values whose derivatives are those of the new vectors, v† dH v
+    fixed = jax.lax.stop_gradient(U)
+    energy = jnp.real(jnp.sum(jnp.conj(fixed) * (H @ fixed), axis=0))
+    return jax.lax.stop_gradient(values - energy) + energy, U
 
 
-@inverse.defjvp
-def _inverse_jvp(primals, tangents):
-    (A,), (dA,) = primals, tangents
-    B = inverse(A)
-    return B, -matmul(matmul(B, dA), B)
-
-
-#: largest size for which elimination and products are written out over the batch; LAPACK above
-UNROLLED = 6
-
-
-def _by_cofactors(A):
-    """Columns of the adjugate are cross products of the rows."""
-    x, y, z = A
-    columns = jnp.stack([_cross(y, z), _cross(z, x), _cross(x, y)], axis=1)
-    det = x[0] * columns[0, 0] + x[1] * columns[1, 0] + x[2] * columns[2, 0]
-    return columns / det[None, None]
-
-
-def _cross(u, v):
-    return jnp.stack(
-        [u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2], u[0] * v[1] - u[1] * v[0]]
-    )
-
-
-def _gauss_jordan(A):
-    """Gauss–Jordan elimination with row pivoting, the same operations for every matrix of the batch."""
-    n = A.shape[0]
-    identity = jnp.broadcast_to(
-        jnp.eye(n, dtype=A.dtype).reshape((n, n) + (1,) * (A.ndim - 2)), A.shape
-    )
-    rows = [jnp.concatenate([A[i], identity[i]]) for i in range(n)]
-    for k in range(n):
-        for i in range(k + 1, n):  # bring the largest of column k to row k
-            swap = (_size(rows[i][k]) > _size(rows[k][k]))[None]
-            rows[k], rows[i] = jnp.where(swap, rows[i], rows[k]), jnp.where(swap, rows[k], rows[i])
-        rows[k] = rows[k] / rows[k][k][None]
-        for i in range(n):
-            if i != k:
-                rows[i] = rows[i] - rows[i][k][None] * rows[k]
-    return jnp.stack([row[n:] for row in rows])
-
-
-def _size(z):
-    return jnp.abs(jnp.real(z)) + jnp.abs(jnp.imag(z)) if jnp.iscomplexobj(z) else jnp.abs(z)
-
-
-def matmul(A: Inexact[Array, "m k *#s"], B: Inexact[Array, "k n *#s"]) -> Inexact[Array, "m n *s"]:
-    """A B for many small matrices; the matrices are the two leading axes, the batch is behind."""
-    if A.shape[1] <= UNROLLED:
-        return jnp.sum(A[:, :, None] * B[None], axis=1)
-    return jnp.einsum("mk...,kn...->mn...", A, B)
-
-
-def linear(values: Float[Array, "*b k"], table: np.ndarray) -> Float[Array, "*b m"]:
-    """A fixed linear map, out_i = Σ_k table_ik values_k.
-
-    Rearranging a few numbers by an index would be a gather, whose derivative is a scatter, and compilers for CPUs
-    turn that into a loop over single numbers; a product with a constant matrix is not.
-    """
-    return values @ jnp.asarray(table.T, values.dtype)
+def _apart(values):
+    """The gap up to which eigenvalues are taken for equal."""
+    return jnp.finfo(values.dtype).eps * 16 * (1 + jnp.max(jnp.abs(values), axis=-1))

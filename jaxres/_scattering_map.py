@@ -16,17 +16,20 @@ import numpy as np
 from jaxtyping import Array, Bool, Complex, Float
 
 from ._amplitudes import AbstractAmplitudes, Exact
+from ._batched import UNROLLED, linear
 from ._checks import check_instance, concrete, warn_of_single_precision
 from ._particle_states import MonochromaticBeam
 from ._quadrature import AbstractQuadrature, DoubleExponential, Grid, outgoing_grid, splittings
 from ._reservoir import Reservoir
-from ._safe import linear
 from ._superoperator import Superoperator
 from ._system import System
 from ._unit import joint_system, trace_out
 
 #: largest |S†(1) − 1| that is taken for a quadrature error and repaired
 REPAIRABLE = 0.5
+
+#: numbers that one array over the nodes may have, N⁴ for each node
+AT_ONCE = 2**20
 
 
 def scattering_map(
@@ -164,16 +167,18 @@ def _integrated_map(amplitudes, quadrature, sides, system, packet):
     layers = sides[0]
     further = _edges(system.levels, packet, amplitudes.kinks(layers, system.levels, packet.mass))
     grid = outgoing_grid(system.levels, packet.energy_scale(), quadrature, further)
-    moments = _two_level_moments if system.size == 2 else _moments
+    moments, tensor = (
+        (_two_level_moments, _two_level_tensor) if system.size == 2 else (_moments, _tensor)
+    )
     each = [moments(grid, amplitudes, side, system.levels, packet) for side in sides]
     values = sum(each[1:], start=each[0]) / len(sides)
-    fine, half, quarter, left_out = values.T
+    fine, half, quarter, left_out = jnp.moveaxis(values, -1, 0)
     if amplitudes.analytic:
         error = quadrature.error(fine, half, quarter)
     else:  # nothing can be counted on but that twice the nodes are better
         error = jnp.max(jnp.abs(fine - half))
     error = error + jnp.max(left_out)
-    return _hermitian(fine, system.size), error
+    return tensor(fine), error
 
 
 def _edges(levels, packet, kinks):
@@ -192,29 +197,73 @@ def _edges(levels, packet, kinks):
     return jnp.concatenate([kinks, window])
 
 
-# The map is a Hermitian matrix C in (j'j), (k'k), and N⁴ real numbers: its N² diagonal entries, then the real and then
-# the imaginary parts of those above the diagonal. Both functions below return these numbers; dk = (m/k) dε.
+# The map is Hermitian, S[k', j', k, j] = conj S[j', k', j, k]: N⁴ real numbers. `_moments` gives them by the three
+# rules, and the size of what these leave out, along the last axis; `_tensor` puts the map together from one rule. Here
+# dk = (m/k) dε.
 
 
 def _moments(grid, amplitudes, layers, levels, packet):
-    """∫dε Σ_α (m/k) ρ_U(p, q) a_{j'j} conj(a_{k'k}) by the three rules, and what they leave out, shape (N⁴, 4)."""
+    """∫dε Σ_α (m/k) ρ_U(p, q) a_{j'j} conj(a_{k'k}), its real and imaginary parts for j' ≤ k', shape (2, …, N, N, 4).
+
+    Where all nodes at once would need too much memory they are taken piece by piece, and of a piece one block (j', k')
+    after the other.
+    """
     N, n = grid.kinetic.shape[1:]
-    a = amplitudes.outgoing(grid.kinetic, layers, levels, packet.mass).reshape(-1, N * N, n)
-    open_ = (grid.kinetic > 0).reshape(N * N, n)
-    a = jnp.where(open_[None], a, 0)
-    p = jnp.sqrt(2 * packet.mass * jnp.where(open_, grid.kinetic.reshape(N * N, n), 1))
-    measure = (packet.mass / p[0])[None]  # all outgoing momenta are p[0]
-    rows, columns = np.triu_indices(N * N, 1)
-    diagonal = jnp.sum(jnp.real(a) ** 2 + jnp.imag(a) ** 2, axis=0) * packet.distribution(p)
-    upper = jnp.sum(a[:, rows] * jnp.conj(a[:, columns]), axis=0) * packet.correlation(
-        p[rows], p[columns], _same_gap(levels)[rows, columns][:, None]
-    )
-    rows = jnp.concatenate([diagonal, jnp.real(upper), jnp.imag(upper)]) * measure
-    return _weigh(rows, grid)
+    rows, columns = np.triu_indices(N)
+    piece = min(n, max(AT_ONCE // N**4, 64))
+    count = -(-n // piece)
+    together = max(AT_ONCE // (8 * N**2 * piece), 1)  # blocks
+    same = _same_gap(levels).reshape((N,) * 4).transpose(0, 2, 1, 3)[rows, columns]
+
+    @jax.checkpoint
+    def add(total, part):
+        nodes, used = part
+        nodes = Grid(nodes.kinetic, nodes.weights * used[None], nodes.ends * used)
+        a = amplitudes.outgoing(nodes.kinetic, layers, levels, packet.mass)
+        open_ = nodes.kinetic > 0
+        k = jnp.sqrt(2 * packet.mass * nodes.kinetic[0, 0])
+        a = jnp.where(open_[None], a, 0) * jnp.sqrt(packet.mass / k)[None, None, None]
+        p = jnp.sqrt(2 * packet.mass * jnp.where(open_, nodes.kinetic, 1))
+
+        @jax.checkpoint
+        def block(pair):
+            j, k, same = pair  # j', k'
+            overlap = jnp.sum(a[:, j, :, None] * jnp.conj(a[:, k, None]), axis=0)
+            incoming = jnp.broadcast_arrays(p[j, :, None], p[k, None])
+            value = overlap * packet.correlation(*incoming, same[..., None])
+            return _weigh(jnp.stack([jnp.real(value), jnp.imag(value)]), nodes)
+
+        pairs = (jnp.asarray(rows), jnp.asarray(columns), same)
+        if together >= len(rows):
+            return total + jax.vmap(block, out_axes=1)(pairs), None
+        return total + jnp.moveaxis(jax.lax.map(block, pairs, batch_size=together), 0, 1), None
+
+    def cut(x):
+        """(…, n) to (count, …, piece): the last piece is filled up with copies of the last node."""
+        x = jnp.concatenate([x, jnp.repeat(x[..., -1:], count * piece - n, axis=-1)], axis=-1)
+        return jnp.moveaxis(x.reshape(*x.shape[:-1], count, piece), -2, 0)
+
+    used = (jnp.arange(count * piece) < n).astype(levels.dtype).reshape(count, piece)
+    total = jnp.zeros((2, len(rows), N, N, 4), levels.dtype)
+    if count == 1:
+        return add(total, (grid, used[0]))[0]
+    return jax.lax.scan(add, total, (jax.tree.map(cut, grid), used))[0]
+
+
+def _tensor(values: Float[Array, "2 B N N"]) -> Complex[Array, "N N N N"]:
+    """S[j', k', j, k] from its blocks with j' ≤ k'."""
+    N = values.shape[-1]
+    place = np.zeros((N, N), int)
+    rows, columns = np.triu_indices(N)
+    place[rows, columns] = place[columns, rows] = np.arange(len(rows))
+    block = jax.lax.complex(*values)[place]
+    adjoint = jnp.conj(jnp.swapaxes(block, 2, 3))
+    order = (np.arange(N)[None] - np.arange(N)[:, None])[:, :, None, None]  # k' − j'
+    return jnp.where(order == 0, (block + adjoint) / 2, jnp.where(order > 0, block, adjoint))
 
 
 def _two_level_moments(grid, amplitudes, layers, levels, packet):
-    """The same numbers for N = 2, shape (16, 4)."""
+    """The same for N = 2, shape (16, 4): of the matrix in (j'j), (k'k) its diagonal, then the rest above that."""
     exits = amplitudes.two_level_exits(grid.kinetic, layers, levels, packet.mass)
     across = jnp.stack([grid.kinetic[0, 1], grid.kinetic[1, 0]])
     open_ = across > 0
@@ -265,7 +314,7 @@ def _two_level_moments(grid, amplitudes, layers, levels, packet):
         times(overlap(f1, s1), (kq[0], -kq[1])),
     ]
     rows = diagonal + [real for real, _ in upper] + [imag for _, imag in upper]
-    return jnp.stack([_weigh(row, grid) for row in rows])
+    return _weigh(jnp.stack(rows), grid)
 
 
 def _weigh(rows: Float[Array, "*m n"], grid: Grid) -> Float[Array, "*m 4"]:
@@ -280,24 +329,19 @@ def _weigh(rows: Float[Array, "*m n"], grid: Grid) -> Float[Array, "*m 4"]:
     )
 
 
-def _hermitian(values: Float[Array, " M"], N: int) -> Complex[Array, "N N N N"]:
-    """S[j', k', j, k] from the N⁴ real numbers of its matrix in (j'j), (k'k)."""
-    size = N * N
-    pairs = size * (size - 1) // 2
-    rows, columns = np.triu_indices(size, 1)
-    index = np.diag(np.arange(size))
-    index[rows, columns] = index[columns, rows] = size + np.arange(pairs)
-    sign = np.sign(np.subtract.outer(np.arange(size), np.arange(size))).T  # + above the diagonal
-    imaginary = np.where(sign == 0, 0, index + pairs * (sign != 0))
-    index, sign, imaginary = (
-        x.reshape(N, N, N, N).transpose(0, 2, 1, 3).reshape(-1) for x in (index, sign, imaginary)
+def _two_level_tensor(values: Float[Array, " 16"]) -> Complex[Array, "2 2 2 2"]:
+    """S[j', k', j, k] from the diagonal of the matrix in (j'j), (k'k), the real and the imaginary parts above it."""
+    rows, columns = np.triu_indices(4, 1)
+    index, imaginary, sign = np.diag(np.arange(4)), np.zeros((4, 4), int), np.zeros((4, 4), int)
+    index[rows, columns] = index[columns, rows] = 4 + np.arange(6)
+    imaginary[rows, columns] = imaginary[columns, rows] = 10 + np.arange(6)
+    sign[rows, columns], sign[columns, rows] = 1, -1
+    index, imaginary, sign = (
+        x.reshape(2, 2, 2, 2).transpose(0, 2, 1, 3).reshape(-1) for x in (index, imaginary, sign)
     )
-    if N == 2:
-        one = np.eye(N**4)
-        real, imag = linear(values, one[index]), linear(values, sign[:, None] * one[imaginary])
-    else:
-        real, imag = values[index], sign.astype(values.dtype) * values[imaginary]
-    return jax.lax.complex(real, imag).reshape(N, N, N, N)
+    one = np.eye(16)
+    real, imag = linear(values, one[index]), linear(values, sign[:, None] * one[imaginary])
+    return jax.lax.complex(real, imag).reshape(2, 2, 2, 2)
 
 
 def restore_trace(
@@ -314,6 +358,8 @@ def restore_trace(
     defect = jnp.max(jnp.abs(M - one))
     X = _inverse_root(jnp.where(defect < REPAIRABLE / N, M, one))
     # Σ_j S[a, b, j, k] X[j, c], then Σ_k … X[d, k]
+    if N > UNROLLED:
+        return jnp.einsum("abjk,jc,dk->abcd", tensor, X, X), defect
     terms = [tensor[:, :, j, None, :] * X[j][None, None, :, None] for j in range(N)]
     tensor = sum(terms[1:], start=terms[0])
     terms = [tensor[:, :, :, k, None] * X[:, k][None, None, None, :] for k in range(N)]

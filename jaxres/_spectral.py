@@ -18,7 +18,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Inexact
 
-from ._safe import matmul
+from ._batched import matmul
+from ._safe import eigh
 
 
 def spectral_functions(
@@ -32,11 +33,6 @@ def spectral_functions(
     return _value(f, H, parameters)
 
 
-def _diagonalise(H):
-    values, U = jnp.linalg.eigh(H)
-    return values, U
-
-
 def _sandwich(U, middle):
     """U M U† over the two axes after the first."""
     extra = (1,) * (middle.ndim - 3)
@@ -47,7 +43,7 @@ def _sandwich(U, middle):
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _value(f, H, parameters):
-    values, U = _diagonalise(H)
+    values, U = eigh(H)
     scalars = f(values, parameters)  # (F, N, *s)
     weighted = U.reshape((1,) + U.shape + (1,) * (scalars.ndim - 2)) * scalars[:, None]
     adjoint = jnp.conj(U.T).reshape(U.shape + (1,) * (scalars.ndim - 2))
@@ -63,7 +59,7 @@ def _value_jvp(f, primals, tangents):
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _first(f, H, X, parameters):
-    values, U = _diagonalise(H)
+    values, U = eigh(H)
     X = jnp.conj(U.T) @ X @ U
     table = _divided(f, values, parameters)
     return _sandwich(U, table * X.reshape((1,) + X.shape + (1,) * (table.ndim - 3)))
@@ -82,7 +78,7 @@ def _first_jvp(f, primals, tangents):
 
 
 def _second(f, H, X, Y, parameters):
-    values, U = _diagonalise(H)
+    values, U = eigh(H)
     X, Y = (jnp.conj(U.T) @ Z @ U for Z in (X, Y))
     table = _divided_twice(f, values, parameters)  # (F, a, b, c, *s)
     pairs = X[:, :, None] * Y[None] + Y[:, :, None] * X[None]

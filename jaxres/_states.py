@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float, Inexact
 
 from ._checks import Scalar, check_scalar, real_array
-from ._safe import modulus
+from ._safe import eigh, modulus
 from ._system import System
 
 
@@ -55,14 +55,14 @@ def trace_distance(
 
 @jax.custom_jvp
 def _trace_norm(X):
-    return jnp.sum(jnp.abs(jnp.linalg.eigvalsh(X)), axis=-1)
+    return jnp.sum(jnp.abs(eigh(X)[0]), axis=-1)
 
 
 @_trace_norm.defjvp
 def _trace_norm_jvp(primals, tangents):
     # d‖X‖₁ = Tr[sign(X) dX]: a function of X that needs no derivative of an eigenvector
     (X,), (dX,) = primals, tangents
-    values, U = jnp.linalg.eigh(X)
+    values, U = eigh(X)
     sign = jnp.einsum("...ab,...b,...cb->...ac", U, jnp.sign(values), jnp.conj(U))
     out = jnp.sum(jnp.abs(values), axis=-1)
     return out, jnp.real(jnp.einsum("...ab,...ba->...", sign, dX))

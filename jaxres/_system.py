@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Inexact
 
+from . import _safe
 from ._checks import check_hermitian, check_shape, concrete, inexact_array, real_array, require
 from ._safe import eigh
 
@@ -60,19 +61,41 @@ class System(eqx.Module):
             )
 
     @classmethod
-    def from_hamiltonian(cls, H: Inexact[Array, "N N"]) -> "System":
+    def from_hamiltonian(
+        cls, H: Inexact[Array, "N N"], *, resolve: Inexact[Array, "M M"] | None = None
+    ) -> "System":
         r"""The system with Hamiltonian `H`, any Hermitian matrix; couplings are then given in the basis of `H`.
 
-        Differentiable in `H`. Inside a degenerate level the choice of eigenvectors is a convention, and only what
-        does not depend on it has a meaning (and a derivative).
+        **Arguments:**
+
+        - `H`: Hermitian, shape (N, N).
+        - `resolve`: Hermitian, shape (N, N): inside a degenerate level the eigenvectors are those of this matrix.
+
+        Differentiable in `H`. Inside a degenerate level the choice of eigenvectors is a convention, and only what does
+        not depend on it has a meaning. Its derivative is right for changes of `H` that are diagonal there, in the
+        eigenvectors chosen. To vary x in H + x T at a degenerate level, pass T as `resolve`: without, the splitting
+        of the level by T would be missed.
 
         !!! example
             >>> system = jr.System.from_hamiltonian(jnp.array([[0.3, 0.0], [0.0, -0.3]]))  # (Δ/2) σ_z
             >>> print(system.levels)
             [-0.3  0.3]
+            >>> flip = jnp.array([[0.0, 1.0], [1.0, 0.0]])
+            >>> def levels(x, resolve):
+            ...     return jr.System.from_hamiltonian(x * flip, resolve=resolve).levels
+            >>> print(jax.jacfwd(levels)(0.0, flip))
+            [-1.  1.]
         """
         check_hermitian("H", H)
-        levels, basis = eigh(inexact_array(H))
+        if resolve is None:
+            levels, basis = eigh(inexact_array(H))
+        else:
+            check_hermitian("resolve", resolve)
+            if resolve.shape != H.shape:
+                raise ValueError(
+                    f"Argument `resolve` must have the shape of `H`, {H.shape}, but has shape {resolve.shape}."
+                )
+            levels, basis = _safe.resolve(inexact_array(H), inexact_array(resolve))
         return cls(levels=levels, basis=basis)
 
     @property
@@ -85,3 +108,9 @@ class System(eqx.Module):
         if self.basis is None:
             return operator
         return jnp.conj(self.basis.T) @ operator @ self.basis
+
+    def from_eigenbasis(self, operator: Inexact[Array, "*b N N"]) -> Inexact[Array, "*b N N"]:
+        """Back to the basis of the Hamiltonian, U X U†: that of states, which come in the energy eigenbasis."""
+        if self.basis is None:
+            return operator
+        return self.basis @ operator @ jnp.conj(self.basis.T)

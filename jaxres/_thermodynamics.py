@@ -1,10 +1,12 @@
-"""Energies of steady states: the heat that each reservoir brings, and the work that a state could give."""
+"""Energies of states: the heat that a reservoir brings, the work that a state could give, the temperature it has."""
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float, Inexact
 
 from ._checks import Scalar, complex_array, real_array
+from ._safe import eigh
+from ._states import populations
 from ._superoperator import Superoperator
 from ._system import System
 
@@ -17,7 +19,8 @@ def heat_flow(
     $$J = Γ\, \mathrm{Tr}[H_S (S - 1) ρ]$$
 
     In a steady state the J of all reservoirs add up to 0 (from the trace of H_S with Eq. 8), so that of a single one
-    vanishes. It is the whole energy that passes, of which `collision_heat` tells the two sources.
+    vanishes. It is the whole energy that passes, of which `collision_heat` tells the two sources; `currents` has it for
+    several reservoirs at once.
 
     !!! example
         >>> system, bath = jr.letter.model(rate=5.0)
@@ -27,7 +30,7 @@ def heat_flow(
         True
     """
     change = S(rho) - rho
-    return real_array(rate) * jnp.sum(system.levels * jnp.real(jnp.diagonal(change)))
+    return real_array(rate) * jnp.sum(system.levels * populations(change))
 
 
 def ergotropy(system: System, rho: Inexact[Array, "N N"]) -> Float[Array, ""]:
@@ -51,15 +54,74 @@ def ergotropy(system: System, rho: Inexact[Array, "N N"]) -> Float[Array, ""]:
 
 @jax.custom_jvp
 def _passive_energy(rho: Complex[Array, "N N"], levels: Float[Array, " N"]) -> Float[Array, ""]:
-    return jnp.sum(jnp.linalg.eigvalsh(rho)[::-1] * levels)
+    return jnp.sum(eigh(rho)[0][::-1] * levels)
 
 
 @_passive_energy.defjvp
 def _passive_energy_jvp(primals, tangents):
     # dE = Tr[dρ A] + Σ_k r_k de_k with A = Σ_k e_k |r_k⟩⟨r_k|: the derivatives of the eigenvectors drop out
     (rho, levels), (drho, dlevels) = primals, tangents
-    values, U = jnp.linalg.eigh(rho)
+    values, U = eigh(rho)
     values, U = values[::-1], U[:, ::-1]
     A = (U * levels[None]) @ jnp.conj(U.T)
     slope = jnp.real(jnp.sum(A.T * drho)) + jnp.sum(values * dlevels)
     return jnp.sum(values * levels), slope
+
+
+def effective_beta(system: System, rho: Inexact[Array, "N N"]) -> Float[Array, ""]:
+    r"""The inverse temperature of the Gibbs state that has the energy of ρ, $β_\mathrm{eff} = 1/T_\mathrm{eff}$.
+
+    $$\mathrm{Tr}[H_S\, e^{-βH_S}]/Z(β) = \mathrm{Tr}[H_S ρ]$$
+
+    There is exactly one. For two levels it is that of their populations, $β_\mathrm{eff} = \ln(p_0/p_1)/(e_1 - e_0)$;
+    for more, the populations need not be thermal. β and not T, since β passes smoothly from hot through infinite
+    temperature, β = 0, to inversion, β < 0. ±∞ for the states at either end of the energies; NaN where all levels are
+    equal.
+
+    It is found by Newton's method, kept inside a bracket, for the logarithm of the ratio of the energy's distances from
+    both ends, which for two levels is linear in β. Differentiable by the equation itself.
+
+    !!! example
+        >>> system = jr.System([-0.5, 0.1, 0.8])
+        >>> print(jnp.round(jr.effective_beta(system, jr.gibbs_state(system, 0.7)), 12))
+        0.7
+        >>> print(jr.effective_beta(system, jnp.diag(jnp.array([1.0, 0.0, 0.0]))))
+        inf
+    """
+    p, e = populations(rho), system.levels
+    low, high = jnp.sum(p * (e - e[0])), jnp.sum(p * (e[-1] - e))
+    inside = (low > 0) & (high > 0)
+    target = jnp.log(jnp.where(inside, low, 1)) - jnp.log(jnp.where(inside, high, 1))
+    beta = _beta_of(jnp.where(inside, e, jnp.arange(e.size, dtype=e.dtype)), target)
+    end = jnp.where(high > 0, jnp.inf, jnp.where(low > 0, -jnp.inf, jnp.nan))
+    return jnp.where(inside, beta, end)
+
+
+def _beta_of(levels, target):
+    """The β at which ln[Σ_j (e_j − e_0) p_j / Σ_j (e_max − e_j) p_j], p the Gibbs populations, is `target`."""
+    above, below = levels - levels[0], levels[-1] - levels
+
+    def excess(beta):
+        ratio = jax.nn.logsumexp(-beta * above, b=above) - jax.nn.logsumexp(-beta * above, b=below)
+        return ratio - target
+
+    def solve(f, start):
+        eps = jnp.finfo(start.dtype).eps
+
+        def step(state):
+            beta, low, high, _, n = state
+            value, slope = jax.value_and_grad(f)(beta)
+            # f falls with β
+            low, high = jnp.where(value > 0, beta, low), jnp.where(value > 0, high, beta)
+            new = beta - value / slope
+            halved = (low + high) / 2  # not finite until there is a bound on either side
+            new = jnp.where(((new > low) & (new < high)) | ~jnp.isfinite(halved), new, halved)
+            return new, low, high, jnp.abs(new - beta) > 4 * eps * jnp.abs(new), n + 1
+
+        bounds = jnp.full_like(start, -jnp.inf), jnp.full_like(start, jnp.inf)
+        state = start, *bounds, jnp.array(True), jnp.array(0)
+        return jax.lax.while_loop(lambda s: s[3] & (s[4] < 100), step, state)[0]
+
+    return jax.lax.custom_root(
+        excess, jnp.zeros_like(target), solve, lambda slope, y: y / slope(jnp.ones_like(y))
+    )

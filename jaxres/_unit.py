@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Inexact
 
 from ._checks import check_instance, check_scalar, complex_array, concrete, require
+from ._safe import eigh
 from ._states import gibbs_state
 from ._superoperator import Superoperator
 from ._system import System
@@ -75,7 +76,7 @@ class Unit(eqx.Module):
         return (
             (jnp.max(jnp.abs(sigma - adjoint)) <= room)
             & (jnp.abs(jnp.trace(sigma) - 1) <= room)
-            & (jnp.linalg.eigvalsh((sigma + adjoint) / 2)[0] >= -room)
+            & (eigh((sigma + adjoint) / 2)[0][0] >= -room)
         )
 
     @classmethod

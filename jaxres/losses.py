@@ -129,6 +129,9 @@ class CoherenceAt(AbstractLoss):
 class TargetState(AbstractLoss):
     r"""A given steady state: $\mathrm{Tr}(ρ - ρ^*)^2$.
 
+    Of second order in the distance, so that its slope is small well before: give `jaxres.design` the `target` that will
+    do, and a `tol` of 1e-9.
+
     **Arguments:** `rho`: ρ*, shape (N, N), in the energy eigenbasis.
     """
 
@@ -187,7 +190,8 @@ class Penalised(eqx.Module):
     r"""A loss with constraints c as one number: $f + w \sum \min(c, 0)^2$.
 
     Its minimum violates an active constraint by about μ/2w, with μ the constraint's multiplier: raise `weight` for
-    less.
+    less. A search that knows the sum alone takes many short steps along the penalty's bend; `jaxres.SciPy("SLSQP")`
+    sees the parts, if this is the outermost loss, as in `Penalised(Letter(…))`.
 
     !!! example
         >>> loss = jr.losses.Penalised(lambda x: (x, {"positive": x}), weight=10.0)

@@ -152,6 +152,8 @@ def test_an_interruption_keeps_what_is_finished(tmp_path):
     (tmp_path / "fig1.png").write_text("of an earlier run")
     (tmp_path / "fig2.png").write_text("of an earlier run")
     arguments = ["reproduce", "--out", str(tmp_path), "--figures", "2,3"]
+    # a shell's background jobs, this one perhaps among them, hand down that they ignore Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         [sys.executable, "-m", "jaxres.cli", *arguments], stderr=subprocess.PIPE, text=True
     )

@@ -56,7 +56,9 @@ def test_the_error_estimate_is_honest_for_more_levels_and_slabs(golden, name, qu
     case = golden[name]
     S = jr.scattering_map(system_of(case), bath_of(case), quadrature=quadrature)
     true, estimate = true_and_estimated(S, case["map"])
-    assert true / 10 <= estimate <= 1e4 * true
+    assert estimate < 1e-3
+    if true > 1e-13:
+        assert true / 10 <= estimate <= 1e4 * true
 
 
 def test_tol_refines_until_it_is_met():

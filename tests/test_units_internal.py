@@ -28,7 +28,11 @@ def given_state(seed=0):
 
 
 def test_a_unit_that_is_not_coupled_does_nothing():
-    alone = jr.scattering_map(SYSTEM, jr.Reservoir(PACKET, jr.Slab(hermitian(6, 2), 1.0), 1.0))
+    alone = jr.scattering_map(
+        SYSTEM,
+        jr.Reservoir(PACKET, jr.Slab(hermitian(6, 2), 1.0), 1.0),
+        quadrature=jr.DoubleExponential().refined(),
+    )
     coupling = jnp.kron(hermitian(6, 2), jnp.eye(2))
     S = jr.scattering_map(SYSTEM, bath_with(jr.Unit(LEVELS, given_state()), coupling))
     assert largest(S.tensor - alone.tensor) < 1e-9 + 10 * float(S.error)

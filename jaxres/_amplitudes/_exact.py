@@ -30,7 +30,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
-from .._safe import inverse, matmul, safe_sqrt, slab_waves
+from .._batched import inverse, matmul
+from .._safe import safe_sqrt, slab_waves
 from .._scatterer import Layers
 from .._spectral import spectral_functions
 
@@ -57,7 +58,7 @@ def green_functions(
     """
     if layers.thicknesses.shape[0] > 1:
         return _stack(kinetic, energy, layers, levels, mass, out)
-    even, odd, (C, _, S, T) = _parities(kinetic, energy, layers, levels, mass)
+    even, odd, (C, _, S, T) = _parities(_half_slab, kinetic, energy, layers, levels, mass)
     out = out[:, :, None]
     row = matmul(out, even)
     transmitted = matmul(matmul(row, T), odd)
@@ -66,24 +67,29 @@ def green_functions(
 
 def parity_rows(kinetic, energy, layers, levels, mass, out):
     """g_e and g_o of a single slab, rows `out`; arguments as for `green_functions`."""
-    even, odd, (C, _, S, _) = _parities(kinetic, energy, layers, levels, mass)
+    even, odd, (C, _, S) = _parities(_waves, kinetic, energy, layers, levels, mass)
     out = out[:, :, None]
     return matmul(matmul(out, even), C), -matmul(matmul(out, S), odd)
 
 
-def _parities(kinetic, energy, layers, levels, mass):
-    """(i C K + A S)⁻¹, (C − i K S)⁻¹ and the matrices C, A S, S and 1, each divided by its growth."""
+def _parities(waves, kinetic, energy, layers, levels, mass):
+    """(i C K + A S)⁻¹, (C − i K S)⁻¹ and the matrices of `waves`."""
     ik = 1j * lead_wavenumbers(kinetic, mass)
-    C, AS, S, _ = functions = spectral_functions(
-        _half_slab,
+    C, AS, S, *_ = functions = spectral_functions(
+        waves,
         layers.couplings[0] + jnp.diag(levels),
         (energy, mass, layers.thicknesses[0] / 2),
     )
     return inverse(C * ik[None] + AS), inverse(C - ik[:, None] * S), functions
 
 
+def _waves(v, parameters):
+    """C, A S and S over half a slab, of thickness h, divided by their growth."""
+    return _half_slab(v, parameters)[:3]
+
+
 def _half_slab(v, parameters):
-    """C, A S, S and 1 over half a slab, of thickness h, divided by their growth (the 1 twice)."""
+    """The same, and 1 divided by the growth of two halves."""
     energy, mass, h = parameters
     A = 2 * mass * (energy[None] - v[:, None])
     c, s, decay = slab_waves(A, h)

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
+from .._batched import matmul
 from .._checks import Scalar, check_instance, check_scalar, check_shape, concrete, real_array
-from .._safe import eigh, matmul, safe_sqrt
+from .._safe import eigh, safe_sqrt
 from .._scatterer import AbstractScatterer, Layers
 from .._system import System
 from ._exact import green_functions, lead_wavenumbers, parity_rows

@@ -26,7 +26,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex
 
-from .._safe import inverse, matmul, safe_sqrt, sin_cos
+from .._batched import inverse, matmul
+from .._safe import safe_sqrt, sin_cos
 from .._spectral import spectral_functions
 
 

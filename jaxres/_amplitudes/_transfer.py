@@ -12,7 +12,8 @@ like e^{−κd}: 2κd/ln 10 digits are lost.
 import jax
 import jax.numpy as jnp
 
-from .._safe import inverse, matmul, slab_waves
+from .._batched import inverse, matmul
+from .._safe import slab_waves
 from .._spectral import spectral_functions
 from ._exact import lead_wavenumbers
 

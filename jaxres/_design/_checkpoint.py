@@ -1,7 +1,9 @@
 """A design's checkpoint: a folder from which a search goes on exactly where it was.
 
 store/design/manifest.json   what is searched: parameters, bounds, start, loss, optimiser, versions
-store/design/state.npz       the searches and their history, replaced as a whole after every few steps
+store/design/state.npz       the searches and their history, replaced as a whole after every few steps, or (SciPy) after
+                             every start
+store/design/progress.json   how far they are, for people
 store/design/result.json     the result, once there is one
 """
 
@@ -12,13 +14,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from .._checks import require
 from .._sweep._store import _sync, _write
 
-MANIFEST, STATE, RESULT = "manifest.json", "state.npz", "result.json"
+MANIFEST, STATE, PROGRESS, RESULT = "manifest.json", "state.npz", "progress.json", "result.json"
 #: entries of a manifest that may differ when a search goes on
 _HOW = ("config", "versions", "steps")
 
@@ -35,6 +36,13 @@ def read_manifest(path: Path) -> dict[str, Any]:
         f"Argument `store` must be a folder made by jaxres.design, but {path} has no design/{MANIFEST}. Name another.",
     )
     return json.loads((path / "design" / MANIFEST).read_text(encoding="utf-8"))
+
+
+def read_progress(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """How far a checkpoint is, and its result; each empty if there is none yet."""
+    files = (path / "design" / name for name in (PROGRESS, RESULT))
+    progress, result = (json.loads(f.read_text("utf-8")) if f.is_file() else {} for f in files)
+    return progress, result
 
 
 class Checkpoint:
@@ -65,28 +73,30 @@ class Checkpoint:
             self.folder.mkdir(parents=True, exist_ok=True)
         _write(self.folder / MANIFEST, manifest)
 
-    def load(self, like: Any) -> Any | None:
-        """The state that was saved last, in the form of `like`; or None. Arrays of any length may have grown."""
+    def load(self) -> dict[str, np.ndarray]:
+        """The arrays that were saved last; none if there are none."""
         path = self.folder / STATE
         if not path.is_file():
-            return None
+            return {}
         with np.load(path) as file:
-            leaves = [file[f"arr_{i}"] for i in range(len(file.files))]
-        return jax.tree_util.tree_unflatten(jax.tree_util.tree_structure(like), leaves)
+            return dict(file)
 
-    def save(self, state: Any) -> None:
-        """Replaces the state; an interruption leaves the one before."""
-        leaves = [np.asarray(leaf) for leaf in jax.tree_util.tree_leaves(state)]
+    def save(self, arrays: Mapping[str, Any], losses: Any, outcomes: list[str], steps: int) -> None:
+        """Replaces the state; an interruption leaves the one before. The rest is for people."""
+        packed: dict[str, Any] = {name: np.asarray(x) for name, x in arrays.items()}
         partial = self.folder / f".{uuid.uuid4().hex}.npz"
         try:
             with open(partial, "wb") as file:
-                np.savez(file, *leaves)
+                np.savez(file, **packed)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(partial, self.folder / STATE)
         finally:
             partial.unlink(missing_ok=True)
         _sync(self.folder)
+        finite = [x if np.isfinite(x) else None for x in map(float, losses)]
+        _write(self.folder / PROGRESS, {"losses": finite, "outcomes": outcomes, "steps": steps})
+        (self.folder / RESULT).unlink(missing_ok=True)  # that of fewer steps
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Writes the result."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from .._checks import require
 from .._sweep._function import function_name
+from ..losses import Penalised
 from ._checkpoint import Checkpoint
 from ._free import Free, put
 from ._result import AT_BOUND, FEASIBLE, Design, error_bars, projected_norm, table
@@ -37,12 +38,14 @@ class Prepared:
     errors: float | None
     starts: Any  # s of every start, shape (starts, n)
     constraints: tuple[str, ...]
+    weight: float | None  # of the constraints, where SLSQP sees the parts of a penalised loss
     manifest: Mapping[str, Any] = field(repr=False)
 
     @property
     def pieces(self) -> tuple:
         """What the compiled functions take."""
-        return self.loss, self.free.model, self.free.static(), self.free.box
+        loss = self.loss if self.weight is None else self.loss.loss
+        return loss, self.free.model, self.free.static(), self.free.box
 
 
 def prepare(
@@ -79,7 +82,9 @@ def prepare(
         f"optax.adam(0.05), but is {optimiser!r}.",
     )
     free = Free(start, bounds)
-    constraints = _check_loss(loss, free)
+    constraints, weight = _check_loss(loss, free), None
+    if isinstance(loss, Penalised) and optimiser == SciPy("SLSQP"):
+        constraints, weight = _check_loss(loss.loss, free), float(loss.weight)
     require(
         not constraints or optimiser == SciPy("SLSQP"),
         f"Argument `optimiser` must be jaxres.SciPy('SLSQP'), since the loss has constraints "
@@ -113,6 +118,7 @@ def prepare(
         errors=errors,
         starts=free.box.draw(key, s, starts),
         constraints=constraints,
+        weight=weight,
         manifest=manifest,
     )
 
@@ -158,7 +164,9 @@ def _function(x):
 def _plain(x):
     if isinstance(x, tuple | list):
         return [_plain(v) for v in x]
-    if isinstance(x, eqx.Module):
+    if isinstance(x, Mapping):
+        return {str(k): _plain(v) for k, v in x.items()}
+    if isinstance(x, eqx.Module) or callable(x):
         return _describe(x)
     if isinstance(x, np.ndarray | np.generic | jax.Array):
         return np.asarray(x).tolist() if not np.iscomplexobj(x) else str(np.asarray(x).tolist())
@@ -204,12 +212,12 @@ def _together(ready, kept, bar):
     search = begin(jax.vmap(ready.free.box.unfold)(ready.starts), ready.optimiser)
     count = len(ready.starts)
     history = np.zeros((2, count, 0))
-    if kept is not None:
-        saved = kept.load((search, history))
-        if saved is not None:
-            search, history = saved
-            search = jax.tree_util.tree_map(jnp.asarray, search)
-            bar.update(history.shape[2])
+    saved = {} if kept is None else kept.load()
+    if saved:
+        history, form = saved.pop("history"), jax.tree_util.tree_structure(search)
+        leaves = [jnp.asarray(saved[str(i)]) for i in range(len(saved))]
+        search = jax.tree_util.tree_unflatten(form, leaves)
+        bar.update(history.shape[2])
     while history.shape[2] < ready.steps and bool(jnp.any(search.outcome == 0)):
         loss, model, shapes, box = ready.pieces
         search, new, k = advance(
@@ -228,7 +236,9 @@ def _together(ready, kept, bar):
         bar.update(int(k))
         bar.set_postfix(loss=f"{float(jnp.min(search.best.loss)):.6g}")
         if kept is not None:
-            kept.save((search, history))
+            leaves = {str(i): x for i, x in enumerate(jax.tree_util.tree_leaves(search))}
+            losses, said = np.asarray(search.best.loss), _said(search.outcome)
+            kept.save({"history": history, **leaves}, losses, said, history.shape[2])
     s = np.asarray(jax.vmap(lambda u: ready.free.box.fold(u)[0])(search.best.u))
     return {
         "s": s,
@@ -243,10 +253,9 @@ def _together(ready, kept, bar):
 
 def _scipy(ready, kept, bar):
     done: dict[int, dict[str, Any]] = {}
-    path = None if kept is None else kept.folder / "scipy.npz"
-    if path is not None and path.is_file():
-        with np.load(path) as file:
-            done = {int(i): _unpack(file, i) for i in file["done"]}
+    for key, x in ({} if kept is None else kept.load()).items():
+        name, i = key.rsplit(".", 1)
+        done.setdefault(int(i), {})[name] = x
     again = int(OUTCOMES.unfinished._value)
 
     def evaluate(s):
@@ -266,11 +275,13 @@ def _scipy(ready, kept, bar):
             ready.steps,
             ready.tol,
             ready.target,
+            ready.weight,
         )
-        if path is not None:
+        if kept is not None:
             packed = {f"{k}.{i}": v for i, run in done.items() for k, v in run.items()}
-            np.savez(path.with_name(".scipy.npz"), done=list(done), **packed)
-            path.with_name(".scipy.npz").replace(path)
+            said = _said([run["outcome"] for run in done.values()])
+            longest = max(len(run["losses"]) for run in done.values())
+            kept.save(packed, [run["loss"] for run in done.values()], said, longest)
     runs = [done[i] for i in range(len(ready.starts))]
     longest = max(len(run["losses"]) for run in runs)
     history = np.full((2, len(runs), longest), np.nan)
@@ -284,18 +295,30 @@ def _scipy(ready, kept, bar):
         "solves": sum(len(run["losses"]) for run in runs),
         "history": history,
         "margins": np.stack([run["margins"] for run in runs]),
+        "penalised": np.stack([run["penalised"] for run in runs]),
         "norms": [run["norm"] for run in runs],
         "messages": [str(run["message"]) for run in runs],
     }
 
 
-def _unpack(file, i):
-    names = [key.rsplit(".", 1)[0] for key in file.files if key.endswith(f".{i}")]
-    return {name: file[f"{name}.{i}"] for name in names}
+def _said(outcomes):
+    """Outcomes by name."""
+    return [_NAMES[int(outcome)] for outcome in outcomes]
 
 
 def _report(
-    ready, *, s, slopes, losses, outcomes, solves, history, margins, norms=None, messages=None
+    ready,
+    *,
+    s,
+    slopes,
+    losses,
+    outcomes,
+    solves,
+    history,
+    margins,
+    penalised=None,
+    norms=None,
+    messages=None,
 ) -> Design:
     free, box = ready.free, ready.free.box
     room = np.min(margins, axis=1, initial=0.0)
@@ -307,16 +330,22 @@ def _report(
     same &= np.isin(outcomes, [int(o._value) for o in (OUTCOMES.converged, OUTCOMES.reached)])
     if np.any(same):
         best = int(np.flatnonzero(same)[np.argmin(key[same])])
-    x = np.asarray(box.physical(jnp.asarray(s[best], free.dtype)))
+    # on a bound it may be a rounding outside, and would be refused as a start
+    x = np.clip(np.asarray(box.physical(jnp.asarray(s[best], free.dtype))), box.low, box.high)
     gradient = slopes[best] / np.asarray(box.slope(jnp.asarray(x, free.dtype)))
     outcome = _NAMES[int(outcomes[best])]
     notes, error = [], np.full(x.size, np.nan)
     inside = box.touching(s[best], AT_BOUND) == 0
     if not np.all(inside):
-        held = ", ".join(n for n, i in zip(free.entries, inside, strict=True) if not i)
+        held = [n for n, i in zip(free.entries, inside, strict=True) if not i]
+        more = f" and {len(held) - 8} more" if len(held) > 8 else ""
         notes.append(
-            f"on a bound: {held}. Where the gradient points outwards, a wider bound would lower the loss."
+            f"on a bound: {', '.join(held[:8])}{more}. Where the gradient points outwards, a wider bound would lower "
+            "the loss."
         )
+    if ready.weight is not None and penalised is not None:
+        rooms = zip(ready.constraints, penalised[best], strict=True)
+        notes.append("penalised: " + ", ".join(f"{name}, room {room:.3g}" for name, room in rooms))
     if ready.errors is not None:
         error, note = _errors(ready, x, inside)
         notes += [note] if note else []
@@ -341,10 +370,12 @@ def _report(
         else float(norms[best]),
         parameters=values,
         table=table(free, x, gradient, error),
-        constraints=dict(zip(ready.constraints, margins[best].tolist(), strict=True)),
+        constraints={}
+        if ready.weight is not None
+        else dict(zip(ready.constraints, margins[best].tolist(), strict=True)),
         solves=solves,
         losses=losses,
-        outcomes=[_NAMES[int(o)] for o in outcomes],
+        outcomes=_said(outcomes),
         ends=np.asarray(jax.vmap(box.physical)(jnp.asarray(s, free.dtype))),
         history={"loss": history[0], "gradient_norm": history[1]},
         notes=notes,

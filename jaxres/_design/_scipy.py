@@ -14,10 +14,19 @@ from ._result import FEASIBLE, projected_norm
 from ._search import OUTCOMES, scalar_loss
 
 METHODS = ("SLSQP", "L-BFGS-B")
+#: solves without a gain beyond rounding, after which a search ends: SLSQP's line search may go on and on there
+PATIENCE = 30
 
 
 class SciPy(eqx.Module):
-    """A method of `scipy.optimize.minimize`: "SLSQP", which takes constraints, or "L-BFGS-B".
+    r"""A method of `scipy.optimize.minimize`: "SLSQP", which takes constraints, or "L-BFGS-B".
+
+    A penalty bends sharply where its constraint begins to be violated, which costs a search that knows only the sum
+    many solves. SLSQP is given the parts of a `jaxres.losses.Penalised` instead, in the form
+
+    $$\min_{x,\, t ≥ 0} f(x) + \tfrac12 t^2, \qquad c(x) + t/\sqrt{2w} ≥ 0,$$
+
+    which has the same minimum, $f + w \min(c, 0)^2$, and is smooth in all that the method sees.
 
     **Raises:** `ValueError` for another method.
     """
@@ -55,69 +64,108 @@ def minimise(
     steps: int,
     tol: float,
     target: float,
+    weight: float | None = None,
 ) -> dict[str, Any]:
-    """One start. `evaluate` gives derivatives and values at s; every new s is one solve."""
+    """One start. `evaluate` gives derivatives and values at s; every new s is one solve.
+
+    With a `weight` the constraints are penalties: the method moves (s, t), and all else sees the penalised loss.
+    """
     from scipy.optimize import minimize
 
     low, high = box.limits()
+    n, slacks = start.size, constraints if weight is not None else 0
+    relief = np.eye(constraints, slacks) / np.sqrt(2 * (weight or 1))
     losses: list[float] = []
     norms: list[float] = []
-    last: dict[str, Any] = {"s": None}
-    nothing = np.full((constraints + 1, start.size), np.nan)
+    last: dict[str, Any] = {"s": None, "gain": 0}
+    good: dict[str, Any] = {}
     best: dict[str, Any] = {
         "loss": np.inf,
         "room": -np.inf,
         "s": start,
-        "slope": nothing[0],
-        "margins": nothing[1:, 0],
-        "normals": nothing[1:],
+        "slope": np.full(n, np.nan),
+        "margins": np.full(constraints - slacks, np.nan),
+        "normals": np.full((constraints - slacks, n), np.nan),
+        "penalised": np.full(slacks, np.nan),
     }
 
     def norm():
         return projected_norm(box, best["s"], best["slope"], best["margins"], best["normals"])
 
-    wall = [1.0]
-
     class Enough(Exception):
         pass
 
+    class NoGain(Exception):
+        pass
+
+    def judged(values, slopes):
+        """The loss and the constraints as they count."""
+        if weight is None:
+            return values, slopes
+        short = np.minimum(values[1:], 0)
+        loss, slope = (
+            values[0] + weight * short @ short,
+            slopes[0] + 2 * weight * short @ slopes[1:],
+        )
+        return loss[None], slope[None]
+
     def keep(s, values, slopes):
+        counts, ways = judged(values, slopes)
         best.update(
-            loss=values[0],
-            room=np.min(values[1:], initial=0.0),
+            loss=counts[0],
+            room=np.min(counts[1:], initial=0.0),
             s=s.copy(),
-            slope=slopes[0],
-            margins=values[1:],
-            normals=slopes[1:],
+            slope=ways[0],
+            margins=counts[1:],
+            normals=ways[1:],
+            penalised=values[1:][:slacks],
         )
 
-    def at(s):
+    def at(z):
+        s = z[:n]
         if last["s"] is None or not np.array_equal(last["s"], s):
             if len(losses) >= steps:
                 raise Enough
             slopes, values = (np.asarray(x, float) for x in evaluate(s))
-            good = bool(np.all(np.isfinite(values)) and np.all(np.isfinite(slopes)))
-            if good:
-                wall[0] = max(wall[0], abs(values[0]))
-                room = np.min(values[1:], initial=0.0)
+            finite = bool(np.all(np.isfinite(values)) and np.all(np.isfinite(slopes)))
+            if finite:
+                good.update(s=s.copy(), values=values, slopes=slopes)
+                counts, _ = judged(values, slopes)
+                room = np.min(counts[1:], initial=0.0)
                 feasible, was = room >= -FEASIBLE, best["room"] >= -FEASIBLE
-                better = values[0] < best["loss"] if feasible else room > best["room"]
+                better = counts[0] < best["loss"] if feasible else room > best["room"]
                 # feasible before infeasible; then the lower loss, or the smaller violation
                 if (feasible, better) > (was, False):
+                    rounding = 1e-14 * max(1.0, abs(counts[0]))
+                    if not (was and best["loss"] - counts[0] <= rounding):
+                        last["gain"] = len(losses)
                     keep(s, values, slopes)
-            else:  # a wall, which the line search walks back from
-                values = np.concatenate([[1e3 * wall[0]], np.zeros(constraints)])
-                slopes = np.zeros((constraints + 1, s.size))
-            last.update(s=s.copy(), values=values, slopes=slopes, good=good)
+            else:
+                values, slopes = wall(s)
+            last.update(s=s.copy(), values=values, slopes=slopes, good=finite)
             losses.append(best["loss"])
             norms.append(norm())
             if best["room"] >= -FEASIBLE and best["loss"] <= target:
                 raise Enough
+            if np.isfinite(best["loss"]) and len(losses) - last["gain"] > PATIENCE:
+                raise NoGain
         return last
+
+    def wall(s):
+        """Where nothing is finite: as much higher as the last good point promised to be lower.
+
+        So a line search that interpolates comes back part of the way. A much larger number would send it all the way
+        back, where the methods see no progress, and end.
+        """
+        if not good:
+            return np.zeros(constraints + 1), np.zeros((constraints + 1, n))
+        rise = np.abs(good["slopes"] @ (s - good["s"]))
+        values = good["values"] + np.concatenate([rise[:1], -rise[1:]])
+        return values, np.zeros((constraints + 1, n))
 
     options: dict[str, Any] = {"maxiter": steps}
     options |= (
-        {"ftol": max(tol**2, 1e-12)}
+        {"ftol": max(100 * tol**2, 1e-16)}
         if method == "SLSQP"
         else {"gtol": tol, "ftol": 1e-15, "maxfun": steps}
     )
@@ -126,31 +174,40 @@ def minimise(
         rules = (
             {
                 "type": "ineq",
-                "fun": lambda s: at(s)["values"][1:],
-                "jac": lambda s: at(s)["slopes"][1:],
+                "fun": lambda z: at(z)["values"][1:] + relief @ z[n:],
+                "jac": lambda z: np.hstack([at(z)["slopes"][1:], relief]),
             },
         )
     message = ""
     try:
+        first = at(start)["values"][1:][:slacks]
+        begin = np.concatenate([start, np.sqrt(2 * (weight or 1)) * np.maximum(-first, 0)])
         done = minimize(
-            lambda s: float(at(s)["values"][0]),
-            start,
-            jac=lambda s: at(s)["slopes"][0],
+            lambda z: float(at(z)["values"][0] + z[n:] @ z[n:] / 2),
+            begin,
+            jac=lambda z: np.concatenate([at(z)["slopes"][0], z[n:]]),
             method=method,
-            bounds=list(zip(low, high, strict=True)),
+            bounds=[*zip(low, high, strict=True), *[(0, np.inf)] * slacks],
             constraints=rules,
             options=options,
         )
-        # where constraints are active, a lower loss a rounding outside is no better end
-        end = at(done.x)
-        if end["good"] and np.min(end["values"][1:], initial=0.0) >= -FEASIBLE:
-            if end["values"][0] <= best["loss"] + 1e-6 * max(1.0, abs(best["loss"])):
-                keep(done.x, end["values"], end["slopes"])
-        # the methods end with an error too where rounding keeps them from doing still better
-        good = done.success or norm() <= 10 * tol
-        outcome, message = ("converged" if good else "stalled"), str(done.message)
+        end, ended, message = at(done.x), done.success, str(done.message)
     except Enough:
-        outcome = "unfinished"
+        end, ended = None, False
+    except NoGain:
+        end, ended, message = last, False, f"no lower loss in {PATIENCE} solves"
+    if end is not None and end["good"]:
+        # where constraints are active, a lower loss a rounding outside is no better end
+        counts, _ = judged(end["values"], end["slopes"])
+        near = counts[0] <= best["loss"] + 1e-6 * max(1.0, abs(best["loss"]))
+        if near and np.min(counts[1:], initial=0.0) >= -FEASIBLE:
+            before, steep = dict(best), norm()
+            keep(end["s"], end["values"], end["slopes"])
+            if norm() > max(steep, tol):
+                best.update(before)
+    # the methods end with an error too where rounding keeps them from doing still better
+    ended = ended or (end is not None and norm() <= 10 * tol)
+    outcome = "unfinished" if end is None else "converged" if ended else "stalled"
     if best["loss"] <= target and best["room"] >= -FEASIBLE:
         outcome = "reached"
     elif not np.isfinite(best["loss"]):

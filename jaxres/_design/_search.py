@@ -5,7 +5,7 @@ optax the trial point is always taken. With `LBFGS` it is taken where the weak W
 
     f(u + t d) ≤ f(u) + c₁ t f'(u)·d,        f'(u + t d)·d ≥ c₂ f'(u)·d,
 
-else the next step tries another t, by interpolation, bisection, or doubling (Lewis and Overton, Math. Program. 141, 135
+else the next step tries another t, by interpolation, bisection, or fourfold (Lewis and Overton, Math. Program. 141, 135
 (2013)). So each start goes its own way, none waits for the line search of another, and the loss is compiled once. A
 trial point where the loss is not finite counts as too far.
 """
@@ -22,6 +22,10 @@ from jaxtyping import Array, Bool, Float, Int
 from ._free import Box, put
 
 ARMIJO, WOLFE = 1e-4, 0.9
+#: the largest change of a coordinate in a first trial, where nothing is known about how the loss bends
+FIRST = 0.2
+#: factor of a trial that was too short
+GROW = 4.0
 #: trial points along one direction, and those of them for which the second condition holds
 TRIES, PATIENCE = 30, 8
 
@@ -209,7 +213,8 @@ def _step(search: Search, point, value_of, optimiser, tol, target) -> Search:
         bowl = -slope * search.length**2 / (2 * jnp.where(dip > 0, dip, 1))
         bowl = jnp.clip(bowl, 0.1 * search.length, 0.5 * search.length)
         halved = jnp.where((least == 0) & finite & (dip > 0), bowl, (least + most) / 2)
-        length = jnp.where(jnp.isinf(most), 2 * search.length, halved)
+        # a slope that has hardly changed over the trial promises that the minimum is ten times as far
+        length = jnp.where(jnp.isinf(most), GROW * search.length, halved)
         lost = search.tries + 1 >= TRIES
     else:
         accept, idle, lost = finite, jnp.zeros((), bool), jnp.zeros((), bool)
@@ -221,9 +226,12 @@ def _step(search: Search, point, value_of, optimiser, tol, target) -> Search:
     extra = {} if with_search else {"value": value, "grad": gradient, "value_fn": value_of}
     direction: Any
     direction, memory = tx.update(gradient, search.memory, trial.u, **extra)
+    start = jnp.ones((), at.loss.dtype)
     if with_search:
-        downhill = jnp.vdot(direction, trial.gradient) < 0
-        direction = jnp.where(downhill, direction, -trial.gradient)
+        blind = fresh | ~(jnp.vdot(direction, trial.gradient) < 0)
+        direction = jnp.where(blind, -trial.gradient, direction)
+        steepest = jnp.max(jnp.abs(trial.gradient))
+        start = jnp.where(blind, FIRST / jnp.where(steepest > 0, steepest, 1), start)
 
     def pick(a, b):
         return jax.tree_util.tree_map(lambda x, y: jnp.where(accept, x, y), a, b)
@@ -245,7 +253,7 @@ def _step(search: Search, point, value_of, optimiser, tol, target) -> Search:
         at=at,
         best=best,
         direction=jnp.where(accept, direction, search.direction),
-        length=jnp.where(accept, 1.0, length).astype(at.loss.dtype),
+        length=jnp.where(accept, start, length).astype(at.loss.dtype),
         least=jnp.where(accept, 0.0, least).astype(at.loss.dtype),
         most=jnp.where(accept, jnp.inf, most).astype(at.loss.dtype),
         tries=jnp.where(accept, 0, search.tries + 1),

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
 
 if TYPE_CHECKING:
@@ -73,7 +74,12 @@ def resume(store: Folder, shard: Shard = None, workers: Workers = None) -> None:
 
 
 def info(store: Folder) -> None:
-    """What a store holds, and how far it is."""
+    """What a store holds, be it of a sweep or of a design, and how far it is."""
+    from .._design._checkpoint import is_checkpoint
+
+    if is_checkpoint(store):
+        _info_design(store)
+        return
     with _told():
         from ._store import Store
 
@@ -256,8 +262,10 @@ def _run_design(content, path, dry_run):
             **_config_design.arguments(task, model.parameters, function), config=content
         )
     if dry_run:
-        for row in zip(ready.free.entries, ready.free.x, task.bounds.values(), strict=True):
-            typer.echo("{:12} from {:g} within {}".format(*row))
+        for name, pair in task.bounds.items():
+            begin = np.ravel(ready.free.fields.default(name))
+            many = f" and {begin.size - 1} more" if begin.size > 1 else ""
+            typer.echo(f"{name:12} from {begin[0]:g}{many} within {pair}")
         typer.echo(
             f"{task.starts} starts, at most {task.steps} steps each, {task.optimiser}; store {path}"
         )
@@ -270,6 +278,42 @@ def _run_design(content, path, dry_run):
         raise typer.Exit(INTERRUPTED) from None
     typer.echo(str(result))
     typer.echo(f"The result is in {path / 'design' / 'result.json'}.")
+
+
+def _info_design(path):
+    from .._design._checkpoint import read_manifest, read_progress
+
+    manifest, (progress, result) = read_manifest(path), read_progress(path)
+    echo, config = typer.echo, manifest.get("config") or {}
+    echo(config.get("title", "A design"))
+    what = manifest["loss"]
+    echo(f"  loss       {what if len(what) <= 160 else what[:159] + '…'}")
+    echo(f"  optimiser  {manifest['optimiser']}")
+    for name, (low, high) in manifest["bounds"].items():
+        begin = [
+            x
+            for x, entry in zip(manifest["start"], manifest["entries"], strict=True)
+            if f"{entry}.".startswith(f"{name}.")
+        ]
+        ends = "within" if low is not None or high is not None else "without bounds"
+        pair = f" [{low}, {high}]" if ends == "within" else ""
+        many = f" ({len(begin)} numbers)" if len(begin) > 1 else ""
+        echo(f"  free       {name}{many} from {begin[0]:g} {ends}{pair}")
+    outcomes, losses = progress.get("outcomes", []), progress.get("losses", [])
+    counts = {name: outcomes.count(name) for name in dict.fromkeys(outcomes)}
+    echo(f"  starts     {manifest['starts']}, at most {manifest['steps']} steps each")
+    echo(f"  made with  {manifest['dtype']}, {_versions(manifest)}")
+    if outcomes:
+        echo("  so far     " + ", ".join(f"{n} {name}" for name, n in counts.items())
+             + f", {progress['steps']} steps")  # fmt: skip
+    met = [x for x, o in zip(losses, outcomes, strict=True) if x is not None and o != "infeasible"]
+    if met:
+        echo(f"  best loss  {min(met):.10g}")
+    if result:
+        echo(result["report"])
+    if not result or result["outcome"] == "unfinished":
+        more = f"jaxres resume {path}" if config else "repeat its call of jaxres.design"
+        echo(f"  Unfinished: {more}")
 
 
 @contextmanager

@@ -1,0 +1,234 @@
+r"""Systems that are often used, and the operators that couple to them.
+
+    system = jr.systems.qubit(0.6, direction=[1.0, 0.0, 0.0])      a jaxres.System
+    V = jr.systems.pauli([1.0, 1.0, 0.0])                          σ_x + σ_y, in the same basis
+
+Every number may be traced and differentiated, where levels meet too (see `chain` for what is asked there). Operators
+stand in the usual bases: spin up first for a qubit, m = j first for a spin, the ground state first for an oscillator,
+and products of them, the first qubit's index first, for a chain.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Complex, Float, Inexact
+
+from ._checks import Scalar, check_scalar, check_shape, concrete, real_array, require
+from ._operators import PAULI, annihilation_matrix, spin_matrices
+from ._safe import eigh
+from ._system import System
+
+Vector = Float[Array, "3"] | Sequence[Scalar]
+Vectors = Float[Array, "... 3"] | Sequence[Scalar] | Sequence[Sequence[Scalar]]
+
+Z = (0.0, 0.0, 1.0)
+
+
+def qubit(splitting: Scalar, direction: Vector = Z) -> System:
+    r"""A qubit in a field of any direction, $H_S = \frac{Δ}{2}\, n·σ$.
+
+    **Arguments:**
+
+    - `splitting`: Δ ≥ 0 (energy).
+    - `direction`: the vector n, of any length but 0; only its direction counts.
+
+    Couplings are given in the basis of σ_z, spin up first: `pauli`. The Letter's qubit has n along z and
+    V = λ(σ_x + σ_y). Differentiable in both, at Δ = 0 from above.
+
+    **Raises:** `ValueError` for a negative splitting or a direction without length.
+
+    !!! example
+        >>> system = jr.systems.qubit(0.6, direction=[1.0, 0.0, 0.0])
+        >>> print(system.levels)
+        [-0.3  0.3]
+        >>> print(jnp.round(system.to_eigenbasis(jr.systems.pauli([1.0, 0.0, 0.0])).real, 12))
+        [[-1.  0.]
+         [ 0.  1.]]
+    """
+    return spin(0.5, splitting, direction)
+
+
+def spin(j: int | float, splitting: Scalar, direction: Vector = Z) -> System:
+    r"""A spin j in a field of any direction, $H_S = Δ\, n·J$: 2j + 1 levels Δ apart.
+
+    **Arguments:**
+
+    - `j`: 1/2, 1, 3/2, …
+    - `splitting`, `direction`: as for `qubit`, which is the case j = 1/2.
+
+    Couplings are given in the basis of J_z, m = j first: `spin_operator`.
+
+    **Raises:** `ValueError` if 2j is no positive integer, and as `qubit`.
+
+    !!! example
+        >>> print(jr.systems.spin(1, 0.5).levels)
+        [-0.5  0.   0.5]
+    """
+    N = _dimension(j)
+    splitting, n = real_array(splitting), _vectors("direction", direction, ())
+    check_shape("splitting", splitting, 0, "()")
+    check_scalar("splitting", splitting, nonnegative=True)
+    if concrete(n):
+        require(np.linalg.norm(n) > 0, f"Argument `direction` must have a direction, but is {n}.")
+    # the levels are known, and the eigenvectors do not depend on Δ: nothing meets at Δ = 0
+    _, basis = eigh(spin_operator(j, n / jnp.sqrt(jnp.sum(n**2))))
+    return System(splitting * np.arange(-(N - 1) / 2, N / 2).astype(splitting.dtype), basis)
+
+
+def oscillator(size: int, frequency: Scalar) -> System:
+    r"""The lowest levels of a harmonic oscillator, $H_S = ω(a^†a + \tfrac12)$.
+
+    **Arguments:**
+
+    - `size`: number N of levels kept, at least 1.
+    - `frequency`: ω ≥ 0 (ħ = 1).
+
+    Its eigenbasis is that of the couplings: `annihilation`. The truncation is a good one while the highest level is
+    empty: βωN ≫ 1.
+
+    **Raises:** `ValueError` for a negative frequency or no level.
+
+    !!! example
+        >>> print(jr.systems.oscillator(3, 2.0).levels)
+        [1. 3. 5.]
+    """
+    require(size >= 1, f"Argument `size` must be at least 1, but is {size}.")
+    frequency = real_array(frequency)
+    check_shape("frequency", frequency, 0, "()")
+    check_scalar("frequency", frequency, nonnegative=True)
+    return System(frequency * (np.arange(size) + 0.5).astype(frequency.dtype))
+
+
+def chain(sites: int, *, field: Vectors, exchange: Vectors) -> System:
+    r"""A chain of qubits, N = 2ⁿ levels, in fields and with exchange between neighbours.
+
+    $$H_S = \frac12 \sum_i h_i·σ^{(i)} + \sum_i \sum_{a=x,y,z} J^a_i σ_a^{(i)} σ_a^{(i+1)}$$
+
+    **Arguments:**
+
+    - `sites`: number n of qubits, at least 1.
+    - `field`: h, shape (3,), or (n, 3) for one of its own at each qubit.
+    - `exchange`: J, shape (3,), or (n − 1, 3) for one of its own at each bond; (J, J, 0) is the XX chain, (J, J, J)
+      Heisenberg's, (0, 0, J) Ising's.
+
+    Particles that meet one end couple to it alone: V ⊗ 1 = `on_site(V, 0, sites)`.
+
+    Differentiable in h and J. Where levels meet, this is right as long as the terms that are not 0 commute within the
+    level; a term that is 0 and would split it otherwise is missed (see `System.from_hamiltonian`).
+
+    **Raises:** `ValueError` for shapes that do not fit.
+
+    !!! example
+        >>> system = jr.systems.chain(2, field=[0.0, 0.0, 1.0], exchange=[0.1, 0.1, 0.0])
+        >>> print(jnp.round(system.levels, 12))
+        [-1.  -0.2  0.2  1. ]
+        >>> jr.systems.on_site(jr.systems.pauli([1.0, 0.0, 0.0]), 0, sites=2).shape
+        (4, 4)
+    """
+    require(sites >= 1, f"Argument `sites` must be at least 1, but is {sites}.")
+    h, J = _vectors("field", field, (sites,)), _vectors("exchange", exchange, (sites - 1,))
+    H = _chain(sites, h, J)
+    # The same terms in other proportions tell apart what happens to meet.
+    return System.from_hamiltonian(H, resolve=_chain(sites, _uneven(h), _uneven(J)))
+
+
+def _chain(sites, h, J):
+    one_site, bond = _terms(sites)
+    h, J = jnp.broadcast_to(h, (sites, 3)), jnp.broadcast_to(J, (sites - 1, 3))
+    dtype = jnp.result_type(h.dtype, J.dtype, jnp.complex64)
+    one_site, bond = jnp.asarray(one_site, dtype), jnp.asarray(bond, dtype)
+    return jnp.einsum("ia,iabc->bc", h / 2, one_site) + jnp.einsum("ia,iabc->bc", J, bond)
+
+
+@lru_cache(maxsize=8)
+def _terms(sites):
+    """All σ_a^(i), and all σ_a^(i) σ_a^(i+1)."""
+    sigma = np.array([[_embed(s, i, sites) for s in PAULI] for i in range(sites)])
+    return sigma, np.matmul(sigma[:-1], sigma[1:])
+
+
+def _uneven(x):
+    """The entries in proportions that no symmetry gives them."""
+    golden = (np.sqrt(5) - 1) / 2
+    return x * (1 + (1 + np.arange(x.size)) * golden % 1).reshape(x.shape).astype(x.dtype)
+
+
+# --------------------------------------------------------------------------------------------------
+# Operators
+# --------------------------------------------------------------------------------------------------
+
+
+def pauli(vector: Vector) -> Complex[Array, "2 2"]:
+    r"""$v·σ = v_x σ_x + v_y σ_y + v_z σ_z$ for any vector v, spin up first.
+
+    !!! example
+        >>> print(jr.systems.pauli([1.0, 1.0, 0.0]))  # the Letter's coupling
+        [[0.+0.j 1.-1.j]
+         [1.+1.j 0.+0.j]]
+    """
+    return 2 * spin_operator(0.5, vector)
+
+
+def spin_operator(j: int | float, vector: Vector) -> Complex[Array, "N N"]:
+    r"""$v·J = v_x J_x + v_y J_y + v_z J_z$ of a spin j, for any vector v; m = j first.
+
+    !!! example
+        >>> print(jr.systems.spin_operator(1, [0.0, 0.0, 1.0]).real)
+        [[ 1.  0.  0.]
+         [ 0.  0.  0.]
+         [ 0.  0. -1.]]
+    """
+    v = _vectors("vector", vector, ())
+    J = jnp.asarray(spin_matrices(_dimension(j)), jnp.result_type(v.dtype, jnp.complex64))
+    return jnp.einsum("a,abc->bc", v, J)
+
+
+def annihilation(size: int) -> Float[Array, "N N"]:
+    r"""$a\,|n⟩ = \sqrt n\,|n-1⟩$ on the lowest levels of an oscillator; a + a† couples to its position.
+
+    !!! example
+        >>> a = jr.systems.annihilation(3)
+        >>> print(jnp.round(jnp.diagonal(a.T @ a), 12))
+        [0. 1. 2.]
+    """
+    require(size >= 1, f"Argument `size` must be at least 1, but is {size}.")
+    return real_array(annihilation_matrix(size))
+
+
+def on_site(operator: Inexact[Array, "2 2"], site: int, sites: int) -> Inexact[Array, "N N"]:
+    r"""An operator of one qubit of a chain, $1 ⊗ … ⊗ X ⊗ … ⊗ 1$; the first is `site` 0, the last `sites` − 1.
+
+    !!! example
+        >>> print(jnp.diagonal(jr.systems.on_site(jr.systems.pauli([0.0, 0.0, 1.0]), 1, sites=2)).real)
+        [ 1. -1.  1. -1.]
+    """
+    require(0 <= site < sites, f"Argument `site` must be from 0 to {sites - 1}, but is {site}.")
+    left, right = (jnp.eye(2**n, dtype=operator.dtype) for n in (site, sites - 1 - site))
+    return jnp.kron(jnp.kron(left, operator), right)
+
+
+def _embed(operator, site, sites):
+    return np.kron(np.kron(np.eye(2**site), operator), np.eye(2 ** (sites - 1 - site)))
+
+
+def _dimension(j: int | float) -> int:
+    N = round(2 * j) + 1
+    require(
+        N >= 2 and abs(2 * j + 1 - N) < 1e-9,
+        f"Argument `j` must be one of 1/2, 1, 3/2, …, but is {j}.",
+    )
+    return N
+
+
+def _vectors(name: str, x, many: tuple[int, ...]) -> Float[Array, "*n 3"]:
+    """One vector, or one for each of `many`."""
+    v = real_array(jnp.asarray(x))
+    allowed = [(3,), (*many, 3)]
+    if v.shape not in allowed:
+        shapes = " or ".join(str(shape) for shape in dict.fromkeys(allowed))
+        raise ValueError(f"Argument `{name}` must have shape {shapes}, but has shape {v.shape}.")
+    if concrete(v):
+        require(np.isfinite(v), f"Argument `{name}` must be finite, but is {v}.")
+    return v

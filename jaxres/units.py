@@ -1,0 +1,141 @@
+r"""SI units: from kelvin, gigahertz, proton masses and nanometres to the numbers of the model, and back.
+
+jaxres computes with ħ = k = 1. Then every quantity is a power of an energy times a power of a length,
+
+    energy, temperature, frequency, rate   E        time       1/E        momentum   1/L
+    length                                 L        mass       1/(E L²)   velocity   E L
+
+and a system of units is fixed by the two quantities that shall be 1. Constants are CODATA's, from `scipy.constants`.
+"""
+
+import math
+from types import MappingProxyType
+
+import equinox as eqx
+from jaxtyping import Array, ArrayLike, Float, Real
+from scipy import constants
+
+from ._checks import real_array, require
+
+_HBAR, _K = constants.hbar, constants.k
+
+#: what a unit is in joules and metres with ħ = k = 1: its size, the power of energy, the power of length
+UNITS = MappingProxyType(
+    {
+        "J": (1.0, 1, 0),
+        "eV": (constants.e, 1, 0),
+        "meV": (1e-3 * constants.e, 1, 0),
+        "K": (_K, 1, 0),
+        "rad/s": (_HBAR, 1, 0),
+        "Hz": (constants.h, 1, 0),
+        "MHz": (1e6 * constants.h, 1, 0),
+        "GHz": (1e9 * constants.h, 1, 0),
+        "THz": (1e12 * constants.h, 1, 0),
+        "1/s": (_HBAR, 1, 0),
+        "s": (1 / _HBAR, -1, 0),
+        "us": (1e-6 / _HBAR, -1, 0),
+        "ns": (1e-9 / _HBAR, -1, 0),
+        "ps": (1e-12 / _HBAR, -1, 0),
+        "m": (1.0, 0, 1),
+        "um": (1e-6, 0, 1),
+        "nm": (1e-9, 0, 1),
+        "pm": (1e-12, 0, 1),
+        "kg": (1 / _HBAR**2, -1, -2),
+        "m_p": (constants.m_p / _HBAR**2, -1, -2),
+        "u": (constants.atomic_mass / _HBAR**2, -1, -2),
+        "kg m/s": (1 / _HBAR, 0, -1),
+        "m/s": (_HBAR, 1, 1),
+    }
+)
+
+
+class Units(eqx.Module):
+    r"""The units of a model, fixed by two quantities that are 1 in it: `Units((300, "K"), (1000, "m_p"))`.
+
+    **Arguments:** two pairs (number, unit), independent of each other. Units are
+
+    | of | units |
+    |---|---|
+    | energy | `J`, `eV`, `meV` |
+    | temperature (k T) | `K` |
+    | angular frequency ω (ħω) | `rad/s` |
+    | frequency ν (hν = 2πħν) | `Hz`, `MHz`, `GHz`, `THz` |
+    | rate Γ of events | `1/s` |
+    | time | `s`, `us`, `ns`, `ps` |
+    | length | `m`, `um`, `nm`, `pm` |
+    | mass | `kg`, `m_p` (proton masses), `u` |
+    | momentum, velocity | `kg m/s`, `m/s` |
+
+    A splitting "of 1 GHz" is 2π·10⁹ rad/s; the Letter's ω = 10⁹ s⁻¹ is 1e9 `rad/s`, which differs. β is 1 over the
+    temperature.
+
+    **Attributes:** `energy` (J) and `length` (m), what 1 is in the model.
+
+    **Raises:** `ValueError` for unknown units, numbers that are not positive, or two quantities of which one fixes
+    the other, as a time and an energy.
+
+    !!! example
+        >>> units = jr.units.Units((300, "K"), (1000, "m_p"))
+        >>> beta = 1 / units.to_model(300, "K")
+        >>> splitting = units.to_model(1e9, "rad/s")
+        >>> width = units.to_model(50, "nm")
+        >>> print(jnp.round(beta * 1.0 * (width * splitting) ** 2 / 2, 4))  # β m Δx² ω²/2 of Eq. (24)
+        0.5048
+        >>> print(jnp.round(units.from_model(width, "nm"), 9))
+        50.0
+    """
+
+    energy: float = eqx.field(static=True)
+    length: float = eqx.field(static=True)
+
+    def __init__(self, first: tuple[int | float, str], second: tuple[int | float, str]):
+        sizes, powers = [], []
+        for value, unit in (first, second):
+            size, *power = _look_up(unit)
+            require(
+                value > 0 and math.isfinite(value),
+                f"Argument `{value} {unit}` must be positive and finite.",
+            )
+            sizes.append(value * size)
+            powers.append(power)
+        # E^a L^b = x, E^c L^d = y
+        (a, b), (c, d) = powers
+        x, y = sizes
+        det = a * d - b * c
+        if det == 0:
+            raise ValueError(
+                f"Argument `second` must be independent of {first}, but {second} is fixed by it (ħ = k = 1). "
+                "Give an energy, temperature, frequency or time, and a length or mass."
+            )
+        self.energy = (x**d / y**b) ** (1 / det)
+        self.length = (y**a / x**c) ** (1 / det)
+
+    def to_model(self, value: Real[ArrayLike, "*s"], unit: str) -> Float[Array, "*s"]:
+        """The number that `value` `unit` is in the model.
+
+        !!! example
+            >>> units = jr.units.Units((1e9, "rad/s"), (1, "nm"))
+            >>> print(units.to_model(2.0, "ns"), jnp.round(units.to_model(1.0, "GHz"), 6))
+            2.0 6.283185
+        """
+        return real_array(value) * self._factor(unit)
+
+    def from_model(self, value: Real[ArrayLike, "*s"], unit: str) -> Float[Array, "*s"]:
+        """A number of the model in `unit`s.
+
+        !!! example
+            >>> units = jr.units.Units((1e9, "rad/s"), (1, "nm"))
+            >>> print(jnp.round(units.from_model(0.5, "1/s")))
+            500000000.0
+        """
+        return real_array(value) / self._factor(unit)
+
+    def _factor(self, unit):
+        size, a, b = _look_up(unit)
+        return size / (self.energy**a * self.length**b)
+
+
+def _look_up(unit):
+    if unit not in UNITS:
+        raise ValueError(f"Argument `unit` must be one of {', '.join(UNITS)}, but is {unit!r}.")
+    return UNITS[unit]

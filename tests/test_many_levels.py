@@ -1,0 +1,127 @@
+"""Dense, degenerate and large spectra, and the way in which many levels are computed piece by piece.
+
+The sharpest test of many levels has few: a system beside an idle one, which the particle does not see. The levels of
+both together are dense or degenerate as one likes, the thresholds are many, and the map is that of the small system on
+its own: S ⊗ 1, exactly.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import build, hermitian, largest, parameters
+
+import jaxres as jr
+from jaxres import _scattering_map
+from jaxres._amplitudes import Exact
+from jaxres._scattering_map import collision_map
+
+LEVELS = [-0.3, 0.3]
+V = np.array([[0.2, 0.8 + 0.6j], [0.8 - 0.6j, -0.1]])
+
+
+def packet_and(coupling):
+    packet = jr.EffusionPacket(beta=0.4, mass=0.5, width=0.8, position=-2.0)
+    return jr.Reservoir(packet=packet, scatterer=jr.Slab(coupling=coupling, length=1.0), rate=2.0)
+
+
+def beside_idle(levels, idle):
+    """The system and its bath beside idle levels; S ⊗ 1 for them, given the small system's S."""
+    levels, idle = jnp.asarray(levels), np.asarray(idle)
+    N, D = levels.shape[0], len(idle)
+    both = (levels[:, None] + idle[None]).reshape(-1)
+    order = np.argsort(np.add.outer(LEVELS, idle).reshape(-1), kind="stable")
+    basis = np.eye(N * D)[:, order]
+    system = jr.System(both[order], basis)
+    bath = packet_and(np.kron(V, np.eye(D)))
+    one = np.eye(D)
+
+    def joint(S):
+        full = jnp.einsum("abjk,xy,uv->axbujykv", S.tensor, one, one).reshape((N * D,) * 4)
+        return full[np.ix_(order, order, order, order)]
+
+    return system, bath, joint
+
+
+SPECTRA = {
+    "resonant": [0.0, 0.6],  # the upper level of one is the lower one of the next
+    "dense": [0.0, 0.11, 0.37],
+    "nearly degenerate": [0.0, 1e-9, 0.37, 0.37 + 1e-12],
+    "degenerate": [0.2, 0.2, 0.2],
+}
+
+
+@pytest.mark.parametrize("name", SPECTRA)
+def test_an_idle_system_beside_changes_nothing(name):
+    system, bath, joint = beside_idle(LEVELS, SPECTRA[name])
+    fine = jr.DoubleExponential(64, 64)
+    small = jr.scattering_map(jr.System(LEVELS), packet_and(V), quadrature=fine)
+    S = jr.scattering_map(system, bath, quadrature=jr.DoubleExponential(last=48))
+    true = largest(S.tensor - joint(small))
+    assert true < 1e-8
+    assert true / 10 <= float(S.error) or true < 1e-13
+
+
+@pytest.mark.slow
+def test_sixteen_levels():
+    """A qubit beside eight idle levels: 120 panels, the default grid."""
+    idle = [0.0, 0.05, 0.11, 0.2, 0.6, 0.6 + 1e-10, 0.83, 1.2]
+    system, bath, joint = beside_idle(LEVELS, idle)
+    small = jr.scattering_map(
+        jr.System(LEVELS), packet_and(V), quadrature=jr.DoubleExponential(64, 64)
+    )
+    S = jr.scattering_map(system, bath)
+    assert largest(S.tensor - joint(small)) < 1e-8
+    assert float(S.error) < 1e-6
+
+
+@pytest.mark.slow
+def test_the_derivative_in_the_levels_goes_through_a_resonance():
+    """At Δ = 0.6 two of four levels are degenerate, and the derivative is still that of the small system.
+
+    There two panel edges coincide of which only one moves, so that the integrand's derivative grows like 1/√distance
+    beside the other. The nodes come as close as e^{−36} of a panel, where half an exponent, 1.5e-8, is left out.
+    """
+    quadrature = jr.DoubleExponential(96, 64)
+
+    def alone(gap):
+        system = jr.System(jnp.stack([-gap / 2, gap / 2]))
+        return collision_map(system, packet_and(V), Exact(), quadrature).tensor[0, 0, 1, 1].real
+
+    def together(gap):
+        system, bath, _ = beside_idle(jnp.stack([-gap / 2, gap / 2]), [0.0, 0.6])
+        T = collision_map(system, bath, Exact(), quadrature).tensor
+        # levels ascend: (0, 0.0), then (0, 0.6) and (1, 0.0), which are equal, then (1, 0.6)
+        return T[0, 0, 2, 2].real
+
+    gap = jnp.asarray(0.6)
+    np.testing.assert_allclose(jax.jit(together)(gap), jax.jit(alone)(gap), atol=1e-9)
+    np.testing.assert_allclose(
+        jax.jit(jax.grad(together))(gap), jax.jit(jax.grad(alone))(gap), rtol=0, atol=1.5e-8
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at_once", [3**4 * 70, 3**3])
+def test_pieces_and_blocks_change_nothing(monkeypatch, at_once):
+    """The same map and derivatives, whether nodes and blocks are taken together or one after the other."""
+    numbers = parameters(
+        levels=[-0.5, 0.1, 0.6], couplings=[hermitian(3, 3, scale=0.6)], lengths=[1.0]
+    )
+    quadrature = jr.DoubleExponential(24, 16)
+
+    def observable(numbers):
+        S = collision_map(*build(numbers), Exact(), quadrature)
+        weight = np.cos(np.arange(81.0)).reshape(3, 3, 3, 3)
+        return jnp.sum(weight * jnp.real(S.tensor)) + S.error, S.tensor
+
+    def both():
+        return jax.jit(jax.value_and_grad(observable, has_aux=True))(numbers)
+
+    (_, whole), whole_gradient = both()
+    jax.clear_caches()
+    monkeypatch.setattr(_scattering_map, "AT_ONCE", at_once)
+    (_, pieces), gradient = both()
+    assert largest(whole - pieces) < 1e-15
+    for name, derivative in whole_gradient.items():
+        np.testing.assert_allclose(gradient[name], derivative, rtol=1e-11, atol=1e-13, err_msg=name)
