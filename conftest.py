@@ -5,11 +5,24 @@ examples lie in `jaxres/`, not in `tests/`.
 """
 
 import os
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
 from jaxtyping import install_import_hook
+
+# Nearly all of the time is XLA compiling: what one worker, a notebook's kernel or a command line has
+# compiled, the others read, and so does the next run. Under a limit of size jax locks the files.
+cache = {
+    "jax_compilation_cache_dir": str(Path(__file__).parent / ".pytest_cache" / "jax"),
+    "jax_compilation_cache_max_size": 2**31,
+    "jax_persistent_cache_min_compile_time_secs": 0.2,
+}
+for name, value in cache.items():
+    if name.upper() not in os.environ:
+        os.environ[name.upper()] = str(value)  # for the processes that tests start
+        jax.config.update(name, value)
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -1,7 +1,8 @@
 """What a steady state costs: the library beside what it is measured against, in one run.
 
 `python -m benchmarks.run` prints, for the Letter's qubit, the time per steady state and the worst
-error of |rho_01| for every method, then how the cost grows with levels and slabs. See README.md.
+error of |rho_01| for every method, then how the cost grows with levels, slabs and nodes, and what
+the panels of the Letter's Fig. 3 take. See README.md.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import matplotlib.pyplot as plt
 import numpy as np
 
 import jaxres as jr
@@ -89,7 +91,7 @@ def parameters_of(points, dtype):
     return {name: jnp.asarray(value, dtype) for name, value in values.items()}
 
 
-def general(levels, slabs, dtype, seed=0):
+def general(levels, slabs, rule, dtype, seed=0):
     """A function of one point: N levels behind slabs of random height and one random coupling."""
     rng = np.random.default_rng(seed)
     gaps = rng.uniform(0.5, 1.0, levels - 1)
@@ -106,7 +108,7 @@ def general(levels, slabs, dtype, seed=0):
             coupling=V, heights=point["size"] * heights, length=jnp.asarray(1.0, dtype)
         )
         bath = jr.Reservoir(packet=packet, scatterer=scatterer, rate=point["rate"])
-        solution = jr.steady_state(system, bath)
+        solution = jr.steady_state(system, bath, quadrature=rule)
         return jr.coherence(solution.rho), solution.map_error
 
     return function
@@ -245,19 +247,59 @@ def library(points, exact, batches, dtype, quick):
                 )
 
 
+def growth(quick, large):
+    """What the cost is followed along: levels, slabs, and nodes between the thresholds."""
+    for levels in (2, 3) if quick else (2, 3, 4, 8, 16, 32) if large else (2, 3, 4, 8):
+        yield levels, 1, None
+    for slabs in (8,) if quick else (8, 64, 512):
+        yield 2, slabs, None
+    for nodes in (96,) if quick else (24, 96, 192, 384):
+        yield 2, 1, nodes
+
+
 def scaling(cases, dtype):
-    """The value's cost against levels and slabs. Its error is the library's own estimate."""
-    for levels, slabs in cases:
+    """The value's cost against levels, slabs and nodes. Its error is the library's own estimate."""
+    for levels, slabs, nodes in cases:
+        rule = jr.DoubleExponential()
+        if nodes is not None:
+            rule = jr.DoubleExponential(finite=nodes, last=2 * nodes // 3)
         batch = max(1, min(1024, 2**14 // (levels**4 * slabs)))
         points = {
             "rate": jnp.linspace(1.0, 5.0, batch, dtype=dtype),
             "size": jnp.linspace(0.8, 1.2, batch, dtype=dtype),
         }
-        run, compile_s = compiled(general(levels, slabs, dtype), points)
+        run, compile_s = compiled(general(levels, slabs, rule, dtype), points)
         error = np.max(run()[1])
-        times = timed(run, budget=5.0)
-        line = row(f"N = {levels}, slabs = {slabs}", batch, times, error=error, compile_s=compile_s)
-        yield {**line, "levels": levels, "slabs": slabs}
+        name = f"N = {levels}, slabs = {slabs}" + (f", nodes = {nodes}" if nodes else "")
+        line = row(name, batch, timed(run, budget=5.0), error=error, compile_s=compile_s)
+        yield {**line, "levels": levels, "slabs": slabs, "nodes": nodes}
+
+
+def panels(size, dtype):
+    """The three panels of Fig. 3 by `jaxres.sweep`: what no axis touches is computed once."""
+    axes = {
+        "rate": np.geomspace(0.01, 100, size),
+        "splitting": np.geomspace(0.1, 20, size),
+        "width": np.geomspace(0.1, 30, size),
+    }
+    fixed = {"rate": 5.0, "splitting": 1.2, "width": 1.0}
+
+    def of(system, bath):
+        solution = jr.steady_state(system, bath)
+        return {"coherence": jr.coherence(solution.rho), "map_error": solution.map_error}
+
+    for pair in (("rate", "splitting"), ("width", "splitting"), ("width", "rate")):
+        grid = {name: axes[name].astype(dtype) for name in pair}
+        rest = {name: value for name, value in fixed.items() if name not in pair}
+        run = partial(jr.sweep, jr.letter.model, grid, of=of, fixed=rest, progress=False)
+        start = time.perf_counter()
+        data = run()
+        whole = time.perf_counter() - start
+        times = timed(run, least=2, budget=0.0)
+        error = data.map_error.max()
+        yield row(
+            f"{pair[0]} x {pair[1]}", size**2, times, error=error, compile_s=whole - min(times)
+        )
 
 
 def show(title, rows):
@@ -281,14 +323,50 @@ def show(title, rows):
     return done
 
 
+def draw(tables, path):
+    """How the time per steady state grows with the batch, with levels, slabs and nodes."""
+    figure, axes = plt.subplots(1, 4, figsize=(13, 3.4), sharey=True, layout="constrained")
+    by_name = {}
+    for line in tables["qubit"]:
+        by_name.setdefault(line["name"], []).append(line)
+    for name, lines in by_name.items():
+        axes[0].plot(
+            [line["batch"] for line in lines],
+            [line["us"] for line in lines],
+            "o-" if len(lines) > 1 else "s",
+            label=name,
+        )
+    axes[0].set(xlabel="steady states in one call", ylabel="µs per steady state")
+    axes[0].legend(fontsize=5)
+    follow = {"levels": "levels N", "slabs": "slabs", "nodes": "nodes between the thresholds"}
+    plain = {"levels": 2, "slabs": 1, "nodes": None}
+    for ax, (name, label) in zip(axes[1:], follow.items(), strict=True):
+        others = [key for key in follow if key != name]
+        lines = [r for r in tables["scaling"] if all(r[key] == plain[key] for key in others)]
+        lines = [r for r in lines if r[name] is not None]
+        x, y = (np.array([r[key] for r in lines]) for key in (name, "us"))
+        ax.plot(x, y, "o-", label="jaxres")
+        if len(x) > 1:
+            power = np.log(y[-1] / y[-2]) / np.log(x[-1] / x[-2])
+            ax.plot(x, y[-1] * (x / x[-1]) ** power, ":", label=f"power {power:.1f}")
+        ax.set(xlabel=label)
+        ax.legend(fontsize=7)
+    for ax in axes:
+        ax.set(xscale="log", yscale="log")
+        ax.grid(alpha=0.3)
+    figure.savefig(path, dpi=150)
+
+
 def arguments():
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
     parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
     parser.add_argument("--dtype", choices=["float64", "float32"], default="float64")
     parser.add_argument("--quick", action="store_true", help="a subset, under 2 minutes")
     parser.add_argument("--million", action="store_true", help="a batch of 1 000 000 too")
-    parser.add_argument("--large", action="store_true", help="N = 16 too")
+    parser.add_argument("--large", action="store_true", help="N = 16 and 32 too")
+    parser.add_argument("--panels", type=int, default=200, metavar="N", help="Fig. 3 at N x N")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers here")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw how the cost grows")
     return parser.parse_args()
 
 
@@ -315,9 +393,6 @@ def main():
     print("\n".join(f"{name:>8}: {value}" for name, value in about.items()))
     batches = [100, 10_000] if options.quick else [1, 100, 10_000]
     batches += [1_000_000] if options.million else []
-    cases = [(N, 1) for N in ((2, 3) if options.quick else (2, 3, 4, 8))]
-    cases += [(16, 1)] if options.large else []
-    cases += [(2, slabs) for slabs in ((8,) if options.quick else (8, 64, 512))]
     points = baselines.random_points(batches[-1])
     exact = baselines.reference(*baselines.head(points, CHECKED))
 
@@ -326,12 +401,18 @@ def main():
         yield from scripts(points, exact)
         yield from library(points, exact, batches, options.dtype, options.quick)
 
+    cases = growth(options.quick, options.large)
     tables = {
         "qubit": show("The Letter's qubit: worst error of |rho_01|", qubit()),
-        "scaling": show("More levels, more slabs: estimated error", scaling(cases, options.dtype)),
+        "scaling": show("Levels, slabs, nodes: estimated error", scaling(cases, options.dtype)),
+        "panels": show(
+            "The panels of Fig. 3: largest estimated error", panels(options.panels, options.dtype)
+        ),
     }
     if options.json:
         options.json.write_text(json.dumps({"machine": about, **tables}, indent=1) + "\n")
+    if options.plot:
+        draw(tables, options.plot)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ no energy piles up in the system. So cumulants of all reservoirs together vanish
 """
 
 import math
+import operator
 from collections.abc import Sequence
 
 import equinox as eqx
@@ -40,7 +41,7 @@ from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Inexact
 
 from ._amplitudes import AbstractAmplitudes, Exact
 from ._batched import inverse, matmul
-from ._checks import check_shape, complex_array, inexact_array
+from ._checks import check_instance, check_shape, inexact_array
 from ._master import (
     RESULTS,
     Baths,
@@ -55,6 +56,7 @@ from ._master import (
 )
 from ._quadrature import AbstractQuadrature, DoubleExponential
 from ._scattering_map import scattering_map
+from ._states import check_operator
 from ._superoperator import Superoperator
 from ._system import System
 from ._trajectories import equal_levels
@@ -118,7 +120,8 @@ def energy_distribution(
         >>> print(jnp.round(gain.generating(0.1 - 0.5), 8))
         1.0
     """
-    rho = complex_array(rho)
+    check_instance("S", S, Superoperator, "a map, as jaxres.scattering_map returns it")
+    rho = check_operator("rho", rho, system)
     same = equal_levels(system)
     dephased = jnp.where(same, rho, 0)
     probability = jnp.real(jnp.einsum("aajk,jk->aj", S.tensor, dephased))
@@ -176,9 +179,10 @@ def tilted_generator(
 def _tilted_generator(system, maps, rates, fields):
     energy = (system.levels[:, None] + system.levels[None, :]) / 2
     gain = energy[:, :, None, None] - energy[None, None]
+    factors = [jnp.exp(s * gain) for s in fields]
     tilted = [
-        Superoperator(S.tensor * jnp.exp(s * gain), S.error)
-        for S, s in zip(maps, fields, strict=True)
+        Superoperator(S.tensor * factor, S.error * jnp.max(jnp.abs(factor)))
+        for S, factor in zip(maps, factors, strict=True)
     ]
     return generator_of(system, tilted, rates)
 
@@ -189,13 +193,16 @@ class CountingStatistics(eqx.Module):
     - `cumulants`: shape (order, B): mean, noise, third, ….
     - `noise`: shape (B, B), the second cumulants of every two reservoirs; its diagonal is `cumulants[1]`.
     - `rho`: the steady state, shape (N, N).
-    - `result`: one of `jaxres.RESULTS`, what became of the steady state; all is NaN unless it is successful.
+    - `result`: one of `jaxres.RESULTS`, what became of the steady state; all is NaN unless it is successful or
+      not_positive.
+    - `map_error`: estimated largest error of an entry of the scattering maps.
     """
 
     cumulants: Float[Array, "*b n B"]
     noise: Float[Array, "*b B B"]
     rho: Complex[Array, "*b N N"]
     result: RESULTS
+    map_error: Float[Array, "*b"]
 
     @property
     def mean(self) -> Float[Array, "*b B"]:
@@ -239,6 +246,7 @@ def counting_statistics(
         [-1.  1. -1.  1.]
     """
     baths = _with_finite_rates(_as_baths(system, baths))
+    order = operator.index(order)
     if order < 2:
         raise ValueError(f"Argument `order` must be at least 2, but is {order}.")
     maps = [
@@ -258,6 +266,10 @@ def counting_statistics_of(
 ) -> CountingStatistics:
     """`counting_statistics` from maps that are at hand."""
     N, sol = system.size, steady_state_of(system, maps, rates, valid)
+    # without any collision the cumulants are 0; their derivatives in the rates are those of very rare collisions
+    still = sum(rates) == 0
+    rare = jnp.where(still, jnp.finfo(system.levels.dtype).tiny ** (1 / 3), 0)
+    rates = [rate + rare for rate in rates]
     respond = _response(to_real_matrix(generator_of(system, maps, rates).tensor))
 
     # in real coordinates too, the tilt is by the mean energy of each
@@ -272,7 +284,7 @@ def counting_statistics_of(
 
     def series(R):
         """The coefficients c_n, the vectors ρ_n and the ℓ_n of one reservoir."""
-        tilts = [R * gain**k / math.factorial(k) for k in range(1, order + 1)]
+        tilts = [R * (gain**k / float(math.factorial(k))) for k in range(1, order + 1)]
         states, coefficients = [start], []
         for n in range(1, order + 1):
             source = jnp.zeros_like(start)  # Σ_k ℓ_k ρ_{n−k}
@@ -285,14 +297,16 @@ def counting_statistics_of(
         return jnp.stack(coefficients), states[1], tilts[0]
 
     coefficients, first, tilt = jax.vmap(series)(collisions)
-    factorials = jnp.array([math.factorial(n) for n in range(1, order + 1)], gain.dtype)
+    factorials = jnp.array([float(math.factorial(n)) for n in range(1, order + 1)], gain.dtype)
     cumulants = coefficients.T * factorials[:, None]
+    cumulants = cumulants - jnp.where(still, jax.lax.stop_gradient(cumulants), 0)
     # ∂²λ/∂s_r∂s_q: a collision is with one reservoir, so that L(s) has no mixed term of its own
     mixed = jnp.sum(jnp.einsum("rab,qb->rqa", tilt, first)[..., :N], axis=-1)
     noise = mixed + mixed.T
+    noise = noise - jnp.where(still, jax.lax.stop_gradient(noise), 0)
     apart = ~jnp.eye(len(maps), dtype=bool)
     noise = jnp.where(apart, noise, jnp.diag(cumulants[1]))
-    return CountingStatistics(cumulants, noise, sol.rho, sol.result)
+    return CountingStatistics(cumulants, noise, sol.rho, sol.result, sol.map_error)
 
 
 def _response(L: Float[Array, "M M"]):

@@ -35,7 +35,7 @@ class LimitCycle(eqx.Module):
     - `heat`: the energy that each collision brings, shape (B,). They add up to 0.
     - `period`: the mean duration of a cycle.
     - `result`, `map_error`, `condition`: as in `SteadyState`, for the map of the whole cycle; the states are NaN unless
-      `result` is successful.
+      `result` is successful or not_positive.
     """
 
     before: Complex[Array, "B N N"]
@@ -140,7 +140,7 @@ class CycleState(eqx.Module):
     - `before`: right before a collision; shape (N, N).
     - `average`: at a random instant of time; shape (N, N).
     - `result`, `map_error`, `condition`: as in `SteadyState`; the states are NaN unless `result` is
-      successful.
+      successful or not_positive.
     """
 
     after: Complex[Array, "N N"]

@@ -5,10 +5,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact
 
 from ._amplitudes import AbstractAmplitudes, Exact
-from ._checks import check_instance, complex_array
+from ._checks import check_instance
+from ._master import POOR_MAP
 from ._quadrature import AbstractQuadrature, DoubleExponential
 from ._reservoir import Reservoir
 from ._scattering_map import collision_map, joint_map
+from ._states import check_operator
 from ._system import System
 
 
@@ -17,16 +19,19 @@ class CollisionHeat(eqx.Module):
 
     - `kinetic`: what the particle loses of its kinetic energy.
     - `internal`: what the unit loses of its internal energy $\mathrm{Tr}[H_U σ]$; 0 for particles without levels.
+    - `map_error`: estimated largest error of an entry of the scattering map. Where it is too large for a steady state,
+      the heats are NaN.
 
     Far from the scatterer nothing is stored in the coupling, so `total`, their sum, is the system's gain
     $\mathrm{Tr}[H_S (S(ρ) - ρ)]$. Times the rate Γ these are currents.
     """
 
-    kinetic: Float[Array, ""]
-    internal: Float[Array, ""]
+    kinetic: Float[Array, "*b"]
+    internal: Float[Array, "*b"]
+    map_error: Float[Array, "*b"]
 
     @property
-    def total(self) -> Float[Array, ""]:
+    def total(self) -> Float[Array, "*b"]:
         """The system's gain."""
         return self.kinetic + self.internal
 
@@ -56,23 +61,25 @@ def collision_heat(
     """
     check_instance("system", system, System, "a jaxres.System")
     check_instance("bath", bath, Reservoir, "a jaxres.Reservoir")
-    rho = complex_array(rho)
-    if rho.shape != (system.size, system.size):
-        raise ValueError(
-            f"Argument `rho` must have shape {(system.size, system.size)}, but has shape {rho.shape}."
-        )
+    rho = check_operator("rho", rho, system)
     return _collision_heat(system, bath, rho, amplitudes, quadrature)
 
 
 @eqx.filter_jit
 def _collision_heat(system, bath, rho, amplitudes, quadrature):
     if bath.unit is None:
-        change = collision_map(system, bath, amplitudes, quadrature)(rho) - rho
-        gain = jnp.sum(system.levels * jnp.real(jnp.diagonal(change)))
-        return CollisionHeat(gain, jnp.zeros_like(gain))
+        S = collision_map(system, bath, amplitudes, quadrature)
+        gain = jnp.sum(system.levels * jnp.real(jnp.diagonal(S(rho) - rho)))
+        return _heat(gain, jnp.zeros_like(gain), S.error)
     before = jnp.kron(rho, bath.unit.state)
-    change = joint_map(system, bath, amplitudes, quadrature)(before) - before
+    S = joint_map(system, bath, amplitudes, quadrature)
+    change = S(before) - before
     moved = jnp.real(jnp.diagonal(change)).reshape(system.size, -1)
     gain = jnp.sum(system.levels[:, None] * moved)
     lost = -jnp.sum(bath.unit.levels.levels[None] * moved)
-    return CollisionHeat(gain - lost, lost)
+    return _heat(gain - lost, lost, S.error)
+
+
+def _heat(kinetic, internal, error):
+    kinetic, internal = (jnp.where(error < POOR_MAP, x, jnp.nan) for x in (kinetic, internal))
+    return CollisionHeat(kinetic, internal, error)

@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float, Inexact
 
-from ._checks import Scalar, complex_array, real_array
+from ._checks import Scalar, check_scalar, complex_array, real_array
 from ._safe import eigh, modulus
-from ._states import populations
+from ._states import of_each, populations
 from ._system import System
 
 
@@ -44,7 +44,7 @@ def l1_coherence(rho: Inexact[Array, "*b N N"]) -> Float[Array, "*b"]:
     return jnp.sum(modulus(jnp.where(jnp.broadcast_to(off, rho.shape), rho, 0)), axis=(-2, -1))
 
 
-def von_neumann_entropy(rho: Inexact[Array, "N N"]) -> Float[Array, ""]:
+def von_neumann_entropy(rho: Inexact[Array, "*b N N"]) -> Float[Array, "*b"]:
     r"""The entropy of a state, in nats, $S = -\mathrm{Tr}[ρ \ln ρ]$.
 
     $dS = -\mathrm{Tr}[dρ\,(\ln ρ + 1)]$, with ln ε in the kernel: at pure states this is right along every smooth curve
@@ -54,10 +54,12 @@ def von_neumann_entropy(rho: Inexact[Array, "N N"]) -> Float[Array, ""]:
         >>> print(jnp.round(jr.von_neumann_entropy(jnp.eye(2) / 2), 6))
         0.693147
     """
-    return _entropy(complex_array(rho))
+    return of_each(_entropy, complex_array(rho))
 
 
-def relative_entropy(rho: Inexact[Array, "N N"], sigma: Inexact[Array, "N N"]) -> Float[Array, ""]:
+def relative_entropy(
+    rho: Inexact[Array, "*#b N N"], sigma: Inexact[Array, "*#b N N"]
+) -> Float[Array, "*b"]:
     r"""How far ρ is from σ, in nats, $D(ρ‖σ) = \mathrm{Tr}[ρ(\ln ρ - \ln σ)] ≥ 0$.
 
     It never grows under a completely positive, trace-preserving map (Lindblad, Commun. Math. Phys. 40, 147 (1975)).
@@ -70,18 +72,21 @@ def relative_entropy(rho: Inexact[Array, "N N"], sigma: Inexact[Array, "N N"]) -
         >>> print(jnp.round(jr.relative_entropy(rho, sigma), 6), jr.relative_entropy(sigma, rho))
         0.693147 inf
     """
-    rho, sigma = complex_array(rho), complex_array(sigma)
+    return of_each(_relative_entropy, complex_array(rho), complex_array(sigma))
+
+
+def _relative_entropy(rho, sigma):
     cross = jnp.real(jnp.sum(rho.T * logarithm(sigma)))
     values, U = eigh(jax.lax.stop_gradient(sigma))
     weights = jnp.real(jnp.sum(jnp.conj(U) * (jax.lax.stop_gradient(rho) @ U), axis=0))
     room = _room(values)
-    outside = jnp.sum(jnp.where(values > room, 0, weights)) > 8 * room
+    outside = (jnp.sum(jnp.where(values > room, 0, weights)) > 8 * room) & ~jnp.isnan(cross)
     return jnp.where(outside, jnp.inf, -_entropy(rho) - cross)
 
 
 def relative_entropy_to_gibbs(
-    system: System, rho: Inexact[Array, "N N"], beta: Scalar
-) -> Float[Array, ""]:
+    system: System, rho: Inexact[Array, "*b N N"], beta: Scalar
+) -> Float[Array, "*b"]:
     r"""The free energy above that of equilibrium, in units of temperature, without a logarithm of the Gibbs state.
 
     $$D(ρ‖τ) = β\,[F(ρ) - F(τ)] = β\,\mathrm{Tr}[H_Sρ] - S(ρ) + \ln Z, \qquad τ = e^{-βH_S}/Z$$
@@ -95,13 +100,15 @@ def relative_entropy_to_gibbs(
         True
     """
     beta = real_array(beta)
+    check_scalar("beta", beta)
     action = -beta * system.levels
     top = jnp.max(action)
     log_Z = jax.nn.logsumexp(action - top)
-    return jnp.sum(populations(rho) * (top - action)) - von_neumann_entropy(rho) + log_Z
+    energy = populations(rho) @ (top - action)
+    return energy - von_neumann_entropy(rho) + log_Z
 
 
-def relative_entropy_of_coherence(rho: Inexact[Array, "N N"]) -> Float[Array, ""]:
+def relative_entropy_of_coherence(rho: Inexact[Array, "*b N N"]) -> Float[Array, "*b"]:
     r"""$C(ρ) = S(\mathrm{diag}\,ρ) - S(ρ)$, the relative entropy to the nearest state without coherence, in nats.
 
     Times the temperature it is the free energy that coherence adds to that of the populations. Source: Baumgratz,
@@ -112,11 +119,13 @@ def relative_entropy_of_coherence(rho: Inexact[Array, "N N"]) -> Float[Array, ""
         >>> print(jnp.round(jr.relative_entropy_of_coherence(jnp.full((2, 2), 0.5)), 6))
         0.693147
     """
-    rho = complex_array(rho)
-    return _entropy(jnp.diag(jnp.diagonal(rho))) - _entropy(rho)
+    dephased = rho * jnp.broadcast_to(jnp.eye(rho.shape[-1], dtype=rho.dtype), rho.shape)
+    return von_neumann_entropy(dephased) - von_neumann_entropy(rho)
 
 
-def fidelity(rho: Inexact[Array, "N N"], sigma: Inexact[Array, "N N"]) -> Float[Array, ""]:
+def fidelity(
+    rho: Inexact[Array, "*#b N N"], sigma: Inexact[Array, "*#b N N"]
+) -> Float[Array, "*b"]:
     r"""$F = (\mathrm{Tr}\sqrt{\sqrt{ρ}\,σ\sqrt{ρ}})^2 = ‖\sqrt ρ\sqrt σ‖_1^2$, between 0 (orthogonal) and 1 (equal).
 
     For a pure state ψ it is ⟨ψ|σ|ψ⟩. Source: Jozsa, J. Mod. Opt. 41, 2315 (1994).
@@ -126,14 +135,15 @@ def fidelity(rho: Inexact[Array, "N N"], sigma: Inexact[Array, "N N"]) -> Float[
 
     with the inverse on the support. At states with a kernel this is right along every smooth curve of states on which
     the product's rank does not change; where it does, F has a kink, and this is the mean of its two slopes. Second
-    derivatives are right where the eigenvalues of what is differentiated, and of the product, are simple.
+    derivatives are right where the eigenvalues of both states, and of the product, are simple; where some coincide they
+    may be NaN.
 
     !!! example
         >>> up, plus = jnp.diag(jnp.array([1.0, 0.0])), jnp.full((2, 2), 0.5)
         >>> print(jnp.round(jr.fidelity(up, plus), 12))
         0.5
     """
-    return _fidelity(complex_array(rho), complex_array(sigma))
+    return of_each(_fidelity, complex_array(rho), complex_array(sigma))
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -146,14 +156,20 @@ def _room(values):
     return 8 * values.size * jnp.finfo(values.dtype).eps * jnp.max(jnp.abs(values))
 
 
+def _is_state(values):
+    """Whether no eigenvalue is negative, beyond doubt."""
+    return values[0] >= -jnp.sqrt(jnp.finfo(values.dtype).eps)
+
+
 @jax.custom_jvp
 def logarithm(rho: Complex[Array, "N N"]) -> Complex[Array, "N N"]:
-    """The logarithm of a state, with ln ε for the eigenvalues that cannot be told from 0.
+    """The logarithm of a state, with ln ε for the eigenvalues that cannot be told from 0; NaN if one is below −√ε.
 
     Its derivatives, of any order, come from e^L = ρ and not from those of the eigenvectors that solve it.
     """
     values, U = eigh(rho)
-    return (U * jnp.log(jnp.maximum(values, _room(values)))[None]) @ jnp.conj(U.T)
+    logs = jnp.where(_is_state(values), jnp.log(jnp.maximum(values, _room(values))), jnp.nan)
+    return (U * logs[None]) @ jnp.conj(U.T)
 
 
 @logarithm.defjvp
@@ -192,8 +208,7 @@ def _entropy(rho: Complex[Array, "N N"]) -> Float[Array, ""]:
     values = eigh(rho)[0]
     room = _room(values)
     entropy = -jnp.sum(values * jnp.log(jnp.maximum(values, room)))
-    state = values[0] >= -jnp.sqrt(jnp.finfo(values.dtype).eps)
-    return jnp.where(state, entropy, jnp.nan)
+    return jnp.where(_is_state(values), entropy, jnp.nan)
 
 
 @_entropy.defjvp
@@ -204,10 +219,11 @@ def _entropy_jvp(primals, tangents):
 
 
 def _root(rho):
-    """√ρ, exactly 0 in the kernel."""
+    """√ρ, exactly 0 in the kernel; NaN if ρ is no state."""
     values, U = eigh(rho)
     there = values > _room(values)
-    return (U * jnp.where(there, jnp.sqrt(jnp.where(there, values, 1)), 0)[None]) @ jnp.conj(U.T)
+    roots = jnp.where(there, jnp.sqrt(jnp.where(there, values, 1)), 0)
+    return (U * jnp.where(_is_state(values), roots, jnp.nan)[None]) @ jnp.conj(U.T)
 
 
 @jax.custom_jvp

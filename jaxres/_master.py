@@ -29,7 +29,6 @@ from ._batched import UNROLLED, inverse, linear, matmul
 from ._checks import (
     check_instance,
     check_shape,
-    complex_array,
     concrete,
     real_array,
     require,
@@ -38,6 +37,7 @@ from ._checks import (
 from ._quadrature import AbstractQuadrature, DoubleExponential, splittings
 from ._reservoir import Reservoir
 from ._scattering_map import collision_map, scattering_map
+from ._states import check_state
 from ._superoperator import Superoperator
 from ._system import System
 
@@ -48,6 +48,11 @@ class RESULTS(eqx.Enumeration):
     """What became of a steady-state solve."""
 
     successful = "The steady state was found."
+    not_positive = (
+        "The equation was solved, but the solution is not a state: it has a negative eigenvalue, since the scattering "
+        "map is not completely positive. Eqs. (22), (23) are not quite a state of the particle; "
+        "jaxres.ThermalMixture is."
+    )
     not_unique = (
         "The steady state is not unique: the collisions leave more than one state unchanged (no coupling between some "
         "levels?). Couple all levels, or evolve a given initial state with jaxres.evolve."
@@ -69,7 +74,7 @@ POOR_MAP = 1e-3
 class SteadyState(eqx.Module):
     """A steady state and how far to trust it.
 
-    - `rho`: the state, shape (N, N), in the energy eigenbasis; NaN unless `result` is successful.
+    - `rho`: the state, shape (N, N), in the energy eigenbasis; NaN unless `result` is successful or not_positive.
     - `result`: one of `jaxres.RESULTS`; `result == jr.RESULTS.successful` can be used under jit and vmap.
     - `map_error`: estimated largest error of an entry of the scattering map (the worst of all baths).
     - `condition`: the condition number of the linear system: the error of `rho` is about `map_error` times this.
@@ -200,18 +205,45 @@ def steady_state_of(
     eps = jnp.finfo(dtype).eps
     unique = condition * (64 * eps) < 1  # false for NaN too
     converged = map_error < POOR_MAP
+    rho = from_coordinates(x, system.size)
+    positive = _positive(rho, map_error * condition + jnp.sqrt(eps))
     result = RESULTS.where(
         jnp.asarray(valid),
         RESULTS.where(
             converged,
-            RESULTS.where(unique, RESULTS.successful, RESULTS.not_unique),
+            RESULTS.where(
+                unique,
+                RESULTS.where(positive, RESULTS.successful, RESULTS.not_positive),
+                RESULTS.not_unique,
+            ),
             RESULTS.map_not_converged,
         ),
         RESULTS.invalid_parameters,
     )
-    rho = from_coordinates(x, system.size)
-    rho = jnp.where(result == RESULTS.successful, rho, jnp.nan)
+    rho = jnp.where(jnp.asarray(valid) & converged & unique, rho, jnp.nan)
     return SteadyState(rho, result, map_error, condition)
+
+
+def _positive(rho, room):
+    """Whether no eigenvalue of ρ is below −room: whether all pivots of ρ + room are positive (Sylvester)."""
+    N = rho.shape[-1]
+    X = jax.lax.stop_gradient(rho) + jax.lax.stop_gradient(room) * jnp.eye(N, dtype=rho.dtype)
+
+    def eliminate(k, state):
+        X, positive = state
+        pivot = jnp.real(X[k, k])
+        positive &= pivot > 0
+        column = X[:, k]
+        return X - column[:, None] * jnp.conj(column)[None] / jnp.where(
+            positive, pivot, 1
+        ), positive
+
+    state = X, jnp.asarray(True)
+    if N > UNROLLED:
+        return jax.lax.fori_loop(0, N, eliminate, state)[1]
+    for k in range(N):
+        state = eliminate(k, state)
+    return state[1]
 
 
 def _stationary(system, maps, rates):
@@ -426,28 +458,6 @@ def evolve(
     if concrete(times):
         require(np.isfinite(times), f"Argument `times` must be finite, but is {times}.")
     return _evolve(system, baths, rho0, times, amplitudes, quadrature)
-
-
-def check_state(name: str, rho: Inexact[Array, "N N"], system: System) -> Complex[Array, "N N"]:
-    """A density matrix of the system: shape, Hermiticity, trace."""
-    rho = complex_array(rho)
-    N = system.size
-    if rho.shape != (N, N):
-        raise ValueError(f"Argument `{name}` must have shape {(N, N)}, but has shape {rho.shape}.")
-    if concrete(rho):
-        value = np.asarray(rho)
-        require(np.isfinite(value), f"Argument `{name}` must be finite, but is\n{value}")
-        room = 1e3 * np.finfo(value.dtype).eps
-        skew = np.max(np.abs(value - value.conj().T))
-        require(
-            skew <= room,
-            f"Argument `{name}` must be Hermitian, but differs from its adjoint by {skew:.2g}.",
-        )
-        trace = np.trace(value).real
-        require(
-            abs(trace - 1) <= room, f"Argument `{name}` must have trace 1, but has trace {trace:g}."
-        )
-    return rho
 
 
 @eqx.filter_jit

@@ -14,8 +14,9 @@ motion: a packet that is well localised in time acts as a clock, or as a field t
 
     S̄ = lim_T (1/T) ∫_0^T dt  U_t⁻¹ ∘ S ∘ U_t,     S̄[j',k',j,k] = S[j',k',j,k] where e_j − e_j' = e_k − e_k', else 0,
 
-with U_t the free evolution. That is the map of the same particles without their coherence (`DiagonalPacket`), and what
-they bring to the system is heat. The rest of D(Sρ‖τ) is free energy that only coherence can bring,
+with U_t the free evolution. That is the map of the same particles without their coherence (`DiagonalPacket`; and their
+levels, if they have any, in a diagonal state), and what they bring to the system is heat. The rest of D(Sρ‖τ) is free
+energy that only coherence can bring,
 
     C = D(Sρ‖τ) − D(S̄ρ‖τ),      Σ = Σ̄ − C,     Σ̄ = D(ρ‖τ) − D(S̄ρ‖τ) ≥ 0.
 
@@ -35,21 +36,21 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Complex, Float, Inexact
 
 from ._amplitudes import AbstractAmplitudes, Exact
-from ._checks import Scalar, check_instance, check_shape, complex_array, real_array
+from ._checks import Scalar, check_instance, check_scalar, check_shape, real_array
 from ._information import logarithm, relative_entropy_to_gibbs, von_neumann_entropy
 from ._master import (
+    POOR_MAP,
     RESULTS,
     Baths,
     _as_baths,
     _with_finite_rates,
     admissible,
-    check_state,
     steady_state_of,
 )
 from ._packet import AbstractPacket
 from ._quadrature import AbstractQuadrature, DoubleExponential
 from ._scattering_map import scattering_map
-from ._states import populations
+from ._states import check_state, populations
 from ._superoperator import Superoperator
 from ._system import System
 
@@ -61,7 +62,7 @@ class CollisionThermodynamics(eqx.Module):
     - `entropy`: ΔS, the change of the system's entropy.
     - `entropy_production`: the naive Σ = ΔS − β ΔE, that takes all of ΔE for heat.
     - `coherent`: C, the free energy in units of temperature that the particle's coherence brought, and that is missing
-      in Σ: Σ + C ≥ 0 is the production of the same particles without coherence.
+      in Σ: Σ + C is the production of the same particles without coherence, and Σ + C ≥ 0 if these thermalise at β.
     """
 
     energy: Float[Array, ""]
@@ -79,7 +80,7 @@ def collision_thermodynamics(
 
     with the Gibbs state τ at β and $\bar S$, S averaged over the time of the collision (see the head of
     `_second_law.py`). For an effusing gas at β, Σ + C ≥ 0 whatever the packets (if the scatterer obeys detailed
-    balance), and C = 0 if they are diagonal.
+    balance), and C = 0 if they, and their levels if they have any, are diagonal.
 
     For particles with internal levels that have another temperature, 1/β_U, than the gas, the heats of `collision_heat`
     count apart: there $ΔS - βQ_\mathrm{kinetic} - β_U Q_\mathrm{internal} ≥ 0$ without coherence.
@@ -98,7 +99,9 @@ def collision_thermodynamics(
         >>> bool(jnp.abs(one.entropy_production + one.coherent) < 1e-9)
         True
     """
-    rho, beta = complex_array(rho), real_array(beta)
+    check_instance("S", S, Superoperator, "a map, as jaxres.scattering_map returns it")
+    rho, beta = check_state("rho", rho, system), real_array(beta)
+    check_scalar("beta", beta)
     return _collision_thermodynamics(system, S, rho, beta)
 
 
@@ -129,9 +132,12 @@ class Currents(eqx.Module):
     - `entropy`: dS/dt by each.
     - `entropy_production`: the naive σ_r = dS/dt − β_r J_r. The sum over r is Spohn's entropy production; in a steady
       state it is −Σ_r β_r J_r.
-    - `coherent`: what is missing in each, as in `CollisionThermodynamics`: σ_r + C_r ≥ 0.
+    - `coherent`: what is missing in each, as in `CollisionThermodynamics`: σ_r + C_r ≥ 0 for particles that thermalise
+      at β_r without coherence. Levels of the particles at another temperature count apart: `collision_heat`.
     - `rho`: the state, shape (N, N).
-    - `result`: one of `jaxres.RESULTS`, what became of the steady state; all is NaN unless it is successful.
+    - `result`: one of `jaxres.RESULTS`, what became of the steady state, or of the maps where the state was given. All
+      is NaN unless it is successful; where it is not_positive, the entropies are.
+    - `map_error`: estimated largest error of an entry of the scattering maps.
     """
 
     energy: Float[Array, " B"]
@@ -140,6 +146,7 @@ class Currents(eqx.Module):
     coherent: Float[Array, " B"]
     rho: Complex[Array, "N N"]
     result: RESULTS
+    map_error: Float[Array, ""]
 
 
 def currents(
@@ -184,7 +191,9 @@ def currents(
         rho = check_state("rho", rho, system)
     if betas is None:
         betas = [_temperature(bath.packet) for bath in baths]
-    betas = jnp.stack([real_array(beta) for beta in betas])
+    if isinstance(betas, Sequence):
+        betas = jnp.stack([real_array(beta) for beta in betas])
+    betas = real_array(betas)
     check_shape("betas", betas, 1, "(B,)")
     if betas.shape[0] != len(baths):
         raise ValueError(
@@ -220,12 +229,15 @@ def currents_of(
 ) -> Currents:
     """`currents` from maps that are at hand."""
     valid = jnp.asarray(valid)
+    map_error = jnp.max(jnp.stack([S.error for S in maps]))
+    converged = map_error < POOR_MAP
     if rho is None:
         sol = steady_state_of(system, maps, rates, valid)
         rho, result = sol.rho, sol.result
     else:
-        result = RESULTS.where(valid, RESULTS.successful, RESULTS.invalid_parameters)
-        rho = jnp.where(valid, rho, jnp.nan)
+        poor = RESULTS.where(converged, RESULTS.successful, RESULTS.map_not_converged)
+        result = RESULTS.where(valid, poor, RESULTS.invalid_parameters)
+        rho = jnp.where(valid & converged, rho, jnp.nan)
     log_rho = logarithm(rho)
 
     def parts(S, rate, beta):
@@ -237,4 +249,4 @@ def currents_of(
 
     each = [parts(*bath) for bath in zip(maps, rates, betas, strict=True)]
     energy, entropy, production, coherent = map(jnp.stack, zip(*each, strict=True))
-    return Currents(energy, entropy, production, coherent, rho, result)
+    return Currents(energy, entropy, production, coherent, rho, result, map_error)

@@ -1,10 +1,13 @@
 """States of the system, in its energy eigenbasis, and what is read off them."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Complex, Float, Inexact
 
-from ._checks import Scalar, check_scalar, real_array
+from ._checks import Scalar, check_scalar, complex_array, concrete, real_array, require
 from ._safe import eigh, modulus
 from ._system import System
 
@@ -66,3 +69,46 @@ def _trace_norm_jvp(primals, tangents):
     sign = jnp.einsum("...ab,...b,...cb->...ac", U, jnp.sign(values), jnp.conj(U))
     out = jnp.sum(jnp.abs(values), axis=-1)
     return out, jnp.real(jnp.einsum("...ab,...ba->...", sign, dX))
+
+
+# --------------------------------------------------------------------------------------------------
+# What a state has to be
+# --------------------------------------------------------------------------------------------------
+
+
+def of_each(function: Callable, *states: Inexact[Array, "*#b N N"]) -> Float[Array, "*b"]:
+    """A number that belongs to a state (or to several), over the leading axes of the arrays."""
+    batch = jnp.broadcast_shapes(*(X.shape[:-2] for X in states))
+    states = tuple(jnp.broadcast_to(X, batch + X.shape[-2:]) for X in states)
+    signature = ",".join(["(n,n)"] * len(states)) + "->()"
+    return jnp.vectorize(function, signature=signature)(*states)
+
+
+def check_operator(name: str, X: Inexact[Array, "N N"], system: System) -> Complex[Array, "N N"]:
+    """A matrix on the levels of the system."""
+    X, N = complex_array(X), system.size
+    if X.shape != (N, N):
+        raise ValueError(
+            f"Argument `{name}` must have shape {(N, N)}, but has shape {X.shape}."
+            + (" Use jax.vmap to batch over values." if X.ndim > 2 else "")
+        )
+    return X
+
+
+def check_state(name: str, rho: Inexact[Array, "N N"], system: System) -> Complex[Array, "N N"]:
+    """A density matrix of the system: shape, Hermiticity, trace."""
+    rho = check_operator(name, rho, system)
+    if concrete(rho):
+        value = np.asarray(rho)
+        require(np.isfinite(value), f"Argument `{name}` must be finite, but is\n{value}")
+        room = 1e3 * np.finfo(value.dtype).eps
+        skew = np.max(np.abs(value - value.conj().T))
+        require(
+            skew <= room,
+            f"Argument `{name}` must be Hermitian, but differs from its adjoint by {skew:.2g}.",
+        )
+        trace = np.trace(value).real
+        require(
+            abs(trace - 1) <= room, f"Argument `{name}` must have trace 1, but has trace {trace:g}."
+        )
+    return rho

@@ -15,7 +15,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Inexact
 
-from ._checks import Scalar, check_shape, complex_array, concrete, real_array, require
+from ._checks import (
+    Scalar,
+    check_instance,
+    check_shape,
+    complex_array,
+    concrete,
+    real_array,
+    require,
+)
 from ._operators import operator_basis
 from ._safe import eigh, safe_sqrt
 
@@ -52,6 +60,10 @@ class Superoperator(eqx.Module):
 
     def __check_init__(self):
         check_shape("tensor", self.tensor, 4, "(N, N, N, N)")
+        if len(set(self.tensor.shape)) > 1:
+            raise ValueError(
+                f"Argument `tensor` must have shape (N, N, N, N), but has shape {self.tensor.shape}."
+            )
 
     # ----------------------------------------------------------------------------------------------
     # From other forms
@@ -71,12 +83,15 @@ class Superoperator(eqx.Module):
             >>> print(jr.populations(flip(jnp.diag(jnp.array([0.25, 0.75])))))
             [0.75 0.25]
         """
+        U = complex_array(U)
+        check_shape("U", U, 2, "(N, N)")
         return cls.from_kraus(U[None])
 
     @classmethod
     def from_kraus(cls, operators: Inexact[Array, "K N N"]) -> "Superoperator":
         r"""$ρ → \sum_n K_n ρ K_n^\dagger$, for Kraus operators of shape (K, N, N)."""
         K = complex_array(operators)
+        check_shape("operators", K, 3, "(K, N, N)")
         return cls(jnp.einsum("naj,nbk->abjk", K, jnp.conj(K)))
 
     @classmethod
@@ -290,10 +305,20 @@ class Superoperator(eqx.Module):
 
     def __call__(self, rho: Inexact[Array, "*b N N"]) -> Complex[Array, "*b N N"]:
         """S(ρ), for one state or a batch of them."""
+        N = self.size
+        if jnp.shape(rho)[-2:] != (N, N):
+            raise ValueError(
+                f"Argument `rho` must have shape (…, {N}, {N}), but has shape {jnp.shape(rho)}."
+            )
         return jnp.einsum("abjk,...jk->...ab", self.tensor, rho)
 
     def __matmul__(self, other: "Superoperator") -> "Superoperator":
         """The map that applies `other` first."""
+        check_instance("other", other, Superoperator, "a map; S(rho) applies S to a state")
+        if self.size != other.size:
+            raise ValueError(
+                f"Argument `other` must be a map on {self.size} levels, but is one on {other.size}."
+            )
         return Superoperator(
             jnp.einsum("abjk,jkcd->abcd", self.tensor, other.tensor),
             error=self.error + other.error,

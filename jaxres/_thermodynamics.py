@@ -6,14 +6,14 @@ from jaxtyping import Array, Complex, Float, Inexact
 
 from ._checks import Scalar, complex_array, real_array
 from ._safe import eigh
-from ._states import populations
+from ._states import of_each, populations
 from ._superoperator import Superoperator
 from ._system import System
 
 
 def heat_flow(
-    system: System, S: Superoperator, rate: Scalar, rho: Inexact[Array, "N N"]
-) -> Float[Array, ""]:
+    system: System, S: Superoperator, rate: Scalar, rho: Inexact[Array, "*b N N"]
+) -> Float[Array, "*b"]:
     r"""The energy per unit time that collisions with map S at rate Γ bring to the system in state ρ.
 
     $$J = Γ\, \mathrm{Tr}[H_S (S - 1) ρ]$$
@@ -30,10 +30,10 @@ def heat_flow(
         True
     """
     change = S(rho) - rho
-    return real_array(rate) * jnp.sum(system.levels * populations(change))
+    return real_array(rate) * (populations(change) @ system.levels)
 
 
-def ergotropy(system: System, rho: Inexact[Array, "N N"]) -> Float[Array, ""]:
+def ergotropy(system: System, rho: Inexact[Array, "*b N N"]) -> Float[Array, "*b"]:
     r"""The most work that a unitary operation can draw from ρ.
 
     $$W = \mathrm{Tr}[ρ H_S] - \sum_k r_k e_k, \qquad r_0 ≥ r_1 ≥ …$$
@@ -48,8 +48,8 @@ def ergotropy(system: System, rho: Inexact[Array, "N N"]) -> Float[Array, ""]:
         0.3
     """
     rho = complex_array(rho)
-    energy = jnp.sum(system.levels * jnp.real(jnp.diagonal(rho)))
-    return energy - _passive_energy(rho, system.levels)
+    energy = populations(rho) @ system.levels
+    return energy - of_each(lambda state: _passive_energy(state, system.levels), rho)
 
 
 @jax.custom_jvp
@@ -68,7 +68,7 @@ def _passive_energy_jvp(primals, tangents):
     return jnp.sum(values * levels), slope
 
 
-def effective_beta(system: System, rho: Inexact[Array, "N N"]) -> Float[Array, ""]:
+def effective_beta(system: System, rho: Inexact[Array, "*b N N"]) -> Float[Array, "*b"]:
     r"""The inverse temperature of the Gibbs state that has the energy of ρ, $β_\mathrm{eff} = 1/T_\mathrm{eff}$.
 
     $$\mathrm{Tr}[H_S\, e^{-βH_S}]/Z(β) = \mathrm{Tr}[H_S ρ]$$
@@ -88,7 +88,10 @@ def effective_beta(system: System, rho: Inexact[Array, "N N"]) -> Float[Array, "
         >>> print(jr.effective_beta(system, jnp.diag(jnp.array([1.0, 0.0, 0.0]))))
         inf
     """
-    p, e = populations(rho), system.levels
+    return of_each(lambda state: _effective_beta(populations(state), system.levels), rho)
+
+
+def _effective_beta(p, e):
     low, high = jnp.sum(p * (e - e[0])), jnp.sum(p * (e[-1] - e))
     inside = (low > 0) & (high > 0)
     target = jnp.log(jnp.where(inside, low, 1)) - jnp.log(jnp.where(inside, high, 1))

@@ -19,11 +19,11 @@ from jaxtyping import Array, Bool, Complex, Float, Inexact, PRNGKeyArray
 
 from ._amplitudes import AbstractAmplitudes, Exact
 from ._checks import check_instance, check_shape, concrete, inexact_array, real_array, require
-from ._master import check_state
 from ._quadrature import AbstractQuadrature, DoubleExponential
 from ._renewal import AbstractWaitingTimes, Poisson, check_renewal, gaps
 from ._reservoir import Reservoir
 from ._scattering_map import scattering_map
+from ._states import check_state
 from ._system import System
 
 Times = Float[Array, " T"] | Sequence[float]

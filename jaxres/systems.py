@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float, Inexact
 
-from ._checks import Scalar, check_scalar, check_shape, concrete, real_array, require
+from ._checks import Scalar, check_scalar, check_shape, concrete, inexact_array, real_array, require
 from ._operators import PAULI, annihilation_matrix, spin_matrices
 from ._safe import eigh
 from ._system import System
@@ -204,6 +204,11 @@ def on_site(operator: Inexact[Array, "2 2"], site: int, sites: int) -> Inexact[A
         [ 1. -1.  1. -1.]
     """
     require(0 <= site < sites, f"Argument `site` must be from 0 to {sites - 1}, but is {site}.")
+    operator = inexact_array(operator)
+    if operator.shape != (2, 2):
+        raise ValueError(
+            f"Argument `operator` must have shape (2, 2), but has shape {operator.shape}."
+        )
     left, right = (jnp.eye(2**n, dtype=operator.dtype) for n in (site, sites - 1 - site))
     return jnp.kron(jnp.kron(left, operator), right)
 

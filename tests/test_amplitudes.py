@@ -74,7 +74,9 @@ def test_the_letters_qubit_is_reciprocal_in_modulus_only():
         assert np.all(np.abs(s[3:, 0, 1]) > 1e-3)
 
 
-@pytest.mark.parametrize(("N", "length"), [(2, 1.5), (3, 1.5), (2, 25.0)])
+@pytest.mark.parametrize(
+    ("N", "length"), [(2, 1.5), pytest.param(3, 1.5, marks=pytest.mark.slow), (2, 25.0)]
+)
 def test_a_slab_cut_in_pieces_is_the_same_slab(N, length):
     # the last one is opaque: 1e-20 is transmitted
     system = jr.System(LEVELS[:N])

@@ -4,6 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import jaxres as jr
 
@@ -56,6 +57,7 @@ def test_a_users_own_jit_compiles_once():
         assert np.isfinite(coherence(system, bath))
 
 
+@pytest.mark.slow
 def test_gradients_are_compiled_once_too():
     @eqx.filter_jit
     @eqx.debug.assert_max_traces(max_traces=1)

@@ -248,3 +248,23 @@ class TestArguments:
         endless = eqx.tree_at(lambda b: b.rate, baths[0], jnp.asarray(jnp.inf))
         with pytest.raises(ValueError, match="finite"):
             jr.counting_statistics(system, [endless, baths[1]])
+
+
+def test_without_collisions_nothing_is_counted_and_rare_ones_count_in_proportion(coherent):
+    system, _, maps = coherent
+
+    def cumulants(rate):
+        return counting_statistics_of(system, maps, [rate, rate], 3).cumulants
+
+    still, slope = cumulants(jnp.asarray(0.0)), jax.jacfwd(cumulants)(jnp.asarray(0.0))
+    assert largest(still) == 0
+    np.testing.assert_allclose(slope, cumulants(jnp.asarray(1e-7)) / 1e-7, rtol=1e-5)
+
+
+def test_high_orders_and_the_error_of_a_tilted_map(coherent):
+    system, baths, maps = coherent
+    many = jr.counting_statistics(system, baths, 22)
+    assert np.isfinite(many.cumulants).all() and many.cumulants.shape == (22, 2)
+    tilted_ = jr.tilted_generator(system, baths, jnp.array([20.0, 0.0]))
+    worst = sum(rate * S.error for rate, S in zip((2.0, 1.5), maps, strict=True))
+    assert tilted_.error > 1e4 * worst  # e^{sw} with w up to Δ = 0.6

@@ -118,6 +118,7 @@ class TestSearch:
         assert early.outcome == "reached" and early.loss <= 1e-2
         assert early.solves < found.solves
 
+    @pytest.mark.slow
     def test_walls_are_walked_back_from_and_starts_behind_them_fail(self):
         def walled(p):
             return jnp.where(p["x"] > 0.25, (p["x"] - 0.5) ** 2, jnp.nan)
@@ -368,6 +369,7 @@ class TestCommandLine:
         assert "rate from 5 within [0.01, 100.0]" in said and "8 starts" in said
         assert not store.exists()
 
+    @pytest.mark.slow
     def test_the_example_runs_and_resumes(self, tmp_path):
         text = EXAMPLE.read_text().replace("starts = 8", "starts = 1")
         config = tmp_path / "c.toml"
@@ -385,6 +387,7 @@ class TestCommandLine:
         assert "free coupling from 1 within [0.1, 5.0]" in said
         assert "1 converged" in said and "constraint coherence: active" in said
 
+    @pytest.mark.slow
     def test_a_model_of_ones_own_with_a_list_of_numbers_goes_on_in_another_process(
         self, tmp_path, monkeypatch
     ):

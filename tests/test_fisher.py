@@ -56,7 +56,9 @@ class TestQuantumFisher:
         for F in (jr.quantum_fisher(gibbs(0.7), drho), jr.classical_fisher(gibbs(0.7), drho)):
             np.testing.assert_allclose(F, [[variance]], rtol=1e-13)
 
-    @pytest.mark.parametrize("r", [[0.3, -0.2, 0.5], [0.0, 0.0, 0.0]])
+    @pytest.mark.parametrize(
+        "r", [pytest.param([0.3, -0.2, 0.5], marks=pytest.mark.slow), [0.0, 0.0, 0.0]]
+    )
     def test_derivatives_are_those_of_the_closed_form(self, r):
         r, dr = jnp.array(r), jnp.array([0.7, 0.1, -0.4])
 
@@ -125,6 +127,7 @@ class TestErgotropy:
         flat = jax.grad(lambda t: jr.ergotropy(jr.System(levels), jnp.eye(3) / 3 + t * way))(0.0)
         assert np.isfinite(flat)  # a kink: all eigenvalues meet
 
+    @pytest.mark.slow
     def test_heat_flows_of_two_reservoirs_cancel(self):
         system, hot = jr.letter.model(beta=0.05, rate=2.0)
         _, cold = jr.letter.model(beta=0.3, width=0.5, rate=1.0)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import hermitian, unitary
+from helpers import hermitian, largest, unitary
 
 import jaxres as jr
 
@@ -134,6 +134,28 @@ class TestValues:
         assert np.min(gained) > 0 and np.max(gained) > 0.01
 
 
+def test_batches_of_states_are_taken_one_by_one():
+    system = jr.System([-0.4, 0.1, 0.5])
+    many = jnp.stack([jnp.stack([state(3 * i + j, 3) for j in range(3)]) for i in range(2)])
+    other = state(99, 3)
+    functions = {
+        "entropy": jr.von_neumann_entropy,
+        "free energy": lambda r: jr.relative_entropy_to_gibbs(system, r, 0.7),
+        "coherence": jr.relative_entropy_of_coherence,
+        "relative": lambda r: jr.relative_entropy(r, other),
+        "relative, from": lambda r: jr.relative_entropy(other, r),
+        "fidelity": lambda r: jr.fidelity(r, other),
+        "ergotropy": lambda r: jr.ergotropy(system, r),
+        "beta": lambda r: jr.effective_beta(system, r),
+        "heat": lambda r: jr.heat_flow(system, jr.Superoperator.from_unitary(other), 2.0, r),
+    }
+    for name, f in functions.items():
+        batch = f(many)
+        assert batch.shape == (2, 3), name
+        each = np.array([[f(rho) for rho in row] for row in many])
+        assert largest(batch - each) < 1e-13, name
+
+
 class TestDerivatives:
     START, WAY, SECOND = state(1, 3), hermitian(5, 3, scale=0.1), hermitian(6, 3, scale=0.1)
 
@@ -201,6 +223,7 @@ class TestDerivatives:
         # σ itself is only known to 1e-16
         check_derivative(f, 0.0, expected, rtol=1e-14 / small + 1e-11)
 
+    @pytest.mark.slow
     def test_at_a_pure_state_along_states(self):
         psi, G = np.asarray(unitary(1, 3)[:, 0]), np.asarray(hermitian(2, 3))
         mixed = state(3, 3)

@@ -51,7 +51,13 @@ SPECTRA = {
 }
 
 
-@pytest.mark.parametrize("name", SPECTRA)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if "degenerate" in name else pytest.mark.slow)
+        for name in SPECTRA
+    ],
+)
 def test_an_idle_system_beside_changes_nothing(name):
     system, bath, joint = beside_idle(LEVELS, SPECTRA[name])
     fine = jr.DoubleExponential(64, 64)

@@ -362,6 +362,7 @@ def test_gradients(forward):
     np.testing.assert_allclose(backward, differences(written, X0), rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_gradients_of_a_beam():
     def f(x):
         return observed(jr.MonochromaticBeam(x[0], x[1]), x[2:])
@@ -372,6 +373,7 @@ def test_gradients_of_a_beam():
     np.testing.assert_allclose(backward, differences(f, x), rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_a_table_has_the_gradient_of_what_it_tabulates(forward):
     p = jnp.linspace(0.1, 8.5, 64)
 

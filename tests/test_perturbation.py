@@ -65,6 +65,7 @@ def test_order_zero_is_the_gibbs_state_where_detailed_balance_holds(case):
     assert largest(series[0] - jr.gibbs_state(system, bath.packet.beta)) < 1e-8
 
 
+@pytest.mark.slow
 def test_the_derivative_of_the_series_equals_differences():
     @jax.jit
     def last(splitting):

@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import jaxres as jr
 
@@ -52,6 +53,7 @@ def numbers():
     return out
 
 
+@pytest.mark.slow
 def test_single_precision():
     assert jax.config.jax_enable_x64
     double = numbers()

@@ -88,7 +88,15 @@ def assert_keeps_trace_and_hermiticity(S):
     assert largest(trace - np.eye(S.size)) <= 1e-12
 
 
-@pytest.mark.parametrize(("N", "M"), [(2, 1), (3, 1), (2, 3), (3, 2)])
+@pytest.mark.parametrize(
+    ("N", "M"),
+    [
+        (2, 1),
+        (3, 1),
+        pytest.param(2, 3, marks=pytest.mark.slow),
+        pytest.param(3, 2, marks=pytest.mark.slow),
+    ],
+)
 @examples
 @given(seed=SEEDS)
 def test_a_completely_positive_trace_preserving_map(N, M, seed):

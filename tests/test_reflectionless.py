@@ -74,7 +74,11 @@ def test_the_matrix_functions_as_written(model):
     assert unitarity < 1e-13 if model.unitary else unitarity > 0.1
 
 
-@pytest.mark.parametrize("scatterer", [jr.Slab(W1, 1.1), STACK], ids=["slab", "stack"])
+@pytest.mark.parametrize(
+    "scatterer",
+    [jr.Slab(W1, 1.1), pytest.param(STACK, marks=pytest.mark.slow)],
+    ids=["slab", "stack"],
+)
 def test_they_become_exact_at_the_expected_rate(scatterer):
     energies = jnp.asarray(50.0 * 4.0 ** np.arange(5))
     arguments = jnp.asarray(LEVELS), scatterer, jnp.asarray(MASS), energies
@@ -105,6 +109,7 @@ def test_they_become_exact_at_the_expected_rate(scatterer):
     assert largest(exact.transmission[-1] - model + 1j * phase) < 0.1 * largest(phase)
 
 
+@pytest.mark.slow
 def test_a_slab_cut_in_two_is_the_slab():
     energies = jnp.array([-0.2, 0.4, 3.0])
     for model in MODELS:
@@ -246,6 +251,7 @@ def test_they_keep_the_trace_and_thermalise(model):
         assert largest(sol.rho - jr.gibbs_state(system, 0.4)) < 1e-7 + 5 * float(S.error)
 
 
+@pytest.mark.slow
 def test_the_raw_forms_lose_the_trace():
     losses = []
     for model in RAW:
@@ -257,7 +263,9 @@ def test_the_raw_forms_lose_the_trace():
     assert 0.015 < losses[1][0] < 0.016 and abs(losses[1][1]) < 1e-6
 
 
-@pytest.mark.parametrize("model", [MODELS[0], RAW[1]], ids=str)
+@pytest.mark.parametrize(
+    "model", [pytest.param(MODELS[0], marks=pytest.mark.slow), RAW[1]], ids=str
+)
 def test_the_error_estimate_is_honest(model):
     system, bath = jr.letter.model(beta=0.3)
     reference = jr.scattering_map(
@@ -286,6 +294,7 @@ class Splitting(jr.AbstractAmplitudes):
         return self.exact.outgoing(*arguments)
 
 
+@pytest.mark.slow
 def test_more_panels_change_nothing():
     system, bath = with_packet([-0.4, 0.5], hermitian(6, 2))
     S = jr.scattering_map(system, bath, quadrature=jr.DoubleExponential(96, 64))

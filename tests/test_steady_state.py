@@ -7,6 +7,7 @@ import pytest
 from helpers import build, hermitian, largest, parameters, solve, steady_state_of
 
 import jaxres as jr
+from jaxres._master import _positive
 
 TWO = dict(levels=[-0.3, 0.4], couplings=[hermitian(11, 2)], lengths=[1.0])
 THREE = dict(levels=[-0.5, 0.1, 0.9], couplings=[hermitian(12, 3)], lengths=[1.0])
@@ -103,6 +104,26 @@ def test_a_poor_map_is_refused():
     assert sol.result == jr.RESULTS.map_not_converged
     assert sol.map_error > 1e-3
     assert_no_number(sol)
+
+
+def test_what_is_not_a_state_is_said_to_be_none():
+    # frequent collisions with packets that start at the scatterer: ρ_U of Eqs. (22), (23) is not quite positive
+    system, bath = jr.letter.model(rate=100.0, position=0.0)
+    sol = jr.steady_state(system, bath)
+    assert sol.result == jr.RESULTS.not_positive
+    assert jnp.linalg.eigvalsh(sol.rho)[0] < -0.005 and sol.map_error < 1e-9
+    S = jr.scattering_map(system, bath)
+    assert largest(residual(system, [S], [bath.rate], sol.rho)) < 1e-11  # it does solve Eq. (9)
+
+
+@pytest.mark.parametrize("N", [2, 5, 9])
+def test_positivity_is_that_of_the_eigenvalues(N):
+    rng = np.random.default_rng(N)
+    U = np.linalg.qr(rng.normal(size=(N, N)) + 1j * rng.normal(size=(N, N)))[0]
+    for least, expected in ((1e-3, True), (-1e-7, True), (-2e-6, False), (-0.3, False)):
+        weights = np.concatenate([[least], rng.uniform(0, 1, N - 1)])
+        rho = jnp.asarray((U * weights) @ U.conj().T)
+        assert bool(_positive(rho, jnp.asarray(1e-6))) == expected
 
 
 def test_traced_parameters_that_are_not_admissible():

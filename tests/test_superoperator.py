@@ -337,6 +337,7 @@ def test_the_derivative_of_a_diamond_distance():
     np.testing.assert_allclose(slope, difference, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_derivatives_of_distances():
     def channels(x):
         K = [jnp.array([[1.0, 0], [0, 0]]) + jnp.sqrt(1 - x) * jnp.diag(jnp.array([0.0, 1]))]

@@ -60,6 +60,7 @@ def figure3(tmp_path_factory):
 
 
 class TestExamples:
+    @pytest.mark.slow
     def test_figure_3_with_gradients(self, figure3):
         data = Store(figure3).dataset().load()
         assert data.coherence.dims == ("rate", "width") and data.coherence.shape == (5, 5)
@@ -153,6 +154,7 @@ class TestCommands:
         assert "Repeat its call of jaxres.sweep" in call("resume", tmp_path / "a", code=2)
         assert "1 of 1 work items" in call("info", tmp_path / "a")
 
+    @pytest.mark.slow
     def test_ctrl_c_and_resume_with_two_processes(self, tmp_path):
         write(tmp_path / "slow.toml", SLOW)
         environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)])}

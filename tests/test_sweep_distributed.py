@@ -62,6 +62,7 @@ def start(store):
     return subprocess.Popen([sys.executable, str(HERE / "sweep_functions.py"), str(store)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_process_goes_on_where_it_ended(tmp_path, log, sent):
     store = tmp_path / "store"

@@ -135,6 +135,7 @@ def check_thermalises(system, coupling, quadrature):
 RULE = jr.DoubleExponential(32, 32)
 
 
+@pytest.mark.slow
 def test_a_spin_thermalises():
     check_thermalises(spin(1, 0.8, ASKEW), spin_operator(1, [1.0, 0.4, 0.0]), RULE)
 
@@ -144,7 +145,11 @@ def test_an_oscillator_thermalises():
     check_thermalises(oscillator(3, 0.7), a + a.T + 0j, RULE)
 
 
-@pytest.mark.parametrize("exchange", [[0.15, 0.15, 0.0], [0.1, 0.2, 0.3]], ids=["xx", "xyz"])
+@pytest.mark.parametrize(
+    "exchange",
+    [pytest.param([0.15, 0.15, 0.0], marks=pytest.mark.slow), [0.1, 0.2, 0.3]],
+    ids=["xx", "xyz"],
+)
 def test_a_chain_hit_at_one_end_thermalises_as_a_whole(exchange):
     system = chain(2, field=[0.1, 0.0, 0.7], exchange=exchange)
     V = on_site(pauli(X), 0, 2)
@@ -197,7 +202,10 @@ def thermal_bloch(system, observables, beta=0.8):
     "x",
     [
         [0.0, 0.0, 1.0, 0.5, 0.5, 0.0],  # |↓↓⟩ and the antisymmetric state meet
-        [*(0.8 * np.array(ASKEW) / np.linalg.norm(ASKEW)), 0.2, 0.2, 0.2],  # singlet and triplet
+        pytest.param(  # singlet and triplet
+            [*(0.8 * np.array(ASKEW) / np.linalg.norm(ASKEW)), 0.2, 0.2, 0.2],
+            marks=pytest.mark.slow,
+        ),
         [0.0, 0.0, 0.7, 0.0, 0.0, 0.3],  # Ising: product states, |↑↓⟩ and |↓↑⟩ meet
     ],
     ids=["xx", "heisenberg", "ising"],
@@ -234,6 +242,7 @@ def test_a_spin_has_derivatives_in_splitting_and_direction():
     check_gradient(f, jnp.array([0.0, *ASKEW]))
 
 
+@pytest.mark.slow
 def test_resolve_finds_the_derivative_of_a_steady_state_at_a_degenerate_level():
     # H = 0.2 + x σ_x at x = 0, where without `resolve` the derivative would be taken for 0
     W = jnp.array([[0.3, 0.7 - 0.2j], [0.7 + 0.2j, -0.5]])

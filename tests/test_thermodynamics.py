@@ -231,6 +231,20 @@ class TestCurrents:
         assert failed.result == jr.RESULTS.invalid_parameters
         assert jnp.all(jnp.isnan(failed.energy)) and jnp.all(jnp.isnan(failed.coherent))
 
+    def test_a_poor_map_gives_no_number_at_a_given_state_either(self):
+        system, bath = jr.letter.model(mass=10.0, length=2.0)
+        rho, rule = jr.gibbs_state(system, 0.5), jr.DoubleExponential(8, 8)
+        flow = jr.currents(system, bath, rho, quadrature=rule)
+        assert flow.result == jr.RESULTS.map_not_converged and flow.map_error > 1e-3
+        assert jnp.isnan(flow.energy[0])
+        assert jnp.isnan(jr.collision_heat(system, bath, rho, quadrature=rule).total)
+
+    def test_entropies_of_what_is_not_a_state_are_not_numbers(self):
+        system, bath = jr.letter.model(rate=100.0, position=0.0)
+        flow = jr.currents(system, bath)
+        assert flow.result == jr.RESULTS.not_positive
+        assert jnp.isnan(flow.entropy[0]) and jnp.abs(flow.energy[0]) < 1e-12
+
 
 class TestEnergyDistribution:
     def test_it_is_a_distribution_with_the_gain_for_its_mean(self, qutrit):

@@ -17,6 +17,7 @@ FLIP = jnp.array([[0.0, 1.0], [1.0, 0.0]])
 SYSTEM, BATH = jr.letter.model()
 SLAB, PACKET = BATH.scatterer, BATH.packet
 GROUND = jnp.diag(jnp.array([1.0, 0.0]))
+FLIP_MAP = jr.Superoperator.from_unitary(FLIP)
 
 
 def packet(**changes):
@@ -135,6 +136,37 @@ CASES = {
         lambda: jr.evolve(SYSTEM, BATH, GROUND.at[0, 1].set(0.1), [1.0]), "`rho0`", "Hermitian",
     ),
     "beta of the Gibbs state": (lambda: jr.gibbs_state(SYSTEM, np.nan), "`beta`", "NaN"),
+    # what is read off maps and states
+    "state of the map": (lambda: FLIP_MAP(GROUND[0]), "`rho`", "(…, 2, 2)", "(2,)"),
+    "map applied to a state by @": (lambda: FLIP_MAP @ GROUND, "`other`", "S(rho)"),
+    "maps of two sizes": (
+        lambda: FLIP_MAP @ jr.Superoperator.identity(3), "`other`", "2 levels", "3",
+    ),
+    "tensor of a map": (
+        lambda: jr.Superoperator(jnp.ones((2, 2, 3, 3))), "`tensor`", "(2, 2, 3, 3)",
+    ),
+    "one Kraus operator": (
+        lambda: jr.Superoperator.from_kraus(FLIP), "`operators`", "(K, N, N)", "(2, 2)",
+    ),
+    "populations for a state": (
+        lambda: jr.energy_distribution(SYSTEM, FLIP_MAP, GROUND[0]), "`rho`", "(2, 2)", "(2,)",
+    ),
+    "states of a collision": (
+        lambda: jr.collision_thermodynamics(SYSTEM, FLIP_MAP, jnp.stack([GROUND] * 3), 0.1),
+        "`rho`", "(3, 2, 2)", "jax.vmap",
+    ),
+    "one temperature for two": (
+        lambda: jr.currents(SYSTEM, [BATH, BATH], betas=0.1), "`betas`", "(B,)", "()",
+    ),
+    "beta of a relative entropy": (
+        lambda: jr.relative_entropy_to_gibbs(SYSTEM, GROUND, np.inf), "`beta`", "finite", "inf",
+    ),
+    "operator of a qubit": (
+        lambda: jr.systems.on_site(jnp.eye(3), 0, 2), "`operator`", "(2, 2)", "(3, 3)",
+    ),
+    "order of a cumulant": (
+        lambda: jr.counting_statistics(SYSTEM, BATH, 1), "`order`", "at least 2", "1",
+    ),
     # the Letter's model
     "splitting": (lambda: jr.letter.model(splitting=-0.6), "`splitting`", "negative", "-0.6"),
     "coupling of the model": (lambda: jr.letter.model(coupling=np.nan), "`coupling`", "NaN"),
