@@ -92,12 +92,12 @@ def parameters_of(points, dtype):
 
 
 def general(levels, slabs, rule, dtype, seed=0):
-    """A function of one point: N levels behind slabs of random height and one random coupling."""
+    """A function of one point: N levels behind slabs of random height and one random repulsive coupling."""
     rng = np.random.default_rng(seed)
     gaps = rng.uniform(0.5, 1.0, levels - 1)
     energies = np.concatenate([[0.0], np.cumsum(gaps) / np.sum(gaps)]) - 0.5
     A = rng.normal(size=(levels, levels)) + 1j * rng.normal(size=(levels, levels))
-    V = jnp.asarray((A + A.conj().T) / np.sqrt(8 * levels), jnp.result_type(dtype, jnp.complex64))
+    V = jnp.asarray(A @ A.conj().T / (2 * levels), jnp.result_type(dtype, jnp.complex64))
     heights = jnp.asarray(rng.uniform(0.5, 1.5, slabs), dtype)
     system = jr.System(jnp.asarray(energies, dtype))
 
@@ -122,7 +122,9 @@ def general(levels, slabs, rule, dtype, seed=0):
 def compiled(function, points):
     """The function over a batch, compiled, and the seconds of tracing and compiling."""
     batch = jax.tree.leaves(points)[0].shape[0]
-    chunk = min(batch, CHUNK[jax.devices()[0].platform])
+    most = min(batch, CHUNK[jax.devices()[0].platform])
+    # a divisor of the batch, lest a smaller last chunk be compiled for itself
+    chunk = max(size for size in range(1, most + 1) if batch % size == 0)
     over = jax.jit(lambda P: jax.lax.map(function, P, batch_size=chunk))
     start = time.perf_counter()
     ready = over.lower(points).compile()

@@ -111,6 +111,8 @@ class CustomPacket(AbstractPacket):
         return jnp.real(jnp.trace(rho)), skew, least
 
     def density(self, p, q):
+        if self.position is None:  # centred
+            return self.function(p, q)
         sine, cosine = sin_cos((p - q) * self.position)
         return self.function(p, q) * jax.lax.complex(cosine, -sine)
 

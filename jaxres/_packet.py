@@ -33,6 +33,16 @@ class AbstractPacket(eqx.Module):
         del same
         return self.density(p, q)
 
+    def centred(self) -> tuple["AbstractPacket", Float[Array, ""] | None]:
+        """The state moved to the origin, and the x₀ it is moved from: ρ_U(p, q) is the centred one times e^{−i(p−q)x₀}.
+
+        The first is then real where the packet is, and each factor e^{−ipx₀} can be given to an amplitude.
+        """
+        position = getattr(self, "position", None)
+        if position is None:
+            return self, None
+        return eqx.tree_at(lambda packet: packet.position, self, None), position
+
     @abc.abstractmethod
     def distribution(self, p: Float[Array, "*s"]) -> Float[Array, "*s"]:
         """The momentum distribution ρ_U(p, p), elementwise; its integral over p > 0 is 1."""
@@ -71,10 +81,12 @@ def localised(
     size: Float[Array, "*s"],
     apart: Float[Array, "*s"],
     width: Float[Array, ""],
-    position: Float[Array, ""],
+    position: Float[Array, ""] | None,
 ) -> Inexact[Array, "*s"]:
     """A state of spread Δx about x₀: size · exp(−Δx²(p−q)²/2 − i(p−q)x₀), with `apart` = p − q."""
     size = size * jnp.exp(-((width * apart) ** 2) / 2)
+    if position is None:  # about the origin
+        return size
     sine, cosine = sin_cos(apart * position)
     return jax.lax.complex(size * cosine, -size * sine)
 

@@ -21,6 +21,7 @@ from ._checks import check_instance, concrete, warn_of_single_precision
 from ._particle_states import MonochromaticBeam
 from ._quadrature import AbstractQuadrature, DoubleExponential, Grid, outgoing_grid, splittings
 from ._reservoir import Reservoir
+from ._safe import sin_cos
 from ._superoperator import Superoperator
 from ._system import System
 from ._unit import joint_system, trace_out
@@ -214,6 +215,7 @@ def _moments(grid, amplitudes, layers, levels, packet):
     count = -(-n // piece)
     together = max(AT_ONCE // (8 * N**2 * piece), 1)  # blocks
     same = _same_gap(levels).reshape((N,) * 4).transpose(0, 2, 1, 3)[rows, columns]
+    centred, position = packet.centred()
 
     @jax.checkpoint
     def add(total, part):
@@ -224,13 +226,16 @@ def _moments(grid, amplitudes, layers, levels, packet):
         k = jnp.sqrt(2 * packet.mass * nodes.kinetic[0, 0])
         a = jnp.where(open_[None], a, 0) * jnp.sqrt(packet.mass / k)[None, None, None]
         p = jnp.sqrt(2 * packet.mass * jnp.where(open_, nodes.kinetic, 1))
+        if position is not None:
+            sine, cosine = sin_cos(p * position)
+            a = a * jax.lax.complex(cosine, -sine)[None]
 
         @jax.checkpoint
         def block(pair):
             j, k, same = pair  # j', k'
             overlap = jnp.sum(a[:, j, :, None] * jnp.conj(a[:, k, None]), axis=0)
             incoming = jnp.broadcast_arrays(p[j, :, None], p[k, None])
-            value = overlap * packet.correlation(*incoming, same[..., None])
+            value = overlap * centred.correlation(*incoming, same[..., None])
             return _weigh(jnp.stack([jnp.real(value), jnp.imag(value)]), nodes)
 
         pairs = (jnp.asarray(rows), jnp.asarray(columns), same)

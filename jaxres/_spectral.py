@@ -45,9 +45,20 @@ def _sandwich(U, middle):
 def _value(f, H, parameters):
     values, U = eigh(H)
     scalars = f(values, parameters)  # (F, N, *s)
-    weighted = U.reshape((1,) + U.shape + (1,) * (scalars.ndim - 2)) * scalars[:, None]
-    adjoint = jnp.conj(U.T).reshape(U.shape + (1,) * (scalars.ndim - 2))
-    return jax.vmap(lambda M: matmul(M, adjoint))(weighted)
+    N, batch = U.shape[0], scalars.shape[2:]
+    # Σ_a f(v_a) |a⟩⟨a|: one product of real matrices for the whole batch, the parts of |a⟩⟨a| by those of f
+    projectors = (U[:, None] * jnp.conj(U)[None]).reshape(N * N, N)
+    parts = [jnp.real(projectors), jnp.imag(projectors)]
+    weights = scalars.reshape(scalars.shape[0], N, -1)
+    if jnp.iscomplexobj(weights):
+        table = jnp.block([[parts[0], -parts[1]], [parts[1], parts[0]]])
+        weights = jnp.concatenate([jnp.real(weights), jnp.imag(weights)], axis=1)
+    else:
+        table = jnp.concatenate(parts)
+    real, imag = jnp.split(
+        jnp.stack([jnp.matmul(table, w, precision="highest") for w in weights]), 2, axis=1
+    )
+    return jax.lax.complex(real, imag).reshape(-1, N, N, *batch)
 
 
 @_value.defjvp
