@@ -328,6 +328,7 @@ def show(title, rows):
 def draw(tables, path):
     """How the time per steady state grows with the batch, with levels, slabs and nodes."""
     figure, axes = plt.subplots(1, 4, figsize=(13, 3.4), sharey=True, layout="constrained")
+    axes[0].set_prop_cycle(color=plt.get_cmap("tab20").colors)
     by_name = {}
     for line in tables["qubit"]:
         by_name.setdefault(line["name"], []).append(line)
@@ -341,20 +342,24 @@ def draw(tables, path):
     axes[0].set(xlabel="steady states in one call", ylabel="µs per steady state")
     axes[0].legend(fontsize=5)
     follow = {"levels": "levels N", "slabs": "slabs", "nodes": "nodes between the thresholds"}
-    plain = {"levels": 2, "slabs": 1, "nodes": None}
+    plain = {"levels": 2, "slabs": 1, "nodes": 48}  # the default for two levels
+    rows = [{**line, "nodes": line["nodes"] or plain["nodes"]} for line in tables["scaling"]]
     for ax, (name, label) in zip(axes[1:], follow.items(), strict=True):
         others = [key for key in follow if key != name]
-        lines = [r for r in tables["scaling"] if all(r[key] == plain[key] for key in others)]
-        lines = [r for r in lines if r[name] is not None]
-        x, y = (np.array([r[key] for r in lines]) for key in (name, "us"))
+        lines = [line for line in rows if all(line[key] == plain[key] for key in others)]
+        x, y = np.array(sorted((line[name], line["us"]) for line in lines)).T
         ax.plot(x, y, "o-", label="jaxres")
         if len(x) > 1:
             power = np.log(y[-1] / y[-2]) / np.log(x[-1] / x[-2])
-            ax.plot(x, y[-1] * (x / x[-1]) ** power, ":", label=f"power {power:.1f}")
+            ax.plot(x, y[-1] * (x / x[-1]) ** power, ":", label=f"power {power:.1f} at the end")
         ax.set(xlabel=label)
         ax.legend(fontsize=7)
+        ax.set_xscale("log")
+        ax.set_xticks(x, [f"{value:g}" for value in x], minor=False)
+        ax.set_xticks([], minor=True)
+    axes[0].set_xscale("log")
+    axes[0].set_yscale("log")
     for ax in axes:
-        ax.set(xscale="log", yscale="log")
         ax.grid(alpha=0.3)
     figure.savefig(path, dpi=150)
 
