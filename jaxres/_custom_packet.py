@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Inexact
 
 from ._checks import check_scalar, check_shape, concrete, inexact_array, real_array, require
-from ._packet import AbstractPacket
+from ._packet import LocalisedPacket
 from ._safe import sin_cos
 
 #: nodes on which a state is checked, and panels of the energy grid over its momenta
@@ -28,7 +28,7 @@ CHECKS, PANELS = 96, 4
 ROOM = 1e-6
 
 
-class CustomPacket(AbstractPacket):
+class CustomPacket(LocalisedPacket):
     r"""A particle in any state ρ_U(p, q), given as a function.
 
     $$\int_0^∞ dp\, ρ_U(p, p) = 1, \qquad ρ_U(p, q) = ρ_U(q, p)^*, \qquad ρ_U ≥ 0$$
@@ -110,11 +110,8 @@ class CustomPacket(AbstractPacket):
         least = jnp.linalg.eigvalsh((rho + adjoint) / 2)[0]
         return jnp.real(jnp.trace(rho)), skew, least
 
-    def density(self, p, q):
-        if self.position is None:  # centred
-            return self.function(p, q)
-        sine, cosine = sin_cos((p - q) * self.position)
-        return self.function(p, q) * jax.lax.complex(cosine, -sine)
+    def envelope(self, p, q):
+        return self.function(p, q)
 
     def distribution(self, p):
         return jnp.real(self.function(p, p))

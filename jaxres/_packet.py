@@ -2,6 +2,7 @@ r"""States of the incoming particle, as density matrices ρ_U(p, q) over incomin
 
 import abc
 import math
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -33,15 +34,13 @@ class AbstractPacket(eqx.Module):
         del same
         return self.density(p, q)
 
-    def centred(self) -> tuple["AbstractPacket", Float[Array, ""] | None]:
-        """The state moved to the origin, and the x₀ it is moved from: ρ_U(p, q) is the centred one times e^{−i(p−q)x₀}.
+    def centred(self) -> tuple[Callable[..., Inexact[Array, "*s"]], Float[Array, ""] | None]:
+        """A function like `correlation`, of the state moved to the origin, and the x₀ it is moved from.
 
-        The first is then real where the packet is, and each factor e^{−ipx₀} can be given to an amplitude.
+        What is moved has the phase e^{−i(p−q)x₀}, of which each factor e^{−ipx₀} can be given to an amplitude. Here
+        `correlation` itself and None: nothing is known to be moved.
         """
-        position = getattr(self, "position", None)
-        if position is None:
-            return self, None
-        return eqx.tree_at(lambda packet: packet.position, self, None), position
+        return self.correlation, None
 
     @abc.abstractmethod
     def distribution(self, p: Float[Array, "*s"]) -> Float[Array, "*s"]:
@@ -63,6 +62,29 @@ class AbstractPacket(eqx.Module):
         """Whether the parameters describe a state, also where they are traced."""
 
 
+class LocalisedPacket(AbstractPacket):
+    """A state about a position x₀: ρ_U(p, q) = envelope(p, q) e^{−i(p−q)x₀}."""
+
+    position: eqx.AbstractVar[Float[Array, ""]]
+
+    @abc.abstractmethod
+    def envelope(self, p: Float[Array, "*s"], q: Float[Array, "*s"]) -> Inexact[Array, "*s"]:
+        """The state about the origin, elementwise; real where it can be."""
+
+    def density(self, p, q):
+        envelope = self.envelope(p, q)
+        sine, cosine = sin_cos((p - q) * self.position)
+        if jnp.iscomplexobj(envelope):
+            return envelope * jax.lax.complex(cosine, -sine)
+        return jax.lax.complex(envelope * cosine, -envelope * sine)
+
+    def centred(self):
+        own = type(self)
+        if (own.density, own.correlation) != (LocalisedPacket.density, AbstractPacket.correlation):
+            return self.correlation, None
+        return lambda p, q, same: self.envelope(p, q), self.position
+
+
 def check_numbers(packet: AbstractPacket, *names: str) -> None:
     """Scalars: finite, and positive but for the position."""
     for name in names:
@@ -77,21 +99,14 @@ def admissible(packet: AbstractPacket, *names: str) -> Bool[Array, ""]:
     return jnp.all(jnp.isfinite(numbers)) & jnp.all(positive > 0)
 
 
-def localised(
-    size: Float[Array, "*s"],
-    apart: Float[Array, "*s"],
-    width: Float[Array, ""],
-    position: Float[Array, ""] | None,
-) -> Inexact[Array, "*s"]:
-    """A state of spread Δx about x₀: size · exp(−Δx²(p−q)²/2 − i(p−q)x₀), with `apart` = p − q."""
-    size = size * jnp.exp(-((width * apart) ** 2) / 2)
-    if position is None:  # about the origin
-        return size
-    sine, cosine = sin_cos(apart * position)
-    return jax.lax.complex(size * cosine, -size * sine)
+def spread(
+    size: Float[Array, "*s"], apart: Float[Array, "*s"], width: Float[Array, ""]
+) -> Float[Array, "*s"]:
+    """A state of spread Δx about the origin: size · exp(−Δx²(p−q)²/2), with `apart` = p − q."""
+    return size * jnp.exp(-((width * apart) ** 2) / 2)
 
 
-class EffusionPacket(AbstractPacket):
+class EffusionPacket(LocalisedPacket):
     r"""Particles that effuse from a gas at inverse temperature β, each localised in space (Eqs. 22, 23).
 
     $$ρ_U(p, q) = μ\!\left(\tfrac{p+q}{2}\right)
@@ -137,8 +152,8 @@ class EffusionPacket(AbstractPacket):
     def distribution(self, p):
         return self.beta * p / self.mass * jnp.exp(-self.beta * p**2 / (2 * self.mass))
 
-    def density(self, p, q):
-        return localised(self.distribution((p + q) / 2), p - q, self.width, self.position)
+    def envelope(self, p, q):
+        return spread(self.distribution((p + q) / 2), p - q, self.width)
 
     def energy_scale(self):
         return 1 / self.beta

@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ._checks import check_instance, concrete, real_array
-from ._packet import AbstractPacket, admissible, check_numbers, localised
+from ._packet import AbstractPacket, LocalisedPacket, admissible, check_numbers, spread
 
 
-class MaxwellPacket(AbstractPacket):
+class MaxwellPacket(LocalisedPacket):
     r"""Particles with Maxwell's velocities instead of effusion's, each localised in space.
 
     $$ρ_U(p, q) = μ\!\left(\tfrac{p+q}{2}\right) e^{-Δx^2(p-q)^2/2ħ^2 - i(p-q)x_0/ħ},
@@ -51,8 +51,8 @@ class MaxwellPacket(AbstractPacket):
         size = jnp.sqrt(2 * self.beta / (jnp.pi * self.mass))
         return size * jnp.exp(-self.beta * p**2 / (2 * self.mass))
 
-    def density(self, p, q):
-        return localised(self.distribution((p + q) / 2), p - q, self.width, self.position)
+    def envelope(self, p, q):
+        return spread(self.distribution((p + q) / 2), p - q, self.width)
 
     def energy_scale(self):
         return 1 / self.beta
@@ -63,7 +63,7 @@ class MaxwellPacket(AbstractPacket):
         )
 
 
-class GaussianPacket(AbstractPacket):
+class GaussianPacket(LocalisedPacket):
     r"""One Gaussian wave packet, a pure state (Refs. 6, 17).
 
     $$ρ_U(p, q) = φ(p) φ^*(q), \qquad φ(p) ∝ e^{-Δx^2(p-p_0)^2/ħ^2 - ipx_0/ħ} \quad (p > 0)$$
@@ -99,8 +99,8 @@ class GaussianPacket(AbstractPacket):
         size = self.width * math.sqrt(2 / math.pi) / arrives
         return size * jnp.exp(-2 * (self.width * (p - self.momentum)) ** 2)
 
-    def density(self, p, q):
-        return localised(self.distribution((p + q) / 2), p - q, self.width, self.position)
+    def envelope(self, p, q):
+        return spread(self.distribution((p + q) / 2), p - q, self.width)
 
     def window(self):
         # beyond 8.5 standard deviations the distribution is below rounding
@@ -116,7 +116,7 @@ class GaussianPacket(AbstractPacket):
         return admissible(self, "momentum", "mass", "width", "position")
 
 
-class ThermalMixture(AbstractPacket):
+class ThermalMixture(LocalisedPacket):
     r"""Gaussian packets whose mean momenta are distributed as in an effusing gas (Ref. 6).
 
     $$ρ_U(p, q) ∝ ∫_0^∞ dp_0\, μ(p_0)\, φ_{p_0}(p) φ_{p_0}^*(q), \qquad μ(p) = \frac{βp}{m} e^{-βp^2/2m}$$
@@ -164,8 +164,8 @@ class ThermalMixture(AbstractPacket):
         arrives = (1 + jnp.sqrt(b / c)) / 2
         return jnp.sqrt(b / jnp.pi) / arrives * (a / c) * (jnp.exp(-b * p**2) + bulk)
 
-    def density(self, p, q):
-        return localised(self.distribution((p + q) / 2), p - q, self.width, self.position)
+    def envelope(self, p, q):
+        return spread(self.distribution((p + q) / 2), p - q, self.width)
 
     def energy_scale(self):
         return 1 / self.beta + 1 / (4 * self.mass * self.width**2)

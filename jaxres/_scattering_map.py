@@ -215,7 +215,7 @@ def _moments(grid, amplitudes, layers, levels, packet):
     count = -(-n // piece)
     together = max(AT_ONCE // (8 * N**2 * piece), 1)  # blocks
     same = _same_gap(levels).reshape((N,) * 4).transpose(0, 2, 1, 3)[rows, columns]
-    centred, position = packet.centred()
+    density, position = packet.centred()
 
     @jax.checkpoint
     def add(total, part):
@@ -235,7 +235,7 @@ def _moments(grid, amplitudes, layers, levels, packet):
             j, k, same = pair  # j', k'
             overlap = jnp.sum(a[:, j, :, None] * jnp.conj(a[:, k, None]), axis=0)
             incoming = jnp.broadcast_arrays(p[j, :, None], p[k, None])
-            value = overlap * centred.correlation(*incoming, same[..., None])
+            value = overlap * density(*incoming, same[..., None])
             return _weigh(jnp.stack([jnp.real(value), jnp.imag(value)]), nodes)
 
         pairs = (jnp.asarray(rows), jnp.asarray(columns), same)

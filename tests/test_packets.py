@@ -384,3 +384,22 @@ def test_a_table_has_the_gradient_of_what_it_tabulates(forward):
 
     mine = jax.jit(lambda x: jax.jvp(tabulated, (x,), (DIRECTION,)))(X0)
     np.testing.assert_allclose(mine, forward, rtol=1e-6)
+
+
+class Direct(jr.EffusionPacket):
+    """The effusion packet with a density of its own, so that its phase is not given to the amplitudes."""
+
+    def density(self, p, q):
+        phase = jnp.exp(-1j * (p - q) * self.position)
+        return phase * self.envelope(p, q)
+
+
+def test_the_phase_of_the_position_may_be_given_to_the_amplitudes():
+    numbers = dict(beta=0.5, mass=0.5, width=0.8, position=-7.0)
+    system = jr.System([-0.5, 0.1, 0.1, 0.9])
+    slab = jr.Slab(hermitian(5, 4) + 2 * jnp.eye(4), 1.0)
+    given, direct = (
+        jr.scattering_map(system, jr.Reservoir(kind(**numbers), slab, 1.0)).tensor
+        for kind in (jr.EffusionPacket, Direct)
+    )
+    assert largest(given - direct) < 1e-13
