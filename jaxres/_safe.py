@@ -16,7 +16,9 @@ from ._batched import hermitian_eigh
 def safe_sqrt(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
     """√x for x ≥ 0, and 0 (with derivative 0) for x ≤ 0: a closed channel has no momentum. NaN stays NaN."""
     closed = x <= 0
-    return jnp.where(closed, 0, jnp.sqrt(jnp.where(closed, 1, x)))
+    # not jnp.where: jax 0.12 fails to transpose that inside a derivative rule (spectral_functions)
+    root = jnp.sqrt(jax.lax.select(closed, jnp.ones_like(x), x))
+    return jax.lax.select(closed, jnp.zeros_like(x), root)
 
 
 def modulus(z: Inexact[Array, "*s"]) -> Float[Array, "*s"]:
