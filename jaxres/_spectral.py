@@ -46,16 +46,19 @@ def _value(f, H, parameters):
     values, U = eigh(H)
     scalars = f(values, parameters)  # (F, N, *s)
     N, batch = U.shape[0], scalars.shape[2:]
-    # Σ_a f(v_a) |a⟩⟨a|: one product of matrices for the whole batch
+    # Σ_a f(v_a) |a⟩⟨a|: one product of real matrices for the whole batch, the parts of |a⟩⟨a| by those of f
     projectors = (U[:, None] * jnp.conj(U)[None]).reshape(N * N, N)
+    parts = [jnp.real(projectors), jnp.imag(projectors)]
     weights = scalars.reshape(scalars.shape[0], N, -1)
     if jnp.iscomplexobj(weights):
-        out = jnp.stack([jnp.matmul(projectors, w, precision="highest") for w in weights])
+        table = jnp.block([[parts[0], -parts[1]], [parts[1], parts[0]]])
+        weights = jnp.concatenate([jnp.real(weights), jnp.imag(weights)], axis=1)
     else:
-        parts = jnp.concatenate([jnp.real(projectors), jnp.imag(projectors)])
-        both = jnp.stack([jnp.matmul(parts, w, precision="highest") for w in weights])
-        out = jax.lax.complex(*jnp.split(both, 2, axis=1))
-    return out.reshape(-1, N, N, *batch)
+        table = jnp.concatenate(parts)
+    real, imag = jnp.split(
+        jnp.stack([jnp.matmul(table, w, precision="highest") for w in weights]), 2, axis=1
+    )
+    return jax.lax.complex(real, imag).reshape(-1, N, N, *batch)
 
 
 @_value.defjvp
