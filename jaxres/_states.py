@@ -109,6 +109,7 @@ def check_state(name: str, rho: Inexact[Array, "N N"], system: System) -> Comple
         )
         trace = np.trace(value).real
         require(
-            abs(trace - 1) <= room, f"Argument `{name}` must have trace 1, but has trace {trace:g}."
+            abs(trace - 1) <= room,
+            f"Argument `{name}` must have trace 1, but has trace {trace:g}. Divide it by that.",
         )
     return rho

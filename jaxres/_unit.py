@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Complex, Float, Inexact
 
 from ._checks import check_instance, check_scalar, complex_array, concrete, require
 from ._safe import eigh
-from ._states import gibbs_state
+from ._states import check_state, gibbs_state
 from ._superoperator import Superoperator
 from ._system import System
 
@@ -42,26 +42,11 @@ class Unit(eqx.Module):
 
     def __check_init__(self):
         check_instance("levels", self.levels, System, "a jaxres.System")
-        D = self.levels.size
-        if self.state.shape != (D, D):
-            raise ValueError(
-                f"Argument `state` must have shape {(D, D)}, but has shape {self.state.shape}."
-            )
+        check_state("state", self.state, self.levels)
         if not concrete(self.state):
             return
         value = np.asarray(self.state)
         room = 1e3 * np.finfo(value.dtype).eps
-        require(np.isfinite(value), f"Argument `state` must be finite, but is\n{value}")
-        skew = np.max(np.abs(value - value.conj().T))
-        require(
-            skew <= room,
-            f"Argument `state` must be Hermitian, but differs from its adjoint by {skew:.2g}.",
-        )
-        trace = np.trace(value).real
-        require(
-            abs(trace - 1) <= room,
-            f"Argument `state` must have trace 1, but has trace {trace:g}. Divide it by that.",
-        )
         least = np.linalg.eigvalsh(value)[0]
         require(
             least >= -room,

@@ -340,3 +340,21 @@ def test_gradients():
     f = np.asarray(jax.jit(jax.vmap(coherence))(steps)).reshape(-1, 4)
     differences = (f[:, 0] - 8 * f[:, 1] + 8 * f[:, 2] - f[:, 3]) / (12 * h)
     np.testing.assert_allclose(backward, differences, rtol=1e-7, atol=1e-9)
+
+
+def test_amplitudes_have_the_same_derivative_in_both_modes():
+    def transmitted(x):
+        slab = jr.Slab(x[2] * W1, x[1])
+        system, energies = jr.System(jnp.asarray(LEVELS)), jnp.array([0.7, 2.0])
+        amps = jax.vmap(
+            lambda energy: jr.amplitudes(
+                system, slab, mass=x[0], energy=energy, amplitudes=jr.WaveVectorOperator()
+            )
+        )(energies)
+        weights = jnp.array([[1.0, 2.0, 4.0], [3.0, 1.0, 5.0], [2.0, 6.0, 1.0]])
+        return jnp.sum(weights[None] * jnp.abs(amps.transmission) ** 2)
+
+    x = jnp.array([0.5, 1.1, 0.9])
+    forward, backward = jax.jacfwd(transmitted)(x), jax.jacrev(transmitted)(x)
+    assert largest(forward) > 1e-2
+    assert largest(forward - backward) < 1e-12
