@@ -41,18 +41,19 @@ class Rule(NamedTuple):
     weights: np.ndarray
 
 
-class Grid(NamedTuple):
+class Grid(eqx.Module):
     """Nodes in the outgoing kinetic energy ε, shared by all entries of the map.
 
     `kinetic[j', j, n]` is ε_n + e_j' − e_j, the incoming kinetic energy of the transition j → j' (negative where
     that channel is closed), free of cancellation; its diagonal is ε_n itself. `weights[r, n]` are the weights dε of
     the rule (r = 0) and of the two coarser ones. `ends` are the lengths that the rule leaves out at the ends of the
-    panels, at the nodes next to them, and 0 elsewhere: the three rules have that error in common.
+    panels, beside the `outermost` nodes: the three rules have that error in common.
     """
 
     kinetic: Float[Array, "N N n"]
     weights: Float[Array, "3 n"]
-    ends: Float[Array, " n"]
+    ends: Float[Array, " K"]
+    outermost: tuple[int, ...] = eqx.field(static=True)
 
 
 class AbstractQuadrature(eqx.Module):
@@ -321,8 +322,13 @@ def outgoing_grid(
     weights = jnp.concatenate(
         [(length[None] * finite.weights[:, None]).reshape(3, -1), scale * last.weights], axis=1
     )
-    first, final = (jnp.arange(finite.lower.size) == k for k in (0, finite.lower.size - 1))
-    left_out = jnp.where(first, finite.lower, 0) + jnp.where(final, finite.upper, 0)
-    start, stop = (jnp.arange(last.lower.size) == k for k in (0, last.lower.size - 1))
-    beyond = jnp.where(start, last.lower, 0) + jnp.where(stop, 1, 0)
-    return Grid(kinetic, weights, nodes(length * left_out[None], scale * beyond))
+    # The first and the last node of every panel. Above the very last one e^{−ε/scale} has an integral of one scale.
+    size, start, n = finite.lower.size, finite.lower.size * thresholds.size, weights.shape[1]
+    outermost = *range(0, start, size), *range(size - 1, start, size), start, n - 1
+    ends = [
+        length[:, 0] * finite.lower[0],
+        length[:, 0] * finite.upper[-1],
+        scale * last.lower[:1],
+        scale[None],
+    ]
+    return Grid(kinetic, weights, jnp.concatenate(ends), outermost)

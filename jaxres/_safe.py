@@ -51,14 +51,16 @@ def slab_waves(
     """cos(√A h), sin(√A h)/√A and 1, all divided by the growth e^{κh} of an evanescent wave (A = −κ² < 0)."""
     z = A * h**2
     closed, small = z < 0, jnp.abs(z) < _SMALL
-    phase = jnp.sqrt(jnp.where(small, 1, jnp.abs(z)))
+    root = jnp.sqrt(jnp.abs(z))
+    phase = jnp.where(small, 1, root)
     sine, cosine = sin_cos(phase)
-    decay = jnp.exp(jnp.where(closed, -jnp.sqrt(jnp.abs(z)), 0))
-    square = decay**2
+    decay = jnp.exp(jnp.where(closed, -root, 0))
+    square = jnp.exp(jnp.where(closed, -2 * root, 0))
     c = jnp.where(closed, (1 + square) / 2, cosine)
     s = jnp.where(closed, (1 - square) / 2, sine) * (h / phase)
-    c = jnp.where(small, _series(_COSINE, z) * decay, c)
-    s = jnp.where(small, _series(_SINE, z) * (h * decay), s)
+    nearly = jnp.sqrt(square)  # that is decay, which is not always asked for
+    c = jnp.where(small, _series(_COSINE, z) * nearly, c)
+    s = jnp.where(small, _series(_SINE, z) * (h * nearly), s)
     return c, s, decay
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Complex, Float
 
 from ._amplitudes import AbstractAmplitudes, Exact
+from ._amplitudes._two_level import unpack
 from ._batched import UNROLLED, linear
 from ._checks import check_instance, concrete, warn_of_single_precision
 from ._particle_states import MonochromaticBeam
@@ -219,8 +220,7 @@ def _moments(grid, amplitudes, layers, levels, packet):
 
     @jax.checkpoint
     def add(total, part):
-        nodes, used = part
-        nodes = Grid(nodes.kinetic, nodes.weights * used[None], nodes.ends * used)
+        nodes = Grid(part[0], part[1], part[2], outermost=tuple(range(piece)))
         a = amplitudes.outgoing(nodes.kinetic, layers, levels, packet.mass)
         open_ = nodes.kinetic > 0
         k = jnp.sqrt(2 * packet.mass * nodes.kinetic[0, 0])
@@ -243,16 +243,17 @@ def _moments(grid, amplitudes, layers, levels, packet):
             return total + jax.vmap(block, out_axes=1)(pairs), None
         return total + jnp.moveaxis(jax.lax.map(block, pairs, batch_size=together), 0, 1), None
 
-    def cut(x):
-        """(…, n) to (count, …, piece): the last piece is filled up with copies of the last node."""
-        x = jnp.concatenate([x, jnp.repeat(x[..., -1:], count * piece - n, axis=-1)], axis=-1)
+    def cut(x, mode):
+        """(…, n) to (count, …, piece): the last piece is filled up with copies of the last node, of weight 0."""
+        x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, count * piece - n)], mode)
         return jnp.moveaxis(x.reshape(*x.shape[:-1], count, piece), -2, 0)
 
-    used = (jnp.arange(count * piece) < n).astype(levels.dtype).reshape(count, piece)
     total = jnp.zeros((2, len(rows), N, N, 4), levels.dtype)
+    ends = jnp.zeros(n, levels.dtype).at[np.array(grid.outermost)].add(grid.ends)
+    parts = grid.kinetic, grid.weights, ends
     if count == 1:
-        return add(total, (grid, used[0]))[0]
-    return jax.lax.scan(add, total, (jax.tree.map(cut, grid), used))[0]
+        return add(total, parts)[0]
+    return jax.lax.scan(add, total, tuple(map(cut, parts, ("edge", "constant", "constant"))))[0]
 
 
 def _tensor(values: Float[Array, "2 B N N"]) -> Complex[Array, "N N N N"]:
@@ -270,14 +271,16 @@ def _tensor(values: Float[Array, "2 B N N"]) -> Complex[Array, "N N N N"]:
 def _two_level_moments(grid, amplitudes, layers, levels, packet):
     """The same for N = 2, shape (16, 4): of the matrix in (j'j), (k'k) its diagonal, then the rest above that."""
     exits = amplitudes.two_level_exits(grid.kinetic, layers, levels, packet.mass)
-    across = jnp.stack([grid.kinetic[0, 1], grid.kinetic[1, 0]])
+    energy, up, down, _ = unpack(grid.kinetic)
+    across = jnp.stack([up, down])
     open_ = across > 0
     # the incoming momenta of 0 → 0 and 1 → 1 (both the outgoing one), of 1 → 0 and of 0 → 1
-    k = jnp.sqrt(2 * packet.mass * grid.kinetic[0, 0])
+    k = jnp.sqrt(2 * packet.mass * energy)
     p, q = jnp.sqrt(2 * packet.mass * jnp.where(open_, across, 1))
     dk = packet.mass / k
     open_p, open_q = jnp.where(open_, dk[None], 0)
 
+    @jax.checkpoint
     def density(pair):
         first, second, measure, same = pair
         value = packet.correlation(first, second, same)
@@ -328,10 +331,11 @@ def _weigh(rows: Float[Array, "*m n"], grid: Grid) -> Float[Array, "*m 4"]:
     All but the first only tell the error: they are not differentiated.
     """
     fixed, coarse, ends = jax.lax.stop_gradient((rows, grid.weights[1:], grid.ends))
-    left_out = jnp.abs(fixed) @ ends
-    return jnp.concatenate(
-        [(rows @ grid.weights[0])[..., None], fixed @ coarse.T, left_out[..., None]], axis=-1
-    )
+    at = grid.outermost
+    outermost = fixed if len(at) == fixed.shape[-1] else jnp.stack([fixed[..., i] for i in at], -1)
+    left_out = jnp.abs(outermost) @ ends
+    columns = [rows @ grid.weights[0], fixed @ coarse[0], fixed @ coarse[1], left_out]
+    return jnp.stack(columns, axis=-1)
 
 
 def _two_level_tensor(values: Float[Array, " 16"]) -> Complex[Array, "2 2 2 2"]:
