@@ -17,7 +17,7 @@ import xarray
 from sweep_functions import fragile, wave
 
 import jaxres as jr
-from jaxres._sweep import _plan
+from jaxres._sweep import _plan, _prepare, _run
 from jaxres._sweep._prepare import prepare
 from jaxres._sweep._store import Store
 
@@ -134,6 +134,35 @@ np.testing.assert_allclose(data["complex"], np.exp(1j * np.outer(x, y)), rtol=1e
             "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]),
         }
         subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+
+
+class TestThreads:
+    @pytest.fixture(autouse=True)
+    def three_cores(self, monkeypatch):
+        for module in (_run, _prepare):
+            monkeypatch.setattr(module, "cores", lambda: 3)
+
+    @pytest.mark.parametrize("chunk", [None, 8, 40])
+    def test_give_what_one_gives(self, chunk):
+        check_wave(sweep(wave, {"x": X, "y": Y}, fixed={"scale": 2.0}, chunk=chunk), 2)
+
+    def test_have_the_precision_of_the_thread_that_called(self):
+        with jax.enable_x64(False):
+            data = sweep(lambda x: jnp.sin(x), {"x": X})
+        assert data.value.dtype == np.float32
+        np.testing.assert_allclose(data.value, np.sin(X), atol=1e-6)
+
+    @pytest.mark.parametrize(
+        ("function", "alone"),
+        [
+            (jr.letter.model, False),
+            (lambda rate: jnp.linalg.inv(rate * jnp.eye(3)), True),
+            (lambda rate: jax.lax.map(lambda r: jnp.linalg.eigh(r * jnp.eye(3))[0], rate[None]), True),
+            (lambda rate: jax.pure_callback(np.sin, rate, rate), True),
+        ],
+    )  # fmt: skip
+    def test_are_not_used_for_lapack_and_callbacks(self, function, alone):
+        assert prepare(function, {"rate": [1.0, 2.0]}).job.alone is alone
 
 
 @pytest.fixture(scope="module")
@@ -264,7 +293,7 @@ class TestNesting:
         work = {frozenset({0}): 100_000, frozenset({0, 1}): 100}
         cost = _plan.Profile(work, {frozenset({0, 1}): 8}, "")
         axes = tuple({n: np.arange(1000.0)} for n in "ab")
-        plan = _plan.cut(axes, cost, chunk=None, bytes_per_point=8, memory=2**30, devices=1,
+        plan = _plan.cut(axes, cost, chunk=None, bytes_per_point=8, memory=2**30, lanes=1,
                          platform="cpu")  # fmt: skip
         assert plan.tile[1] == 1000 and plan.tile[0] < 100
         assert plan.points == 10**6 and sum(map(plan.size, range(plan.items))) == 10**6
@@ -272,7 +301,7 @@ class TestNesting:
     def test_work_items_are_bounded_whatever_the_size(self):
         axes = tuple({n: np.arange(1000.0)} for n in "abc")
         cost = _plan.Profile({frozenset({0, 1, 2}): 1}, {frozenset({0, 1, 2}): 8}, "")
-        plan = _plan.cut(axes, cost, chunk=None, bytes_per_point=1000, memory=2**26, devices=1,
+        plan = _plan.cut(axes, cost, chunk=None, bytes_per_point=1000, memory=2**26, lanes=1,
                          platform="cpu")  # fmt: skip
         assert plan.points == 10**9
         assert max(map(plan.size, range(0, plan.items, 997))) * 1000 <= 2**26 / 8

@@ -57,8 +57,8 @@ def sweep(
     finite or a result is not `successful`; the messages of points that raised are in the attribute `failures`.
 
     **Cost:** what an axis does not touch is computed once for all of its values in a block (a nested `jax.vmap` for
-    each axis), whatever the order of the axes. Blocks fill the cache, one after the other on each local device; work
-    items are made of blocks, and hold a bounded number of points.
+    each axis), whatever the order of the axes. Blocks fill the cache, one after the other on each local device, or on
+    each core of a CPU; work items are made of blocks, and hold a bounded number of points.
 
     **Raises:** `ValueError` for anything wrong with the arguments, before any work; in particular for a store that was
     made with other parameters. `RuntimeError` if the executor broke.

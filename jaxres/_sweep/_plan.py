@@ -24,9 +24,16 @@ from jax.extend import core
 #: most bytes of a block's largest array: some 128 to 256 steady states, which fit the cache of a processor's core
 CACHE = {"cpu": 3 * 2**18}
 CACHE_ELSEWHERE = 2**28
-MOST_POINTS = 2**16  # in a work item
-ITEMS = 64  # as many work items as a sweep is cut into, if it is not too large or too small
-LEAST_POINTS = 256  # in a work item that is not limited by anything else
+MOST_POINTS = 2**16  # in a work item, for each lane
+ITEMS = 64  # as many work items as a sweep is cut into for each lane, if it is not too large or too small
+LEAST_POINTS = 256  # in a work item that is not limited by anything else, for each lane
+#: primitives that run in one thread at a time: calls of LAPACK, which in jaxlib 0.10 may wait for each other for ever
+#: (see `_batched`), and calls back to Python, whose functions need not be made for threads
+ALONE = {
+    *("cholesky", "eig", "eigh", "geqrf", "hessenberg", "householder_product", "lu", "qr", "schur"),
+    *("svd", "triangular_solve", "tridiagonal", "tridiagonal_solve"),
+    *("debug_callback", "io_callback", "pure_callback"),
+}
 
 Axes = tuple[dict[str, np.ndarray], ...]  # one group of zipped names for each axis
 
@@ -107,11 +114,15 @@ def blocks_of(
 
 @dataclass(frozen=True)
 class Profile:
-    """What one point costs, by the set of axes that it depends on: operations, bytes of the largest array."""
+    """What one point costs, by the set of axes that it depends on: operations, bytes of the largest array.
+
+    And whether something in it must not run in several threads at once.
+    """
 
     work: Mapping[frozenset[int], int]
     bytes: Mapping[frozenset[int], int]
     digest: str
+    alone: bool = False
 
     def cost(self, block: Sequence[int]) -> float:
         """Operations for each point of a block."""
@@ -130,26 +141,30 @@ def cut(
     chunk: int | Mapping[str, int] | None,
     bytes_per_point: int,
     memory: int,
-    devices: int,
+    lanes: int,
     platform: str,
 ) -> Plan:
-    """The plan of a sweep. `chunk` is the largest number of points of a work item, or its extents by axis."""
+    """The plan of a sweep, of which so many `lanes` compute blocks at the same time.
+
+    `chunk` is the largest number of points of a work item, or its extents by axis.
+    """
     shape = Plan(axes, (), ()).shape
     points = math.prod(shape)
     # results and what they are made of are held a few times over while they are written
     affordable = max(memory // (8 * bytes_per_point), 1)
-    cache = min(CACHE.get(platform, CACHE_ELSEWHERE), max(memory // (16 * devices), 1))
+    cache = min(CACHE.get(platform, CACHE_ELSEWHERE), max(memory // (16 * lanes), 1))
     if isinstance(chunk, Mapping):
         dims = Plan(axes, (), ()).dims
         tile = tuple(min(int(chunk.get(d, n)), n) for d, n in zip(dims, shape, strict=True))
         return Plan(axes, _grow(tile, profile, cache, math.prod(tile)), tile)
-    usual = min(max(-(-points // ITEMS), LEAST_POINTS), MOST_POINTS) if chunk is None else chunk
-    most = min(usual, affordable)
-    block = _grow(shape, profile, cache, max(most // devices, 1))
+    usual = lanes * min(max(-(-points // ITEMS), LEAST_POINTS), MOST_POINTS)
+    most = min(usual if chunk is None else chunk, affordable)
+    block = _grow(shape, profile, cache, max(most // lanes, 1))
     tile = list(block)
     for i in reversed(range(len(shape))):  # along the last axes first: contiguous in memory
-        room = most // math.prod(tile)
-        tile[i] = min(tile[i] * max(room, 1), shape[i])
+        room = max(most // math.prod(tile), 1)
+        room -= room % lanes if room > lanes else 0  # the same number of blocks for every lane
+        tile[i] = min(tile[i] * room, shape[i])
     even = [_even(n, t) for n, t in zip(shape, tile, strict=True)]
     return Plan(axes, tuple(_even(t, b) for t, b in zip(even, block, strict=True)), tuple(even))
 
@@ -168,7 +183,8 @@ def _grow(shape, profile, cache, most):
             if wider != block and profile.memory(wider) <= cache and math.prod(wider) <= most:
                 larger.append((profile.cost(wider), -i, wider))
         if not larger:
-            return tuple(block)
+            # not powers of two: arrays that are multiples of a page lie in each other's way in the cache
+            return tuple(b - b // 8 if b < n else b for b, n in zip(block, shape, strict=True))
         block = min(larger)[2]
 
 
@@ -192,7 +208,7 @@ def profile(
     outputs = walk.run(closed.jaxpr, none + inputs, 1)
     for avar, axes in zip(closed.out_avals, outputs, strict=True):
         walk.tally(axes, avar, 1)
-    return Profile(walk.work, walk.bytes, walk.hash.hexdigest()), outputs_of_point
+    return Profile(walk.work, walk.bytes, walk.hash.hexdigest(), walk.alone), outputs_of_point
 
 
 def _axis(owner, path):
@@ -206,7 +222,7 @@ class _Walk:
     def __init__(self):
         self.work, self.bytes = Counter(), Counter()
         self.hash = hashlib.sha256()
-        self.names = {}
+        self.alone = False
 
     def note(self, text):
         self.hash.update(text if isinstance(text, bytes) else text.encode())
@@ -228,6 +244,7 @@ class _Walk:
                 axes.append(frozenset() if literal else known[v])
                 self.note(np.asarray(v.val).tobytes() if literal else str(number[v]))
             inner, plain = _split(eqn.params)
+            self.alone |= eqn.primitive.name in ALONE
             self.note(f"{eqn.primitive.name} {plain} {[v.aval.str_short() for v in eqn.outvars]}")
             union = frozenset().union(*axes)
             outputs = [union] * len(eqn.outvars)

@@ -18,7 +18,7 @@ from ._function import Point, function_name, parameters_of
 from ._labels import Labels, provenance
 from ._layout import Layout, layout
 from ._plan import Plan, cut, profile
-from ._run import Job, Runner
+from ._run import Job, Runner, cores
 
 FORMAT = 1
 MEMORY = 2**30
@@ -40,10 +40,9 @@ class Prepared:
         return replace(self, plan=plan, job=job)
 
     def measure(self) -> tuple[float, float, int]:
-        """Seconds of compiling, seconds a point, and bytes that a block needs, from one block for each device."""
-        devices = jax.local_device_count()
-        job = replace(self.job, tile=self.job.block)
-        runner = Runner(job)
+        """Seconds of compiling, seconds a point, and bytes of blocks under way, from one block for each lane."""
+        runner = Runner(replace(self.job, tile=self.job.block), cores())
+        job, lanes = runner.job, runner.threads * jax.local_device_count()
         values = [
             {name: x[:b] for name, x in group.items()}
             for b, group in zip(job.block, self.plan.axes, strict=True)
@@ -56,7 +55,7 @@ class Prepared:
             start = time.perf_counter()
             runner(values)
             seconds.append(time.perf_counter() - start)
-        return compiled, min(seconds) / (int(np.prod(job.block)) * devices), needed
+        return compiled, min(seconds) / (int(np.prod(job.block)) * lanes), needed
 
 
 def prepare(
@@ -123,7 +122,7 @@ def prepare(
         chunk=chunk,
         bytes_per_point=sum(sizes) + 1,
         memory=memory,
-        devices=jax.local_device_count(),
+        lanes=jax.local_device_count() * (1 if costs.alone else cores()),
         platform=jax.default_backend(),
     )
     name = function_name(function) + ("" if of is None else " → " + function_name(of))
@@ -131,7 +130,14 @@ def prepare(
     results = layout(plan, outputs, derivatives, meanings, attrs, labels)
     successful = {k: v.index("successful") for k, v in meanings.items() if "successful" in v}
     job = Job(
-        point, numbers, tuple(map(tuple, groups)), plan.tile, plan.block, costs.digest, successful
+        point,
+        numbers,
+        tuple(map(tuple, groups)),
+        plan.tile,
+        plan.block,
+        costs.digest,
+        costs.alone,
+        successful,
     )
     what = {
         "format": FORMAT,

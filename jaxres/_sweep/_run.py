@@ -1,9 +1,17 @@
 """Computes work items: here, or in the processes of an executor."""
 
 import math
+import os
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, wait
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    ThreadPoolExecutor,
+    wait,
+)
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -31,6 +39,7 @@ class Job:
     tile: tuple[int, ...]
     block: tuple[int, ...]
     digest: str  # of what the function does
+    alone: bool  # whether it must not run in several threads at once
     successful: Mapping[str, int]  # the code of success, of every output that is an enumeration
 
 
@@ -43,11 +52,25 @@ class Item:
     messages: Sequence[str]
 
 
-class Runner:
-    """Computes the work items of a job in this process, on all of its devices."""
+def cores() -> int:
+    """The cores of the processor that this process may use, if that is all that computes here; otherwise 1.
 
-    def __init__(self, job: Job):
+    A program for a CPU uses one core, two at the most, however many there are: it is made of many small steps. So
+    blocks are computed in as many threads as there are cores.
+    """
+    if jax.default_backend() != "cpu" or jax.local_device_count() > 1:
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Runner:
+    """Computes the work items of a job in this process: on all of its devices, and in so many threads."""
+
+    def __init__(self, job: Job, threads: int):
         self.job = job
+        self.threads = 1 if job.alone else threads
+        self._pool = ThreadPoolExecutor(self.threads)
+        self._compiled = None
         self.fixed = {name: jnp.asarray(x) for name, x in job.fixed.items()}
         point = job.point
         static = tuple((name, type(x), x) for name, x in point.static.items())  # True is not 1 here
@@ -69,14 +92,25 @@ class Runner:
 
     def compile(self, values: Sequence[Mapping[str, np.ndarray]]) -> int:
         """Compiles for such work items; the bytes that one needs."""
-        compiled = self._blocks.lower(self.fixed, self._stack(values)[1]).compile()
-        needed = compiled.memory_analysis()
-        self._blocks = compiled
+        program, shares = self._program(self._stack(values)[1])
+        needed = program.memory_analysis()
         if needed is None:  # not told by every platform
             return 0
-        return (
+        return len(shares) * (
             needed.temp_size_in_bytes + needed.output_size_in_bytes + needed.argument_size_in_bytes
         )
+
+    def _program(self, stacked):
+        """The compiled program, and what each thread gives it."""
+        shares = [
+            dict(zip(stacked, parts, strict=True))
+            for parts in zip(*(np.split(x, self.threads) for x in stacked.values()), strict=True)
+        ]
+        # made of arrays here: another thread need not have the precision that this one has
+        shares = jax.device_put(shares)
+        if self._compiled is None:
+            self._compiled = self._blocks.lower(self.fixed, shares[0]).compile()
+        return self._compiled, shares
 
     def _shape(self, values):
         return tuple(len(next(iter(group.values()))) for group in values)
@@ -84,10 +118,10 @@ class Runner:
     def _stack(self, values):
         """Where the blocks stand in a tile, and their values, one behind the other."""
         where, blocks = zip(*blocks_of(values, self.job.block), strict=True)
-        # every tile the same number of blocks, at the grid's edges too, and so every device: it is compiled once
-        devices = jax.local_device_count()
+        # every tile the same number of blocks, at the grid's edges too, and so every lane: it is compiled once
+        lanes = self.threads * jax.local_device_count()
         full = math.prod(-(-t // b) for t, b in zip(self.job.tile, self.job.block, strict=True))
-        spare = -(-full // devices) * devices - len(blocks)
+        spare = -(-full // lanes) * lanes - len(blocks)
         stacked = {
             name: np.stack([block[name] for block in (*blocks, *[blocks[-1]] * spare)])
             for name in blocks[0]
@@ -96,9 +130,11 @@ class Runner:
 
     def _compute(self, values):
         where, stacked = self._stack(values)
-        results = jax.device_get(self._blocks(self.fixed, stacked))
+        program, shares = self._program(stacked)
+        results = list(self._pool.map(lambda x: jax.device_get(program(self.fixed, x)), shares))
         outputs = {}
-        for name, result in results.items():
+        for name in results[0]:
+            result = np.concatenate([part[name] for part in results])
             outputs[name] = np.empty(
                 self._shape(values) + result.shape[1 + len(values) :], result.dtype
             )
@@ -221,7 +257,7 @@ def pack(job: Job) -> bytes:
 
 @lru_cache(maxsize=8)
 def _runner(packed: bytes) -> Runner:
-    return Runner(pickle.loads(packed))
+    return Runner(pickle.loads(packed), threads=1)
 
 
 def double_precision() -> bool:
@@ -247,7 +283,7 @@ def run(
     An exception stands for an item that was lost with its worker.
     """
     if executor is None:
-        runner = Runner(job)
+        runner = Runner(job, cores())
         for number, values in items:
             yield number, runner(values)
         return
