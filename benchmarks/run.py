@@ -13,6 +13,7 @@ import resource
 import statistics
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -25,7 +26,7 @@ import numpy as np
 import jaxres as jr
 from benchmarks import baselines
 
-CHUNK = {"cpu": 128, "gpu": 2**15}  # points computed together: what fits a CPU core's cache
+CHUNK = {"cpu": 50, "gpu": 2**15}  # points computed together: what fits a CPU core's cache
 CHECKED = 64  # points of a batch that are compared with the reference
 KERNELS = ("simd", "libm")
 ALL = ("rate", "width", "beta", "splitting", "coupling", "length", "mass")
@@ -119,17 +120,40 @@ def general(levels, slabs, rule, dtype, seed=0):
 # --------------------------------------------------------------------------------------------------
 
 
+def cores():
+    """The number of processor cores that this process may use."""
+    return len(getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))(0))
+
+
+def divisor(number, most):
+    """The largest divisor that is not larger than `most`."""
+    return max(size for size in range(1, most + 1) if number % size == 0)
+
+
 def compiled(function, points):
-    """The function over a batch, compiled, and the seconds of tracing and compiling."""
+    """The function over a batch, compiled, and the seconds of tracing and compiling.
+
+    On a CPU a thread for each core computes its share, as `jaxres.sweep` does.
+    """
+    platform = jax.devices()[0].platform
     batch = jax.tree.leaves(points)[0].shape[0]
-    most = min(batch, CHUNK[jax.devices()[0].platform])
-    # a divisor of the batch, lest a smaller last chunk be compiled for itself
-    chunk = max(size for size in range(1, most + 1) if batch % size == 0)
+    threads = divisor(batch, cores()) if platform == "cpu" else 1
+    shares = [jax.tree.map(lambda x: x[i::threads], points) for i in range(threads)]
+    # a divisor of the share, lest a smaller last chunk be compiled for itself
+    chunk = divisor(batch // threads, min(batch // threads, CHUNK[platform]))
     over = jax.jit(lambda P: jax.lax.map(function, P, batch_size=chunk))
     start = time.perf_counter()
-    ready = over.lower(points).compile()
+    ready = over.lower(shares[0]).compile()
     taken = time.perf_counter() - start
-    return lambda: jax.block_until_ready(ready(points)), taken
+    if threads == 1:
+        return lambda: jax.block_until_ready(ready(points)), taken
+    pool = ThreadPoolExecutor(threads)
+
+    def run():
+        results = pool.map(lambda share: jax.block_until_ready(ready(share)), shares)
+        return jax.tree.map(lambda *x: np.stack(x, 1).reshape(batch, *x[0].shape[1:]), *results)
+
+    return run, taken
 
 
 def timed(function, least=5, budget=10.0):
@@ -182,10 +206,9 @@ def machine(dtype):
         models = [line for line in info.read_text().splitlines() if line.startswith("model name")]
         cpu = models[0].split(":")[1].strip() if models else cpu
     device = jax.devices()[0]
-    usable = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
     return {
         "cpu": cpu,
-        "cores": len(usable(0)),
+        "cores": cores(),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "device": device.platform if device.platform == "cpu" else device.device_kind,
         "dtype": dtype,
@@ -266,6 +289,7 @@ def scaling(cases, dtype):
         if nodes is not None:
             rule = jr.DoubleExponential(finite=nodes, last=2 * nodes // 3)
         batch = max(1, min(1024, 2**14 // (levels**4 * slabs)))
+        batch -= batch % 16 if batch > 16 else 0  # so that threads and chunks divide it
         points = {
             "rate": jnp.linspace(1.0, 5.0, batch, dtype=dtype),
             "size": jnp.linspace(0.8, 1.2, batch, dtype=dtype),
