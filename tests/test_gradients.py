@@ -245,7 +245,9 @@ def test_no_direction_no_derivative():
 
 
 @pytest.mark.parametrize("name", [pytest.param("stack", marks=SLOW), "three"])
-@pytest.mark.parametrize("side", [1, -1], ids=["above", "below"])
+@pytest.mark.parametrize(
+    "side", [pytest.param(1, id="above"), pytest.param(-1, id="below", marks=SLOW)]
+)
 def test_amplitudes_beside_a_threshold(name, side):
     """Derivatives there are large, and large in E and the levels alone: they diverge as 1/√|E − e_1|."""
     numbers = parameters(**STRUCTURES[name])

@@ -134,6 +134,7 @@ class TestValues:
         assert np.min(gained) > 0 and np.max(gained) > 0.01
 
 
+@pytest.mark.slow
 def test_batches_of_states_are_taken_one_by_one():
     system = jr.System([-0.4, 0.1, 0.5])
     many = jnp.stack([jnp.stack([state(3 * i + j, 3) for j in range(3)]) for i in range(2)])

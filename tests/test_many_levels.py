@@ -54,7 +54,7 @@ SPECTRA = {
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[] if "degenerate" in name else pytest.mark.slow)
+        pytest.param(name, marks=[] if name == "nearly degenerate" else pytest.mark.slow)
         for name in SPECTRA
     ],
 )
