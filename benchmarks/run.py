@@ -138,7 +138,7 @@ def compiled(function, points):
     platform = jax.devices()[0].platform
     batch = jax.tree.leaves(points)[0].shape[0]
     threads = divisor(batch, cores()) if platform == "cpu" else 1
-    shares = [jax.tree.map(lambda x: x[i::threads], points) for i in range(threads)]
+    shares = [{k: x[i::threads] for k, x in points.items()} for i in range(threads)]
     # a divisor of the share, lest a smaller last chunk be compiled for itself
     chunk = divisor(batch // threads, min(batch // threads, CHUNK[platform]))
     over = jax.jit(lambda P: jax.lax.map(function, P, batch_size=chunk))
