@@ -334,8 +334,8 @@ def _weigh(rows: Float[Array, "*m n"], grid: Grid) -> Float[Array, "*m 4"]:
     at = grid.outermost
     outermost = fixed if len(at) == fixed.shape[-1] else jnp.stack([fixed[..., i] for i in at], -1)
     left_out = jnp.abs(outermost) @ ends
-    columns = [rows @ grid.weights[0], fixed @ coarse[0], fixed @ coarse[1], left_out]
-    return jnp.stack(columns, axis=-1)
+    fine = rows @ grid.weights[0]
+    return jnp.concatenate([fine[..., None], fixed @ coarse.T, left_out[..., None]], axis=-1)
 
 
 def _two_level_tensor(values: Float[Array, " 16"]) -> Complex[Array, "2 2 2 2"]:
