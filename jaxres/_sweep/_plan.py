@@ -25,7 +25,7 @@ from jax.extend import core
 CACHE = {"cpu": 3 * 2**18}
 CACHE_ELSEWHERE = 2**28
 MOST_POINTS = 2**16  # in a work item, for each lane
-ITEMS = 64  # as many work items as a sweep is cut into for each lane, if it is not too large or too small
+ITEMS = 64  # as many work items as a sweep is cut into, if it is not too large or too small
 LEAST_POINTS = 256  # in a work item that is not limited by anything else, for each lane
 #: primitives that run in one thread at a time: calls of LAPACK, which in jaxlib 0.10 may wait for each other for ever
 #: (see `_batched`), and calls back to Python, whose functions need not be made for threads
@@ -157,7 +157,7 @@ def cut(
         dims = Plan(axes, (), ()).dims
         tile = tuple(min(int(chunk.get(d, n)), n) for d, n in zip(dims, shape, strict=True))
         return Plan(axes, _grow(tile, profile, cache, math.prod(tile)), tile)
-    usual = lanes * min(max(-(-points // ITEMS), LEAST_POINTS), MOST_POINTS)
+    usual = min(max(-(-points // ITEMS), LEAST_POINTS * lanes), MOST_POINTS * lanes)
     most = min(usual if chunk is None else chunk, affordable)
     block = _grow(shape, profile, cache, max(most // lanes, 1))
     tile = list(block)
