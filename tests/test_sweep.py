@@ -17,7 +17,7 @@ import xarray
 from sweep_functions import fragile, wave
 
 import jaxres as jr
-from jaxres._sweep import _plan, _prepare, _run
+from jaxres._sweep import _plan, _prepare
 from jaxres._sweep._prepare import prepare
 from jaxres._sweep._store import Store
 
@@ -139,30 +139,42 @@ np.testing.assert_allclose(data["complex"], np.exp(1j * np.outer(x, y)), rtol=1e
 class TestThreads:
     @pytest.fixture(autouse=True)
     def three_cores(self, monkeypatch):
-        for module in (_run, _prepare):
-            monkeypatch.setattr(module, "cores", lambda: 3)
+        monkeypatch.setattr(_prepare, "cores", lambda: 3)
 
     @pytest.mark.parametrize("chunk", [None, 8, 40])
     def test_give_what_one_gives(self, chunk):
-        check_wave(sweep(wave, {"x": X, "y": Y}, fixed={"scale": 2.0}, chunk=chunk), 2)
+        data = sweep(wave, {"x": X, "y": Y}, fixed={"scale": 2.0}, chunk=chunk)
+        check_wave(data, 2)
+        assert "failures" not in data.attrs  # nothing was computed point by point instead
 
     def test_have_the_precision_of_the_thread_that_called(self):
         with jax.enable_x64(False):
             data = sweep(lambda x: jnp.sin(x), {"x": X})
-        assert data.value.dtype == np.float32
+        assert data.value.dtype == np.float32 and "failures" not in data.attrs
         np.testing.assert_allclose(data.value, np.sin(X), atol=1e-6)
 
     @pytest.mark.parametrize(
-        ("function", "alone"),
+        ("function", "threads"),
         [
-            (jr.letter.model, False),
-            (lambda rate: jnp.linalg.inv(rate * jnp.eye(3)), True),
-            (lambda rate: jax.lax.map(lambda r: jnp.linalg.eigh(r * jnp.eye(3))[0], rate[None]), True),
-            (lambda rate: jax.pure_callback(np.sin, rate, rate), True),
+            (jr.letter.model, 3),
+            (lambda rate: jnp.linalg.inv(rate * jnp.eye(3)), 1),
+            (lambda rate: jax.lax.map(lambda r: jnp.linalg.eigh(r * jnp.eye(3))[0], rate[None]), 1),
+            (lambda rate: jax.pure_callback(np.sin, rate, rate), 1),
         ],
     )  # fmt: skip
-    def test_are_not_used_for_lapack_and_callbacks(self, function, alone):
-        assert prepare(function, {"rate": [1.0, 2.0]}).job.alone is alone
+    def test_are_not_used_for_lapack_and_callbacks(self, function, threads):
+        assert prepare(function, {"rate": [1.0, 2.0]}).job.threads == threads
+
+    def test_are_not_used_in_other_processes(self):
+        assert prepare(wave, {"x": X, "y": Y}, elsewhere=True).job.threads == 1
+
+    @pytest.mark.parametrize("lanes", [1, 2, 64])
+    def test_leave_work_items_for_others(self, lanes):
+        cost = _plan.Profile({frozenset({0}): 1}, {frozenset({0}): 8}, "")
+        axes = ({"x": np.arange(1e6)},)
+        plan = _plan.cut(axes, cost, chunk=None, bytes_per_point=8, memory=2**30, lanes=lanes,
+                         platform="cpu")  # fmt: skip
+        assert plan.items >= 60
 
 
 @pytest.fixture(scope="module")

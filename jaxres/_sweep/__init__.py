@@ -89,6 +89,7 @@ def sweep(
         chunk=chunk,
         memory=memory,
         title=title,
+        elsewhere=executor is not None,
     )
     return drive(
         sweep,

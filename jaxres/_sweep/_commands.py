@@ -206,9 +206,10 @@ def _run(content, path, shard, workers, dry_run):
         from ._store import is_store
 
         check_shard(shard)
-        prepared = prepare(**_config.arguments(config), config=content)
-    assert config.sweep is not None  # `parse` has seen to it
-    count = config.sweep.workers if workers is None else workers
+        assert config.sweep is not None  # `parse` has seen to it
+        count = config.sweep.workers if workers is None else workers
+        arguments = _config.arguments(config)
+        prepared = prepare(**arguments, config=content, elsewhere=count > 0)
     if dry_run:
         _tell(prepared, path, count, is_store(path))
         return

@@ -41,8 +41,8 @@ class Prepared:
 
     def measure(self) -> tuple[float, float, int]:
         """Seconds of compiling, seconds a point, and bytes of blocks under way, from one block for each lane."""
-        runner = Runner(replace(self.job, tile=self.job.block), cores())
-        job, lanes = runner.job, runner.threads * jax.local_device_count()
+        job = replace(self.job, tile=self.job.block)
+        runner, lanes = Runner(job), job.threads * jax.local_device_count()
         values = [
             {name: x[:b] for name, x in group.items()}
             for b, group in zip(job.block, self.plan.axes, strict=True)
@@ -70,8 +70,9 @@ def prepare(
     memory: int = MEMORY,
     title: str | None = None,
     config: Mapping[str, Any] | None = None,
+    elsewhere: bool = False,
 ) -> Prepared:
-    """Checks the arguments of `jaxres.sweep` and plans it."""
+    """Checks the arguments of `jaxres.sweep` and plans it; `elsewhere`: for other processes, of one thread each."""
     groups = check.check_axes(axes)
     require(
         of is None or callable(of), f"Argument `of` must be a function of the model, but is {of!r}."
@@ -116,13 +117,14 @@ def prepare(
         f"Argument `labels` must name axes or outputs, but {unknown} are none. There are {[*swept, *outputs]}.",
     )
     sizes = [kind.dtype.itemsize * int(np.prod(kind.shape)) for kind in outputs.values()]
+    threads = 1 if costs.alone or elsewhere else cores()
     plan = cut(
         groups,
         costs,
         chunk=chunk,
         bytes_per_point=sum(sizes) + 1,
         memory=memory,
-        lanes=jax.local_device_count() * (1 if costs.alone else cores()),
+        lanes=jax.local_device_count() * threads,
         platform=jax.default_backend(),
     )
     name = function_name(function) + ("" if of is None else " → " + function_name(of))
@@ -136,7 +138,7 @@ def prepare(
         plan.tile,
         plan.block,
         costs.digest,
-        costs.alone,
+        threads,
         successful,
     )
     what = {

@@ -39,7 +39,7 @@ class Job:
     tile: tuple[int, ...]
     block: tuple[int, ...]
     digest: str  # of what the function does
-    alone: bool  # whether it must not run in several threads at once
+    threads: int  # that compute blocks side by side, in each process
     successful: Mapping[str, int]  # the code of success, of every output that is an enumeration
 
 
@@ -64,12 +64,11 @@ def cores() -> int:
 
 
 class Runner:
-    """Computes the work items of a job in this process: on all of its devices, and in so many threads."""
+    """Computes the work items of a job in this process: on all of its devices, or in several threads."""
 
-    def __init__(self, job: Job, threads: int):
+    def __init__(self, job: Job):
         self.job = job
-        self.threads = 1 if job.alone else threads
-        self._pool = ThreadPoolExecutor(self.threads)
+        self._pool = ThreadPoolExecutor(job.threads)
         self._compiled = None
         self.fixed = {name: jnp.asarray(x) for name, x in job.fixed.items()}
         point = job.point
@@ -104,7 +103,9 @@ class Runner:
         """The compiled program, and what each thread gives it."""
         shares = [
             dict(zip(stacked, parts, strict=True))
-            for parts in zip(*(np.split(x, self.threads) for x in stacked.values()), strict=True)
+            for parts in zip(
+                *(np.split(x, self.job.threads) for x in stacked.values()), strict=True
+            )
         ]
         # made of arrays here: another thread need not have the precision that this one has
         shares = jax.device_put(shares)
@@ -119,7 +120,7 @@ class Runner:
         """Where the blocks stand in a tile, and their values, one behind the other."""
         where, blocks = zip(*blocks_of(values, self.job.block), strict=True)
         # every tile the same number of blocks, at the grid's edges too, and so every lane: it is compiled once
-        lanes = self.threads * jax.local_device_count()
+        lanes = self.job.threads * jax.local_device_count()
         full = math.prod(-(-t // b) for t, b in zip(self.job.tile, self.job.block, strict=True))
         spare = -(-full // lanes) * lanes - len(blocks)
         stacked = {
@@ -257,7 +258,7 @@ def pack(job: Job) -> bytes:
 
 @lru_cache(maxsize=8)
 def _runner(packed: bytes) -> Runner:
-    return Runner(pickle.loads(packed), threads=1)
+    return Runner(pickle.loads(packed))
 
 
 def double_precision() -> bool:
@@ -283,7 +284,7 @@ def run(
     An exception stands for an item that was lost with its worker.
     """
     if executor is None:
-        runner = Runner(job, cores())
+        runner = Runner(job)
         for number, values in items:
             yield number, runner(values)
         return
