@@ -147,11 +147,17 @@ class TestThreads:
         check_wave(data, 2)
         assert "failures" not in data.attrs  # nothing was computed point by point instead
 
-    def test_have_the_precision_of_the_thread_that_called(self):
-        with jax.enable_x64(False):
-            data = sweep(lambda x: jnp.sin(x), {"x": X})
-        assert data.value.dtype == np.float32 and "failures" not in data.attrs
-        np.testing.assert_allclose(data.value, np.sin(X), atol=1e-6)
+    @pytest.mark.parametrize("double", [False, True])
+    def test_have_the_precision_of_the_thread_that_called(self, double):
+        jax.config.update("jax_enable_x64", not double)  # what other threads have
+        try:
+            with jax.enable_x64(double):
+                data = sweep(lambda x: jnp.sin(x) * jnp.ones(3), {"x": X})
+        finally:
+            jax.config.update("jax_enable_x64", True)
+        assert data.value.dtype == (np.float64 if double else np.float32)
+        assert "failures" not in data.attrs
+        np.testing.assert_allclose(data.value[:, 0], np.sin(X), rtol=1e-15 if double else 1e-6)
 
     @pytest.mark.parametrize(
         ("function", "threads"),
