@@ -16,7 +16,6 @@ import numpy as np
 from jaxtyping import Array, Bool, Complex, Float
 
 from ._amplitudes import AbstractAmplitudes, Exact
-from ._amplitudes._two_level import unpack
 from ._batched import UNROLLED, linear
 from ._checks import check_instance, concrete, warn_of_single_precision
 from ._particle_states import MonochromaticBeam
@@ -271,16 +270,15 @@ def _tensor(values: Float[Array, "2 B N N"]) -> Complex[Array, "N N N N"]:
 def _two_level_moments(grid, amplitudes, layers, levels, packet):
     """The same for N = 2, shape (16, 4): of the matrix in (j'j), (k'k) its diagonal, then the rest above that."""
     exits = amplitudes.two_level_exits(grid.kinetic, layers, levels, packet.mass)
-    energy, up, down, _ = unpack(grid.kinetic)
-    across = jnp.stack([up, down])
+    across = jnp.stack([grid.kinetic[0, 1], grid.kinetic[1, 0]])
     open_ = across > 0
     # the incoming momenta of 0 → 0 and 1 → 1 (both the outgoing one), of 1 → 0 and of 0 → 1
-    k = jnp.sqrt(2 * packet.mass * energy)
+    k = jnp.sqrt(2 * packet.mass * grid.kinetic[0, 0])
     p, q = jnp.sqrt(2 * packet.mass * jnp.where(open_, across, 1))
     dk = packet.mass / k
     open_p, open_q = jnp.where(open_, dk[None], 0)
 
-    @jax.checkpoint
+    @jax.checkpoint  # in reverse mode computed once more: cheaper than two dozen arrays kept for each pair
     def density(pair):
         first, second, measure, same = pair
         value = packet.correlation(first, second, same)

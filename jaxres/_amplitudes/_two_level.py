@@ -68,7 +68,7 @@ def two_level_exits(kinetic, layers, levels, mass):
     A list of (stay, flip); each is a pair (real, imaginary) of arrays (2, n), indexed by the outgoing level.
     """
     W, h = layers.couplings[0], layers.thicknesses[0] / 2
-    energy, up, down, _ = unpack(kinetic)  # the outgoing kinetic energy, of either level
+    energy = kinetic[0, 0]  # the outgoing kinetic energy, of either level
     k = safe_sqrt(2 * mass * energy)
 
     @jax.checkpoint
@@ -92,14 +92,9 @@ def two_level_exits(kinetic, layers, levels, mass):
             inner,
             inner[::-1] + jnp.stack([shift, -shift]),
             jnp.stack([jnp.stack(w), jnp.stack([w[0], -w[1]])]),
-            jnp.stack([up, down]),
+            jnp.stack([kinetic[0, 1], kinetic[1, 0]]),
         ),
     )
-
-
-def unpack(x):
-    """The four entries of a (2, 2, n) array. Taken one by one, each would be padded to four in reverse mode."""
-    return [entry[0] for entry in jnp.split(x.reshape(4, -1), 4)]
 
 
 @jax.custom_jvp
