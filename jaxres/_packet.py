@@ -71,6 +71,9 @@ class LocalisedPacket(AbstractPacket):
     def envelope(self, p: Float[Array, "*s"], q: Float[Array, "*s"]) -> Inexact[Array, "*s"]:
         """The state about the origin, elementwise; real where it can be."""
 
+    def distribution(self, p):
+        return jnp.real(self.envelope(p, p))
+
     def density(self, p, q):
         envelope = self.envelope(p, q)
         sine, cosine = sin_cos((p - q) * self.position)
@@ -149,11 +152,10 @@ class EffusionPacket(LocalisedPacket):
                 f"temperature or the mass."
             )
 
-    def distribution(self, p):
-        return self.beta * p / self.mass * jnp.exp(-self.beta * p**2 / (2 * self.mass))
-
     def envelope(self, p, q):
-        return spread(self.distribution((p + q) / 2), p - q, self.width)
+        mean, apart = (p + q) / 2, p - q
+        decay = self.beta * mean**2 / (2 * self.mass) + (self.width * apart) ** 2 / 2
+        return self.beta * mean / self.mass * jnp.exp(-decay)
 
     def energy_scale(self):
         return 1 / self.beta

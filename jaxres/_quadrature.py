@@ -47,13 +47,17 @@ class Grid(eqx.Module):
     `kinetic[j', j, n]` is ε_n + e_j' − e_j, the incoming kinetic energy of the transition j → j' (negative where
     that channel is closed), free of cancellation; its diagonal is ε_n itself. `weights[r, n]` are the weights dε of
     the rule (r = 0) and of the two coarser ones. `ends` are the lengths that the rule leaves out at the ends of the
-    panels, beside the `outermost` nodes: the three rules have that error in common.
+    panels, beside the `outermost` nodes: the three rules have that error in common. Each finite panel has `finite`
+    nodes, the one above the last threshold `last`; `plain` grids are split at differences of levels alone.
     """
 
     kinetic: Float[Array, "N N n"]
     weights: Float[Array, "3 n"]
     ends: Float[Array, " K"]
     outermost: tuple[int, ...] = eqx.field(static=True)
+    finite: int = eqx.field(static=True)
+    last: int = eqx.field(static=True)
+    plain: bool = eqx.field(static=True)
 
 
 class AbstractQuadrature(eqx.Module):
@@ -331,4 +335,5 @@ def outgoing_grid(
         scale * last.lower[:1],
         scale[None],
     ]
-    return Grid(kinetic, weights, jnp.concatenate(ends), outermost)
+    plain = further.size == 0
+    return Grid(kinetic, weights, jnp.concatenate(ends), outermost, size, n - start, plain)

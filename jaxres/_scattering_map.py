@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Complex, Float
 
 from ._amplitudes import AbstractAmplitudes, Exact
-from ._batched import UNROLLED, linear
+from ._batched import UNROLLED, linear, pieces
 from ._checks import check_instance, concrete, warn_of_single_precision
 from ._particle_states import MonochromaticBeam
 from ._quadrature import AbstractQuadrature, DoubleExponential, Grid, outgoing_grid, splittings
@@ -171,14 +171,14 @@ def _integrated_map(amplitudes, quadrature, sides, system, packet):
     moments, tensor = (
         (_two_level_moments, _two_level_tensor) if system.size == 2 else (_moments, _tensor)
     )
-    each = [moments(grid, amplitudes, side, system.levels, packet) for side in sides]
-    values = sum(each[1:], start=each[0]) / len(sides)
+    sums = [moments(grid, amplitudes, side, system.levels, packet) for side in sides]
+    values, inexact = (sum(x[1:], start=x[0]) / len(sides) for x in zip(*sums, strict=True))
     fine, half, quarter, left_out = jnp.moveaxis(values, -1, 0)
     if amplitudes.analytic:
         error = quadrature.error(fine, half, quarter)
     else:  # nothing can be counted on but that twice the nodes are better
         error = jnp.max(jnp.abs(fine - half))
-    error = error + jnp.max(left_out)
+    error = error + jnp.max(left_out) + inexact
     return tensor(fine), error
 
 
@@ -206,12 +206,36 @@ def _edges(levels, packet, kinks):
 def _moments(grid, amplitudes, layers, levels, packet):
     """∫dε Σ_α (m/k) ρ_U(p, q) a_{j'j} conj(a_{k'k}), its real and imaginary parts for j' ≤ k', shape (2, …, N, N, 4).
 
+    The amplitudes come from a table where the model has one; also given is how far they may be off.
+    """
+    ends = jnp.zeros(grid.weights.shape[1:], levels.dtype)
+    ends = ends.at[np.array(grid.outermost)].add(grid.ends)
+    nodes = grid.kinetic, grid.weights, ends
+    table = amplitudes.table(grid, layers, levels, packet.mass)
+    if table is None:
+
+        def outgoing(kinetic):
+            return amplitudes.outgoing(kinetic, layers, levels, packet.mass)
+
+        return _sum_over_nodes(nodes, outgoing, 1, levels, packet), jnp.zeros_like(ends[0])
+    start = ends.size - grid.last
+    finite, last = (tuple(x[..., part] for x in nodes) for part in (slice(start), slice(start, None)))
+    values = _sum_over_nodes(
+        finite, lambda kinetic: table.between(kinetic, grid.finite), grid.finite, levels, packet
+    )
+    values = values + _sum_over_nodes(last, lambda _: table.above, grid.last, levels, packet)
+    return values, 8 * table.error  # two exits, two amplitudes in a product, and twice the last coefficient
+
+
+def _sum_over_nodes(nodes, outgoing, unit, levels, packet):
+    """The integral's sum over the nodes (kinetic energies, weights, ends), with amplitudes of units of them.
+
     Where all nodes at once would need too much memory they are taken piece by piece, and of a piece one block (j', k')
     after the other.
     """
-    N, n = grid.kinetic.shape[1:]
+    N, n = nodes[0].shape[1:]
     rows, columns = np.triu_indices(N)
-    piece = min(n, max(AT_ONCE // N**4, 64))
+    piece = min(n, max(AT_ONCE // N**4, 64) // unit * unit or unit)
     count = -(-n // piece)
     together = max(AT_ONCE // (8 * N**2 * piece), 1)  # blocks
     same = _same_gap(levels).reshape((N,) * 4).transpose(0, 2, 1, 3)[rows, columns]
@@ -219,40 +243,42 @@ def _moments(grid, amplitudes, layers, levels, packet):
 
     @jax.checkpoint
     def add(total, part):
-        nodes = Grid(part[0], part[1], part[2], outermost=tuple(range(piece)))
-        a = amplitudes.outgoing(nodes.kinetic, layers, levels, packet.mass)
-        open_ = nodes.kinetic > 0
-        k = jnp.sqrt(2 * packet.mass * nodes.kinetic[0, 0])
+        kinetic, weights, ends = part
+        a = outgoing(kinetic)
+        open_ = kinetic > 0
+        k = jnp.sqrt(2 * packet.mass * kinetic[0, 0])
         a = jnp.where(open_[None], a, 0) * jnp.sqrt(packet.mass / k)[None, None, None]
-        p = jnp.sqrt(2 * packet.mass * jnp.where(open_, nodes.kinetic, 1))
+        p = jnp.sqrt(2 * packet.mass * jnp.where(open_, kinetic, 1))
         if position is not None:
             sine, cosine = sin_cos(p * position)
             a = a * jax.lax.complex(cosine, -sine)[None]
+        real, imag = jnp.real(a), jnp.imag(a)
 
         @jax.checkpoint
         def block(pair):
             j, k, same = pair  # j', k'
-            overlap = jnp.sum(a[:, j, :, None] * jnp.conj(a[:, k, None]), axis=0)
             incoming = jnp.broadcast_arrays(p[j, :, None], p[k, None])
-            value = overlap * density(*incoming, same[..., None])
-            return _weigh(jnp.stack([jnp.real(value), jnp.imag(value)]), nodes)
+            rho = density(*incoming, same[..., None])
+            (a, b), (c, d) = ((real[:, j, :, None], imag[:, j, :, None]), (real[:, k, None], imag[:, k, None]))
+            overlap = sum(a[x] * c[x] + b[x] * d[x] for x in range(a.shape[0])), sum(b[x] * c[x] - a[x] * d[x] for x in range(a.shape[0]))
+            if jnp.iscomplexobj(rho):
+                overlap = (overlap[0]*jnp.real(rho)-overlap[1]*jnp.imag(rho),overlap[1]*jnp.real(rho)+overlap[0]*jnp.imag(rho))
+            else:
+                overlap = overlap[0]*rho, overlap[1]*rho
+            return jnp.stack([_weigh(x, weights, ends) for x in overlap])
 
         pairs = (jnp.asarray(rows), jnp.asarray(columns), same)
         if together >= len(rows):
             return total + jax.vmap(block, out_axes=1)(pairs), None
         return total + jnp.moveaxis(jax.lax.map(block, pairs, batch_size=together), 0, 1), None
 
-    def cut(x, mode):
-        """(…, n) to (count, …, piece): the last piece is filled up with copies of the last node, of weight 0."""
-        x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, count * piece - n)], mode)
-        return jnp.moveaxis(x.reshape(*x.shape[:-1], count, piece), -2, 0)
-
     total = jnp.zeros((2, len(rows), N, N, 4), levels.dtype)
-    ends = jnp.zeros(n, levels.dtype).at[np.array(grid.outermost)].add(grid.ends)
-    parts = grid.kinetic, grid.weights, ends
     if count == 1:
-        return add(total, parts)[0]
-    return jax.lax.scan(add, total, tuple(map(cut, parts, ("edge", "constant", "constant"))))[0]
+        return add(total, nodes)[0]
+    # nodes that fill the last piece have no weight
+    fills = "edge", "constant", "constant"
+    cut = tuple(pieces(x, count, piece, fill) for x, fill in zip(nodes, fills, strict=True))
+    return jax.lax.scan(add, total, cut)[0]
 
 
 def _tensor(values: Float[Array, "2 B N N"]) -> Complex[Array, "N N N N"]:
@@ -320,19 +346,23 @@ def _two_level_moments(grid, amplitudes, layers, levels, packet):
         times(overlap(f1, s1), (kq[0], -kq[1])),
     ]
     rows = diagonal + [real for real, _ in upper] + [imag for _, imag in upper]
-    return _weigh(jnp.stack(rows), grid)
+    return _weigh(jnp.stack(rows), grid.weights, grid.ends, grid.outermost), 0.0
 
 
-def _weigh(rows: Float[Array, "*m n"], grid: Grid) -> Float[Array, "*m 4"]:
-    """The integrals by the three rules, and the size of what these leave out at the ends of the panels.
+def _weigh(
+    rows: Float[Array, "*m n"],
+    weights: Float[Array, "3 n"],
+    ends: Float[Array, " K"],
+    at: tuple[int, ...] | None = None,
+) -> Float[Array, "*m 4"]:
+    """The integrals by the three rules, and the size of what these leave out: lengths beside the nodes `at`, or all.
 
     All but the first only tell the error: they are not differentiated.
     """
-    fixed, coarse, ends = jax.lax.stop_gradient((rows, grid.weights[1:], grid.ends))
-    at = grid.outermost
-    outermost = fixed if len(at) == fixed.shape[-1] else jnp.stack([fixed[..., i] for i in at], -1)
+    fixed, coarse, ends = jax.lax.stop_gradient((rows, weights[1:], ends))
+    outermost = fixed if at is None else jnp.stack([fixed[..., i] for i in at], -1)
     left_out = jnp.abs(outermost) @ ends
-    fine = rows @ grid.weights[0]
+    fine = rows @ weights[0]
     return jnp.concatenate([fine[..., None], fixed @ coarse.T, left_out[..., None]], axis=-1)
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Array, Complex, Float
 
 from .._batched import matmul
 from .._checks import Scalar, check_instance, check_scalar, check_shape, concrete, real_array
+from .._quadrature import Grid
 from .._safe import eigh, safe_sqrt
 from .._scatterer import AbstractScatterer, Layers
 from .._system import System
@@ -20,8 +21,13 @@ from ._reflectionless import (
     polar_factor,
     wave_vector_transmission,
 )
+from ._table import Table, tabulate
 from ._transfer import transfer_green_functions
 from ._two_level import two_level_exits
+
+
+#: number of levels from which a table of amplitudes is cheaper than all of them
+TABULATED = 4
 
 
 class Amplitudes(eqx.Module):
@@ -95,12 +101,23 @@ class AbstractAmplitudes(eqx.Module):
         Closed incoming channels may have any finite value. `kinetic[j', j]` is ε + e_j' − e_j.
         """
 
+    def table(
+        self, grid: Grid, layers: Layers, levels: Float[Array, " N"], mass: Float[Array, ""]
+    ) -> Table | None:
+        """What `outgoing` gives, in a form that is cheaper for all nodes of the grid; None: there is none."""
+        del grid, layers, levels, mass
+        return None
+
     def two_level_exits(self, kinetic, layers, levels, mass):
         """The same for N = 2, in the form of `_two_level.two_level_exits`."""
         a = self.outgoing(kinetic, layers, levels, mass)
         own = np.arange(2)
         pairs = [(exit_[own, own], exit_[own, 1 - own]) for exit_ in a]
         return [tuple((jnp.real(x), jnp.imag(x)) for x in pair) for pair in pairs]
+
+
+def _outgoing_wavenumber(kinetic, mass, out):
+    return safe_sqrt(2 * mass * jnp.matmul(out, kinetic, precision="highest"))[:, None]
 
 
 class _Green(AbstractAmplitudes):
@@ -123,7 +140,7 @@ class _Green(AbstractAmplitudes):
     def rows(self, kinetic, energy, layers, levels, mass, out):
         """Two (K, N, n) arrays a of exits: here transmission and reflection, a = i k g − δ."""
         g_plus, g_minus = self.green_functions(kinetic, energy, layers, levels, mass, out)
-        ik = 1j * safe_sqrt(2 * mass * energy)[None, None]
+        ik = 1j * _outgoing_wavenumber(kinetic, mass, out)
         return ik * g_plus, ik * g_minus - out[:, :, None]
 
     def outgoing(self, kinetic, layers, levels, mass):
@@ -160,9 +177,14 @@ class Exact(_Green):
         if layers.thicknesses.shape[0] > 1:
             return super().rows(kinetic, energy, layers, levels, mass, out)
         # even and odd exits instead of right and left: (−1 + 2i k g)/√2
-        ik = 2j * safe_sqrt(2 * mass * energy)[None, None]
+        ik = 2j * _outgoing_wavenumber(kinetic, mass, out)
         even, odd = parity_rows(kinetic, energy, layers, levels, mass, out)
         return tuple((ik * g - out[:, :, None]) / 2**0.5 for g in (even, odd))
+
+    def table(self, grid, layers, levels, mass):
+        if levels.shape[0] < TABULATED or not grid.plain:
+            return None
+        return tabulate(self.rows, grid, layers, levels, mass)
 
     def two_level_exits(self, kinetic, layers, levels, mass):
         if layers.thicknesses.shape[0] == 1:

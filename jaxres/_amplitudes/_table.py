@@ -1,0 +1,129 @@
+r"""Amplitudes on the map's grid by way of a table between the levels.
+
+As functions of the total energy E the exact amplitudes are analytic between two neighbouring levels, in the square
+roots of the distances to both: in θ, with E = e_i + (e_{i+1} − e_i) sin²θ. So a few numbers tell all about them, the
+coefficients of a Chebyshev series
+
+    a(E) = Σ_{k<K} c_k T_k(y),   y = 4θ/π − 1,       above the last level E = e_N + (e_N − e_1) u²,  y = 2u − 1.
+
+It converges exponentially, and the last coefficients are as large as what is cut off. The map needs a at E = ε + e_j'
+for every outgoing level j' at every node ε, which for many levels are far more energies than the N K of the table.
+Above the last threshold, where nodes are few, the amplitudes themselves are computed.
+"""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Complex, Float
+
+from .._batched import pieces
+from .._quadrature import Grid
+from .._safe import safe_sqrt
+
+#: orders of the series, at least
+ORDERS = 64
+
+#: numbers that one array over energies may have, N² for each
+AT_ONCE = 2**17
+
+
+class Table(eqx.Module):
+    """Coefficients [panel, outgoing level, order, part]; the parts are (real or imaginary, exit, incoming level).
+
+    `above` are the amplitudes at the nodes above the last threshold, `error` the size of the last coefficients.
+    """
+
+    coefficients: Float[Array, "N N K c"]
+    above: Complex[Array, "X N N l"]
+    span: Float[Array, ""]
+    error: Float[Array, ""]
+
+    def between(self, kinetic: Float[Array, "N N n"], nodes: int) -> Complex[Array, "X N N n"]:
+        """a[σ, j', j] on whole panels of the grid, of so many `nodes` each."""
+        N = kinetic.shape[0]
+        panels = kinetic.reshape(N, N, -1, nodes)
+        place = jnp.sum(panels[..., 0] > 0, axis=1) - 1  # E is above level `place`, in each panel
+
+        def distance(level):
+            here = np.arange(N)[None, :, None] == level[:, None]
+            return jnp.sum(jnp.where(here[..., None], panels, 0), axis=1)
+
+        lower, upper = distance(place), -distance(jnp.minimum(place + 1, N - 1))
+        top = (place == N - 1)[..., None]
+        y = jnp.where(
+            top,
+            2 * safe_sqrt(lower / self.span) - 1,
+            4 / np.pi * jnp.arctan2(safe_sqrt(lower), jnp.where(top, 1, safe_sqrt(upper))) - 1,
+        )
+        T = _chebyshev(y, self.coefficients.shape[2])  # [j', panel, order, node]
+        c = self.coefficients[place, np.arange(N)[:, None]]
+        a = jnp.einsum("jpkn,jpkc->jcpn", T, c, precision="highest")
+        a = a.reshape(N, 2, -1, N, kinetic.shape[-1])
+        return jax.lax.complex(a[:, 0], a[:, 1]).swapaxes(0, 1)
+
+
+def tabulate(
+    rows: Callable[..., tuple[Complex[Array, "K N n"], ...]],
+    grid: Grid,
+    layers,
+    levels: Float[Array, " N"],
+    mass: Float[Array, ""],
+) -> Table:
+    """The table for a grid whose panels end at differences of levels, of the amplitudes that `rows` computes."""
+    N, K = levels.shape[0], max(ORDERS, levels.shape[0] * grid.finite // 4)
+    dtype = levels.dtype
+    one = jnp.eye(N, dtype=dtype)
+    levels = levels - levels[0]
+    # a panel between degenerate levels keeps a length far below rounding
+    tiny = jnp.finfo(dtype).eps ** 1.125 * jax.lax.stop_gradient(jnp.mean(grid.kinetic[0, 0]))
+    span = levels[-1] + tiny
+    length = (jnp.diff(levels) + tiny)[:, None]
+    angle = np.pi * (np.arange(K) + 0.5) / K
+    y = np.cos(angle)
+    theta = np.pi / 4 * (1 + y)
+    from_lower = jnp.concatenate(
+        [length * np.sin(theta) ** 2, span * ((1 + y[None]) / 2) ** 2]
+    ).astype(dtype)
+    from_upper = jnp.pad(length * np.cos(theta) ** 2, [(0, 1), (0, 0)]).astype(dtype)
+    gap = levels[:, None] - levels[None]  # [j, panel]
+    lower_gap, upper_gap = gap[:, :, None], jnp.roll(gap, -1, axis=1)[:, :, None]
+    closed = (np.arange(N)[:, None] > np.arange(N)[None])[:, :, None]
+    kinetic = jnp.where(closed, -(upper_gap + from_upper), from_lower - lower_gap)
+
+    start = grid.kinetic.shape[-1] - grid.last
+    energies = [kinetic, grid.kinetic[:, :, start:].swapaxes(0, 1)]  # of every incoming level
+    energies = jnp.concatenate([x.reshape(N, -1) for x in energies], axis=1)
+
+    @jax.checkpoint
+    def amplitudes(kinetic):
+        return jnp.stack(rows(kinetic, kinetic[0], layers, levels, mass, one))
+
+    total = energies.shape[1]
+    size = min(total, max(AT_ONCE // N**2, 64))
+    count = -(-total // size)
+    if count == 1:
+        a = amplitudes(energies)
+    else:
+        a = jax.lax.map(amplitudes, pieces(energies, count, size))
+        a = jnp.moveaxis(a, 0, -2).reshape(-1, N, N, count * size)
+    own = np.arange(N)
+    above = a[..., N * K : total].reshape(-1, N, N, N, grid.last)
+    above = jnp.moveaxis(above[:, own, :, own], 0, 1)
+    # [order, y]: Gauss's rule for the coefficients
+    series = np.cos(np.arange(K)[:, None] * angle) * np.where(np.arange(K) == 0, 1, 2)[:, None] / K
+    samples = jnp.stack([jnp.real(a), jnp.imag(a)])[..., : N * K].reshape(2, -1, N, N, N, K)
+    c = jnp.einsum("ky,rxijpy->pikrxj", series.astype(dtype), samples, precision="highest")
+    error = jnp.max(jnp.abs(jax.lax.stop_gradient(c[:, :, -2:])))
+    return Table(c.reshape(N, N, K, -1), above, span, error)
+
+
+def _chebyshev(y: Float[Array, "*s n"], count: int) -> Float[Array, "*s {count} n"]:
+    """T_0 … of y, from T_{k+i} = 2 T_k T_i − T_{k−i}."""
+    y = y[..., None, :]
+    T = jnp.concatenate([jnp.ones_like(y), y], axis=-2)
+    while T.shape[-2] < count:
+        T = jnp.concatenate([T, 2 * T[..., -1:, :] * T[..., 1:, :] - T[..., -2::-1, :]], axis=-2)
+    return T[..., :count, :]
