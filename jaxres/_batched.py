@@ -242,7 +242,9 @@ def linear(values: Float[Array, "*b k"], table: np.ndarray) -> Float[Array, "*b 
     return values @ jnp.asarray(table.T, values.dtype)
 
 
-def pieces(x: Shaped[Array, "*s n"], count: int, size: int, fill: str = "edge") -> Shaped[Array, "{count} *s {size}"]:
+def pieces(
+    x: Shaped[Array, "*s n"], count: int, size: int, fill: str = "edge"
+) -> Shaped[Array, "{count} *s {size}"]:
     """The last axis cut into so many pieces; the last one is filled up with copies of the last entry, or `fill`."""
     x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, count * size - x.shape[-1])], fill)
     return jnp.moveaxis(x.reshape(*x.shape[:-1], count, size), -2, 0)

@@ -1,6 +1,7 @@
 """Conversion and validation at the door: what is concrete is checked once, what is traced is checked in the result."""
 
 import warnings
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -22,6 +23,12 @@ def concrete(*values: Any) -> bool:
         or (isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer))
         for leaf in leaves
     )
+
+
+def known(condition: Callable[[], Any]) -> bool:
+    """A condition on concrete numbers, evaluated at once also where a function around it is being traced."""
+    with jax.ensure_compile_time_eval():
+        return bool(condition())
 
 
 def _strong(x: Any) -> Array:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Inexact
 
-from ._checks import check_scalar, check_shape, concrete, real_array
+from ._checks import check_scalar, check_shape, concrete, known, real_array
 from ._safe import sin_cos
 
 
@@ -102,13 +102,6 @@ def admissible(packet: AbstractPacket, *names: str) -> Bool[Array, ""]:
     return jnp.all(jnp.isfinite(numbers)) & jnp.all(positive > 0)
 
 
-def spread(
-    size: Float[Array, "*s"], apart: Float[Array, "*s"], width: Float[Array, ""]
-) -> Float[Array, "*s"]:
-    """A state of spread Δx about the origin: size · exp(−Δx²(p−q)²/2), with `apart` = p − q."""
-    return size * jnp.exp(-((width * apart) ** 2) / 2)
-
-
 class EffusionPacket(LocalisedPacket):
     r"""Particles that effuse from a gas at inverse temperature β, each localised in space (Eqs. 22, 23).
 
@@ -144,7 +137,7 @@ class EffusionPacket(LocalisedPacket):
 
     def __check_init__(self):
         check_numbers(self, "beta", "mass", "width", "position")
-        if concrete(self.beta, self.mass, self.width) and not self.valid():
+        if concrete(self.beta, self.mass, self.width) and not known(self.valid):
             least = math.sqrt(np.asarray(self.beta) / np.asarray(self.mass)) / (4 * math.pi)
             raise ValueError(
                 f"Argument `width` must be at least ħ√(β/m)/4π = {least:.6g} for these β and m (the effusion packet "

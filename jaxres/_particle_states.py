@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ._checks import check_instance, concrete, real_array
-from ._packet import AbstractPacket, LocalisedPacket, admissible, check_numbers, spread
+from ._checks import check_instance, concrete, known, real_array
+from ._packet import AbstractPacket, LocalisedPacket, admissible, check_numbers
 
 
 class MaxwellPacket(LocalisedPacket):
@@ -39,7 +39,7 @@ class MaxwellPacket(LocalisedPacket):
 
     def __check_init__(self):
         check_numbers(self, "beta", "mass", "width", "position")
-        if concrete(self.beta, self.mass, self.width) and not self.valid():
+        if concrete(self.beta, self.mass, self.width) and not known(self.valid):
             least = math.sqrt(np.asarray(self.beta) / np.asarray(self.mass)) / 2
             raise ValueError(
                 f"Argument `width` must be at least ħ√(β/m)/2 = {least:.6g} for these β and m (the packet is no "
@@ -47,12 +47,10 @@ class MaxwellPacket(LocalisedPacket):
                 f"temperature or the mass."
             )
 
-    def distribution(self, p):
-        size = jnp.sqrt(2 * self.beta / (jnp.pi * self.mass))
-        return size * jnp.exp(-self.beta * p**2 / (2 * self.mass))
-
     def envelope(self, p, q):
-        return spread(self.distribution((p + q) / 2), p - q, self.width)
+        mean, apart = (p + q) / 2, p - q
+        decay = self.beta * mean**2 / (2 * self.mass) + (self.width * apart) ** 2 / 2
+        return jnp.sqrt(2 * self.beta / (jnp.pi * self.mass)) * jnp.exp(-decay)
 
     def energy_scale(self):
         return 1 / self.beta
@@ -94,13 +92,11 @@ class GaussianPacket(LocalisedPacket):
     def __check_init__(self):
         check_numbers(self, "momentum", "mass", "width", "position")
 
-    def distribution(self, p):
-        arrives = jax.scipy.special.erfc(-math.sqrt(2) * self.width * self.momentum) / 2
-        size = self.width * math.sqrt(2 / math.pi) / arrives
-        return size * jnp.exp(-2 * (self.width * (p - self.momentum)) ** 2)
-
     def envelope(self, p, q):
-        return spread(self.distribution((p + q) / 2), p - q, self.width)
+        arrives = jax.scipy.special.erfc(-math.sqrt(2) * self.width * self.momentum) / 2
+        # 2 [(p+q)/2 − p₀]² + (p−q)²/2 = (p − p₀)² + (q − p₀)²
+        decay = (self.width * (p - self.momentum)) ** 2 + (self.width * (q - self.momentum)) ** 2
+        return self.width * math.sqrt(2 / math.pi) / arrives * jnp.exp(-decay)
 
     def window(self):
         # beyond 8.5 standard deviations the distribution is below rounding
@@ -165,7 +161,7 @@ class ThermalMixture(LocalisedPacket):
         return jnp.sqrt(b / jnp.pi) / arrives * (a / c) * (jnp.exp(-b * p**2) + bulk)
 
     def envelope(self, p, q):
-        return spread(self.distribution((p + q) / 2), p - q, self.width)
+        return self.distribution((p + q) / 2) * jnp.exp(-((self.width * (p - q)) ** 2) / 2)
 
     def energy_scale(self):
         return 1 / self.beta + 1 / (4 * self.mass * self.width**2)

@@ -48,12 +48,14 @@ class Grid(eqx.Module):
     that channel is closed), free of cancellation; its diagonal is ε_n itself. `weights[r, n]` are the weights dε of
     the rule (r = 0) and of the two coarser ones. `ends` are the lengths that the rule leaves out at the ends of the
     panels, beside the `outermost` nodes: the three rules have that error in common. Each finite panel has `finite`
-    nodes, the one above the last threshold `last`; `plain` grids are split at differences of levels alone.
+    nodes, the one above the last threshold `last`; an empty one keeps a length `tiny`. `plain` grids are split at
+    differences of levels alone.
     """
 
     kinetic: Float[Array, "N N n"]
     weights: Float[Array, "3 n"]
     ends: Float[Array, " K"]
+    tiny: Float[Array, ""]
     outermost: tuple[int, ...] = eqx.field(static=True)
     finite: int = eqx.field(static=True)
     last: int = eqx.field(static=True)
@@ -296,7 +298,8 @@ def outgoing_grid(
     edges = jnp.concatenate([jnp.zeros(1, dtype), thresholds])
     # A panel may be empty (degenerate levels). It keeps a length far below rounding, so that no momentum is exactly
     # zero and derivatives with respect to its length are right.
-    length = (thresholds - edges[:-1] + jnp.finfo(dtype).eps ** 1.125 * scale)[:, None]
+    tiny = jnp.finfo(dtype).eps ** 1.125 * scale
+    length = (thresholds - edges[:-1] + tiny)[:, None]
 
     def nodes(on_finite, on_last):
         """One number for each node, panel after panel."""
@@ -335,5 +338,13 @@ def outgoing_grid(
         scale * last.lower[:1],
         scale[None],
     ]
-    plain = further.size == 0
-    return Grid(kinetic, weights, jnp.concatenate(ends), outermost, size, n - start, plain)
+    return Grid(
+        kinetic,
+        weights,
+        jnp.concatenate(ends),
+        tiny,
+        outermost,
+        finite=size,
+        last=n - start,
+        plain=further.size == 0,
+    )

@@ -9,6 +9,8 @@ where both incoming channels are open, and 0 elsewhere. This is Eq. (17) with it
 which makes the integrand finite everywhere. Every node of the grid is a completely positive map: so is their sum.
 """
 
+import operator
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -19,7 +21,7 @@ from ._amplitudes import AbstractAmplitudes, Exact
 from ._batched import UNROLLED, linear, pieces
 from ._checks import check_instance, concrete, warn_of_single_precision
 from ._particle_states import MonochromaticBeam
-from ._quadrature import AbstractQuadrature, DoubleExponential, Grid, outgoing_grid, splittings
+from ._quadrature import AbstractQuadrature, DoubleExponential, outgoing_grid, splittings
 from ._reservoir import Reservoir
 from ._safe import sin_cos
 from ._superoperator import Superoperator
@@ -203,47 +205,71 @@ def _edges(levels, packet, kinks):
 # dk = (m/k) dε.
 
 
-def _moments(grid, amplitudes, layers, levels, packet):
+def _moments_with_table(grid, amplitudes, layers, levels, packet):
     """∫dε Σ_α (m/k) ρ_U(p, q) a_{j'j} conj(a_{k'k}), its real and imaginary parts for j' ≤ k', shape (2, …, N, N, 4).
 
-    The amplitudes come from a table where the model has one; also given is how far they may be off.
+    The amplitudes come from a table where the model has one; also given is by how much that may be wrong.
     """
-    ends = jnp.zeros(grid.weights.shape[1:], levels.dtype)
-    ends = ends.at[np.array(grid.outermost)].add(grid.ends)
-    nodes = grid.kinetic, grid.weights, ends
     table = amplitudes.table(grid, layers, levels, packet.mass)
     if table is None:
+        return _moments_without_table(grid, amplitudes, layers, levels, packet)
+    n = grid.weights.shape[1]
 
-        def outgoing(kinetic):
-            return amplitudes.outgoing(kinetic, layers, levels, packet.mass)
+    def part(where, outgoing, unit):
+        return _sum_over_nodes(grid, where, outgoing, unit, levels, packet)
 
-        return _sum_over_nodes(nodes, outgoing, 1, levels, packet), jnp.zeros_like(ends[0])
-    start = ends.size - grid.last
-    finite, last = (tuple(x[..., part] for x in nodes) for part in (slice(start), slice(start, None)))
-    values = _sum_over_nodes(
-        finite, lambda kinetic: table.between(kinetic, grid.finite), grid.finite, levels, packet
+    between = part(
+        slice(n - grid.last), lambda kinetic: table.between(kinetic, grid.finite), grid.finite
     )
-    values = values + _sum_over_nodes(last, lambda _: table.above, grid.last, levels, packet)
-    return values, 8 * table.error  # two exits, two amplitudes in a product, and twice the last coefficient
+    above = part(slice(n - grid.last, n), lambda _: table.above, grid.last)
+    return between + above, table.error
 
 
-def _sum_over_nodes(nodes, outgoing, unit, levels, packet):
-    """The integral's sum over the nodes (kinetic energies, weights, ends), with amplitudes of units of them.
+_moments = eqx.filter_custom_jvp(_moments_with_table)
 
-    Where all nodes at once would need too much memory they are taken piece by piece, and of a piece one block (j', k')
-    after the other.
+
+@_moments.def_jvp
+def _moments_jvp(primals, tangents):
+    # Beside nearly degenerate levels the derivative by their distance is peaked too sharply for a table.
+    levels = tangents[3]
+    function = _moments_with_table if levels is None else _moments_without_table
+    return eqx.filter_jvp(function, primals, tangents)
+
+
+def _moments_without_table(grid, amplitudes, layers, levels, packet):
+    def outgoing(kinetic):
+        return amplitudes.outgoing(kinetic, layers, levels, packet.mass)
+
+    everywhere = slice(grid.weights.shape[1])
+    values = _sum_over_nodes(grid, everywhere, outgoing, 1, levels, packet)
+    return values, jnp.zeros((), levels.dtype)
+
+
+def _sum_over_nodes(grid, where, outgoing, unit, levels, packet):
+    """The part of the sum over some nodes of the grid.
+
+    Where all at once would need too much memory they are taken piece by piece, of whole units of nodes, and of a piece
+    one block (j', k') after the other.
     """
+    outermost = np.isin(np.arange(grid.weights.shape[1]), grid.outermost)[where]
+    ends = jnp.zeros(grid.weights.shape[1:], levels.dtype)
+    ends = ends.at[np.array(grid.outermost)].add(grid.ends)
+    nodes = tuple(x[..., where] for x in (grid.kinetic, grid.weights, ends))
     N, n = nodes[0].shape[1:]
     rows, columns = np.triu_indices(N)
-    piece = min(n, max(AT_ONCE // N**4, 64) // unit * unit or unit)
+    piece = min(n, max(AT_ONCE // N**4 // unit, -(-64 // unit)) * unit)
     count = -(-n // piece)
-    together = max(AT_ONCE // (8 * N**2 * piece), 1)  # blocks
+    most = max(AT_ONCE // (4 * N**2 * piece), 1)
+    together = max(k for k in range(1, most + 1) if len(rows) % k == 0)  # blocks
+    places = np.pad(outermost, (0, count * piece - n)).reshape(count, piece)
+    at = tuple(np.flatnonzero(places.any(0)).tolist())
     same = _same_gap(levels).reshape((N,) * 4).transpose(0, 2, 1, 3)[rows, columns]
     density, position = packet.centred()
 
     @jax.checkpoint
     def add(total, part):
         kinetic, weights, ends = part
+        ends = _entries(ends, at)
         a = outgoing(kinetic)
         open_ = kinetic > 0
         k = jnp.sqrt(2 * packet.mass * kinetic[0, 0])
@@ -257,15 +283,16 @@ def _sum_over_nodes(nodes, outgoing, unit, levels, packet):
         @jax.checkpoint
         def block(pair):
             j, k, same = pair  # j', k'
-            incoming = jnp.broadcast_arrays(p[j, :, None], p[k, None])
-            rho = density(*incoming, same[..., None])
-            (a, b), (c, d) = ((real[:, j, :, None], imag[:, j, :, None]), (real[:, k, None], imag[:, k, None]))
-            overlap = sum(a[x] * c[x] + b[x] * d[x] for x in range(a.shape[0])), sum(b[x] * c[x] - a[x] * d[x] for x in range(a.shape[0]))
-            if jnp.iscomplexobj(rho):
-                overlap = (overlap[0]*jnp.real(rho)-overlap[1]*jnp.imag(rho),overlap[1]*jnp.real(rho)+overlap[0]*jnp.imag(rho))
-            else:
-                overlap = overlap[0]*rho, overlap[1]*rho
-            return jnp.stack([_weigh(x, weights, ends) for x in overlap])
+            rho = density(*jnp.broadcast_arrays(p[j, :, None], p[k, None]), same[..., None])
+            overlap = 0, 0
+            for x in range(a.shape[0]):  # Σ over exits of a_{j'j} conj(a_{k'k})
+                first, second = (
+                    (real[x, j, :, None], imag[x, j, :, None]),
+                    (real[x, k, None], -imag[x, k, None]),
+                )
+                overlap = tuple(map(operator.add, overlap, _times(first, second)))
+            rho = (jnp.real(rho), jnp.imag(rho)) if jnp.iscomplexobj(rho) else (rho,)
+            return jnp.stack([_weigh(x, weights, ends, at) for x in _times(overlap, rho)])
 
         pairs = (jnp.asarray(rows), jnp.asarray(columns), same)
         if together >= len(rows):
@@ -279,6 +306,13 @@ def _sum_over_nodes(nodes, outgoing, unit, levels, packet):
     fills = "edge", "constant", "constant"
     cut = tuple(pieces(x, count, piece, fill) for x, fill in zip(nodes, fills, strict=True))
     return jax.lax.scan(add, total, cut)[0]
+
+
+def _times(x, y):
+    """The product of two numbers given by their real and imaginary parts; y may be real."""
+    if len(y) == 1:
+        return x[0] * y[0], x[1] * y[0]
+    return x[0] * y[0] - x[1] * y[1], x[0] * y[1] + x[1] * y[0]
 
 
 def _tensor(values: Float[Array, "2 B N N"]) -> Complex[Array, "N N N N"]:
@@ -330,20 +364,17 @@ def _two_level_moments(grid, amplitudes, layers, levels, packet):
             real, imag = real + (a * c + b * d), imag + (b * c - a * d)
         return real, imag
 
-    def times(x, y):
-        return x[0] * y[0] - x[1] * y[1], x[0] * y[1] + x[1] * y[0]
-
     s0, f0, f1, s1 = transitions = (0, 0), (1, 0), (1, 1), (0, 1)  # 00, 01, 10, 11
     diagonal = [
         overlap(x, x)[0] * rho for x, rho in zip(transitions, (kk, pp, qq, kk), strict=True)
     ]
     upper = [
-        times(overlap(s0, f0), kp),
-        times(overlap(s0, f1), kq),
+        _times(overlap(s0, f0), kp),
+        _times(overlap(s0, f1), kq),
         tuple(part * kk for part in overlap(s0, s1)),
-        times(overlap(f0, f1), pq),
-        times(overlap(f0, s1), (kp[0], -kp[1])),
-        times(overlap(f1, s1), (kq[0], -kq[1])),
+        _times(overlap(f0, f1), pq),
+        _times(overlap(f0, s1), (kp[0], -kp[1])),
+        _times(overlap(f1, s1), (kq[0], -kq[1])),
     ]
     rows = diagonal + [real for real, _ in upper] + [imag for _, imag in upper]
     return _weigh(jnp.stack(rows), grid.weights, grid.ends, grid.outermost), 0.0
@@ -353,17 +384,21 @@ def _weigh(
     rows: Float[Array, "*m n"],
     weights: Float[Array, "3 n"],
     ends: Float[Array, " K"],
-    at: tuple[int, ...] | None = None,
+    at: tuple[int, ...],
 ) -> Float[Array, "*m 4"]:
-    """The integrals by the three rules, and the size of what these leave out: lengths beside the nodes `at`, or all.
+    """The integrals by the three rules, and the size of what these leave out: lengths `ends` beside the K nodes `at`.
 
     All but the first only tell the error: they are not differentiated.
     """
     fixed, coarse, ends = jax.lax.stop_gradient((rows, weights[1:], ends))
-    outermost = fixed if at is None else jnp.stack([fixed[..., i] for i in at], -1)
-    left_out = jnp.abs(outermost) @ ends
+    left_out = jnp.abs(_entries(fixed, at)) @ ends
     fine = rows @ weights[0]
     return jnp.concatenate([fine[..., None], fixed @ coarse.T, left_out[..., None]], axis=-1)
+
+
+def _entries(x, at):
+    """x[..., at] by slices, which are cheaper than a gather."""
+    return x if len(at) == x.shape[-1] else jnp.stack([x[..., i] for i in at], axis=-1)
 
 
 def _two_level_tensor(values: Float[Array, " 16"]) -> Complex[Array, "2 2 2 2"]:

@@ -5,6 +5,8 @@ both together are dense or degenerate as one likes, the thresholds are many, and
 its own: S ⊗ 1, exactly.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -131,3 +133,75 @@ def test_pieces_and_blocks_change_nothing(monkeypatch, at_once):
     assert largest(whole - pieces) < 1e-15
     for name, derivative in whole_gradient.items():
         np.testing.assert_allclose(gradient[name], derivative, rtol=1e-11, atol=1e-13, err_msg=name)
+
+
+class Direct(jr.Exact):
+    """The amplitudes at every node computed themselves, not from a table between the levels."""
+
+    def table(self, *arguments):
+        return None
+
+
+TABULATED = {
+    "slab": parameters(
+        levels=[-0.5, 0.1, 0.6], couplings=[hermitian(3, 3, scale=0.6)], lengths=[1.0]
+    ),
+    "degenerate": parameters(levels=[0.0, 0.4, 0.4], couplings=[hermitian(6, 3)], lengths=[0.8]),
+    "nearly degenerate": parameters(
+        levels=[0.0, 0.4, 0.4 + 1e-6, 0.401], couplings=[hermitian(6, 4)], lengths=[0.8]
+    ),
+    "resonances": parameters(
+        levels=[-4.0, 1.0, 1.3, 5.0], couplings=[hermitian(5, 4, scale=2.0)], lengths=[0.7]
+    ),
+    "stack": parameters(
+        levels=[-0.5, 0.1, 0.6],
+        couplings=[hermitian(3, 3, scale=0.6), hermitian(4, 3, scale=1.5)],
+        lengths=[1.0, 0.4],
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[] if n == "degenerate" else pytest.mark.slow) for n in TABULATED],
+)
+def test_amplitudes_from_a_table_are_the_amplitudes(name):
+    """The map is the same to rounding or, with narrow resonances, within what the table adds to the estimated error."""
+    numbers = dict(TABULATED[name])
+    levels = numbers.pop("levels")
+    weights = np.random.default_rng(0).normal(size=(2, *(len(levels),) * 4))
+
+    def observable(numbers, levels, model):
+        S = collision_map(*build(numbers | {"levels": levels}), model, jr.DoubleExponential())
+        return jnp.sum(weights * jnp.stack([S.tensor.real, S.tensor.imag])), (S.tensor, S.error)
+
+    def derivatives(model, by):
+        function = jax.value_and_grad(partial(observable, model=model), argnums=by, has_aux=True)
+        (_, aux), gradient = jax.jit(function)(numbers, levels)
+        return *aux, gradient
+
+    tensor, error, gradient = derivatives(jr.Exact(), 0)
+    direct, direct_error, direct_gradient = derivatives(Direct(), 0)
+    extra = float(error - direct_error)
+    assert largest(tensor - direct) < max(1e-12, extra)
+    if name in ("resonances", "stack"):
+        assert extra > 1e-8
+        return
+    for key, one in direct_gradient.items():
+        np.testing.assert_allclose(gradient[key], one, rtol=0, atol=1e-9, err_msg=key)
+    # by the levels, where close ones would be too much for a table
+    by_levels, direct_by_levels = (derivatives(m, 1)[2] for m in (jr.Exact(), Direct()))
+    np.testing.assert_allclose(by_levels, direct_by_levels, rtol=0, atol=1e-9)
+
+
+def test_a_table_that_is_too_short_says_so():
+    """Behind a thick slab resonances are dense, and the series of the amplitudes does not converge in time."""
+    numbers = TABULATED["resonances"] | {"lengths": jnp.array([30.0])}
+    system, bath = build(numbers)
+    coarse = jr.DoubleExponential(finite=32, last=48)
+    fine = jr.DoubleExponential(finite=400, last=200)
+    S = jr.scattering_map(system, bath, quadrature=coarse)
+    true = jr.scattering_map(system, bath, amplitudes=Direct(), quadrature=fine)
+    off = largest(S.tensor - true.tensor)
+    assert off > 1e-6
+    assert float(S.error) > off

@@ -1,5 +1,7 @@
 """Particle states beside effusion: what they are, what they do to the system, and the limits where that is known."""
 
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -166,6 +168,23 @@ def test_states_are_checked():
     # what is traced has a named result
     bad = jax.jit(lambda x: jr.CustomPacket.from_table(p, x * table, mass=0.5).valid())
     assert bad(1.0) and not bad(1.1)
+
+
+@pytest.mark.parametrize("packet", [jr.EffusionPacket, jr.MaxwellPacket])
+def test_known_numbers_are_checked_while_something_else_is_traced(packet):
+    """Arrays that a jitted function closes over are known, and so is whether they describe a state."""
+    numbers = {
+        k: jnp.asarray(np.float64(x)) for k, x in {"beta": 0.4, "mass": 0.5, "width": 0.8}.items()
+    }
+
+    def weight(p, width):
+        return packet(**numbers | {"width": width}).distribution(p)
+
+    p = jnp.asarray(1.0)
+    expected = weight(p, numbers["width"])
+    assert jax.jit(partial(weight, width=numbers["width"]))(p) == pytest.approx(expected)
+    with pytest.raises(ValueError, match="`width` must be at least"):
+        jax.jit(partial(weight, width=jnp.asarray(np.float64(1e-3))))(p)
 
 
 @pytest.mark.parametrize("levels", [LEVELS, [-0.7, 0.1, 0.9], [0.2, 0.2, 0.9]], ids=str)

@@ -25,9 +25,8 @@ from ._table import Table, tabulate
 from ._transfer import transfer_green_functions
 from ._two_level import two_level_exits
 
-
 #: number of levels from which a table of amplitudes is cheaper than all of them
-TABULATED = 4
+TABULATED = 3
 
 
 class Amplitudes(eqx.Module):
