@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import lru_cache
 from typing import Any
 
@@ -32,9 +33,10 @@ def known(condition: Callable[[], Any]) -> bool:
 
 
 def _strong(x: Any) -> Array:
-    """An array whose precision is its own, also if it was made from a Python number."""
-    array = jnp.asarray(x)
-    return array.astype(array.dtype) if array.weak_type else array
+    """An array whose precision is its own, also if it was made from a Python number, and known if `x` is."""
+    with jax.ensure_compile_time_eval() if concrete(x) else nullcontext():
+        array = jnp.asarray(x)
+        return array.astype(array.dtype) if array.weak_type else array
 
 
 def real_array(x: Any) -> Array:
