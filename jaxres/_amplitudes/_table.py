@@ -8,9 +8,14 @@ coefficients of a Chebyshev series
 
 It converges exponentially, and what is cut off is as large as the last coefficients, t. In the map that oscillates
 against everything but itself and the square roots of other channels, so its error is about t² + t/K^{3/2}: on 24
-random systems with K = 24, 48 and 96 three times that was never too small. The map needs a at E = ε + e_j'
-for every outgoing level j' at every node ε, which for many levels are far more energies than the N K of the table.
-Above the last threshold, where nodes are few, the amplitudes themselves are computed.
+random systems with K = 24, 48 and 96 three times that was never too small, but for rounding.
+
+The map needs a at E = ε + e_j' for every outgoing level j' at every node ε, which for many levels are far more
+energies than the N K of the table. Above the last threshold, where nodes are few, the amplitudes themselves are
+computed.
+
+Derivatives by the levels are not taken from the table. Beside nearly degenerate levels k = √(2m(E − e_i)) changes
+with their distance on the scale of that distance alone, which no table between other levels resolves.
 """
 
 from collections.abc import Callable
