@@ -135,13 +135,6 @@ def test_pieces_and_blocks_change_nothing(monkeypatch, at_once):
         np.testing.assert_allclose(gradient[name], derivative, rtol=1e-11, atol=1e-13, err_msg=name)
 
 
-class Direct(jr.Exact):
-    """The amplitudes at every node computed themselves, not from a table between the levels."""
-
-    def table(self, *arguments):
-        return None
-
-
 TABULATED = {
     "slab": parameters(
         levels=[-0.5, 0.1, 0.6], couplings=[hermitian(3, 3, scale=0.6)], lengths=[1.0]
@@ -180,8 +173,8 @@ def test_amplitudes_from_a_table_are_the_amplitudes(name):
         (_, aux), gradient = jax.jit(function)(numbers, levels)
         return *aux, gradient
 
-    tensor, error, gradient = derivatives(jr.Exact(), 0)
-    direct, direct_error, direct_gradient = derivatives(Direct(), 0)
+    tensor, error, gradient = derivatives(jr.Exact(tabulated=True), 0)
+    direct, direct_error, direct_gradient = derivatives(jr.Exact(), 0)
     extra = float(error - direct_error)
     assert largest(tensor - direct) < max(1e-12, extra)
     if name in ("resonances", "stack"):
@@ -190,7 +183,9 @@ def test_amplitudes_from_a_table_are_the_amplitudes(name):
     for key, one in direct_gradient.items():
         np.testing.assert_allclose(gradient[key], one, rtol=0, atol=1e-9, err_msg=key)
     # by the levels, where close ones would be too much for a table
-    by_levels, direct_by_levels = (derivatives(m, 1)[2] for m in (jr.Exact(), Direct()))
+    by_levels, direct_by_levels = (
+        derivatives(m, 1)[2] for m in (jr.Exact(tabulated=True), jr.Exact())
+    )
     np.testing.assert_allclose(by_levels, direct_by_levels, rtol=0, atol=1e-9)
 
 
@@ -200,8 +195,8 @@ def test_a_table_that_is_too_short_says_so():
     system, bath = build(numbers)
     coarse = jr.DoubleExponential(finite=32, last=48)
     fine = jr.DoubleExponential(finite=400, last=200)
-    S = jr.scattering_map(system, bath, quadrature=coarse)
-    true = jr.scattering_map(system, bath, amplitudes=Direct(), quadrature=fine)
+    S = jr.scattering_map(system, bath, amplitudes=jr.Exact(tabulated=True), quadrature=coarse)
+    true = jr.scattering_map(system, bath, quadrature=fine)
     off = largest(S.tensor - true.tensor)
     assert off > 1e-6
     assert float(S.error) > off
