@@ -154,6 +154,13 @@ TABULATED = {
 }
 
 
+class Direct(Exact):
+    """The exact amplitudes, computed at every node."""
+
+    def table(self, grid, layers, levels, mass):
+        return None
+
+
 @pytest.mark.parametrize(
     "name",
     [pytest.param(n, marks=[] if n == "degenerate" else pytest.mark.slow) for n in TABULATED],
@@ -173,8 +180,8 @@ def test_amplitudes_from_a_table_are_the_amplitudes(name):
         (_, aux), gradient = jax.jit(function)(numbers, levels)
         return *aux, gradient
 
-    tensor, error, gradient = derivatives(jr.Exact(tabulated=True), 0)
-    direct, direct_error, direct_gradient = derivatives(jr.Exact(), 0)
+    tensor, error, gradient = derivatives(Exact(), 0)
+    direct, direct_error, direct_gradient = derivatives(Direct(), 0)
     extra = float(error - direct_error)
     assert largest(tensor - direct) < max(1e-12, extra)
     if name in ("resonances", "stack"):
@@ -183,10 +190,24 @@ def test_amplitudes_from_a_table_are_the_amplitudes(name):
     for key, one in direct_gradient.items():
         np.testing.assert_allclose(gradient[key], one, rtol=0, atol=1e-9, err_msg=key)
     # by the levels, where close ones would be too much for a table
-    by_levels, direct_by_levels = (
-        derivatives(m, 1)[2] for m in (jr.Exact(tabulated=True), jr.Exact())
-    )
+    by_levels, direct_by_levels = (derivatives(m, 1)[2] for m in (Exact(), Direct()))
     np.testing.assert_allclose(by_levels, direct_by_levels, rtol=0, atol=1e-9)
+
+
+def test_a_table_resolves_levels_however_close():
+    """The next level makes a branch point beside the panel, which another substitution would not see."""
+    numbers = TABULATED["degenerate"]
+    distances = jnp.concatenate([jnp.zeros(1), 10.0 ** jnp.arange(-16, 0)])
+
+    def tensors(model):
+        def tensor(distance):
+            levels = jnp.array([0.0, 0.4, 0.4]) + jnp.array([0, 0, 1.0]) * distance
+            system, bath = build(numbers | {"levels": levels})
+            return collision_map(system, bath, model, jr.DoubleExponential()).tensor
+
+        return jax.jit(lambda x: jax.lax.map(tensor, x))(distances)
+
+    assert largest(tensors(Exact()) - tensors(Direct())) < 1e-14
 
 
 def test_a_table_that_is_too_short_says_so():
@@ -195,8 +216,8 @@ def test_a_table_that_is_too_short_says_so():
     system, bath = build(numbers)
     coarse = jr.DoubleExponential(finite=32, last=48)
     fine = jr.DoubleExponential(finite=400, last=200)
-    S = jr.scattering_map(system, bath, amplitudes=jr.Exact(tabulated=True), quadrature=coarse)
-    true = jr.scattering_map(system, bath, quadrature=fine)
+    S = jr.scattering_map(system, bath, quadrature=coarse)
+    true = jr.scattering_map(system, bath, amplitudes=Direct(), quadrature=fine)
     off = largest(S.tensor - true.tensor)
     assert off > 1e-6
     assert float(S.error) > off

@@ -158,14 +158,6 @@ class Exact(_Green):
     Right to rounding for stacks of slabs of any thickness and opacity, with closed channels; see the module
     `jaxres._amplitudes._exact` for the method.
 
-    **Arguments:**
-
-    - `tabulated`: for N ≥ 3 levels, compute the amplitudes at about N²/4 times the nodes of a panel (at least 64 N)
-      energies only, and interpolate: 2 to 6 times faster. Meant for levels that are well apart. Where levels nearly
-      coincide (to 1e-3) or resonances are narrow the map may be off by 1e-6, which its `.error` includes. Derivatives
-      by the levels are those of the amplitudes themselves, and cost what they cost without. No effect for two levels,
-      and for packets that split the grid (`window`).
-
     !!! example
         >>> system, bath = jr.letter.model()
         >>> amps = jr.amplitudes(system, bath.scatterer, mass=0.1, energy=1.0, amplitudes=jr.Exact())
@@ -173,8 +165,6 @@ class Exact(_Green):
         >>> bool(jnp.allclose(flux, 1, atol=1e-12))
         True
     """
-
-    tabulated: bool = eqx.field(static=True, default=False)
 
     def green_functions(self, kinetic, energy, layers, levels, mass, out):
         return green_functions(kinetic, energy, layers, levels, mass, out)
@@ -188,7 +178,7 @@ class Exact(_Green):
         return tuple((ik * g - out[:, :, None]) / 2**0.5 for g in (even, odd))
 
     def table(self, grid, layers, levels, mass):
-        if not self.tabulated or levels.shape[0] < 3 or not grid.plain:
+        if levels.shape[0] < 3 or not grid.plain:
             return None
         return tabulate(self.rows, grid, layers, levels, mass)
 

@@ -1,21 +1,25 @@
 r"""Amplitudes on the map's grid by way of a table between the levels.
 
-As functions of the total energy E the exact amplitudes are analytic between two neighbouring levels, in the square
-roots of the distances to both: in θ, with E = e_i + (e_{i+1} − e_i) sin²θ. So a few numbers tell all about them, the
-coefficients of a Chebyshev series
+Between two neighbouring levels, e_i and e_i + ℓ, the exact amplitudes are analytic in the square roots of the distances
+to both: in θ, with E = e_i + ℓ sin²θ. The next levels, L below and L' above, make branch points at θ = i a and at
+π/2 + i b, sinh²a = L/ℓ and sinh²b = L'/ℓ. Those may be close. With
 
-    a(E) = Σ_{k<K} c_k T_k(y),   y = 4θ/π − 1,       above the last level E = e_N + (e_N − e_1) u²,  y = 2u − 1.
+    P = θ + √(θ² + a²),    Q = ϑ + √(ϑ² + b²),    ϑ = π/2 − θ,    y linear in log(P/Q), from −1 to 1,
 
-It converges exponentially, and what is cut off is as large as the last coefficients, t. In the map that oscillates
-against everything but itself and the square roots of other channels, so its error is about t² + t/K^{3/2}: on 24
-random systems with K = 24, 48 and 96 three times that was never too small, but for rounding.
+they are about π/2 away from the real axis of log(P/Q), however close: near the lower level θ = a sinh(log P/a), and
+√(θ² + a²) is a cosh. So a few numbers tell all about the amplitudes, the coefficients of a Chebyshev series
+Σ_{k<K} c_k T_k(y) for each panel. Given P/Q the definition is a quadratic equation for Q.
 
-The map needs a at E = ε + e_j' for every outgoing level j' at every node ε, which for many levels are far more
-energies than the N K of the table. Above the last threshold, where nodes are few, the amplitudes themselves are
-computed.
+The series converges exponentially, and what is cut off is as large as the last coefficients, t. In the map that
+oscillates against everything but itself and the square roots of other channels, so its error is about t² + t/K^{3/2}:
+on 24 random systems with K = 24, 48 and 96 three times that was never too small, but for rounding.
 
-Derivatives by the levels are not taken from the table. Beside nearly degenerate levels k = √(2m(E − e_i)) changes
-with their distance on the scale of that distance alone, which no table between other levels resolves.
+The map needs the amplitudes at E = ε + e_j' for every outgoing level j' at every node ε, which for many levels are far
+more energies than the N K of the table. The last panel ends as far above the last level as that is above the first.
+Beyond, above the last threshold, nodes are few, and the amplitudes themselves are computed.
+
+Derivatives by the levels are not taken from the table: by the distance of nearly degenerate ones they are so peaked
+that its rounding errors would be as large.
 """
 
 from collections.abc import Callable
@@ -24,7 +28,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Complex, Float
+from jaxtyping import Array, Complex, Float, Int
 
 from .._batched import pieces
 from .._quadrature import Grid
@@ -33,6 +37,12 @@ from .._scatterer import Layers
 
 #: orders of the series, at least
 ORDERS = 64
+
+#: from as many levels on the panels are so short that their resonances need no more orders
+MANY = 24
+
+#: distance of the next level that counts as none, in units of the panel
+LEAST = 1e-16
 
 #: numbers that one array over energies may have, N² for each
 AT_ONCE = 2**17
@@ -46,23 +56,24 @@ class Table(eqx.Module):
 
     coefficients: Float[Array, "N N K c"]
     above: Complex[Array, "X N N l"]
-    span: Float[Array, ""]
+    panels: "Panels"
     error: Float[Array, ""]
 
     def between(self, kinetic: Float[Array, "N N n"], nodes: int) -> Complex[Array, "X N N n"]:
         """a[σ, j', j] on whole panels of the grid, of so many `nodes` each."""
         N = kinetic.shape[0]
-        panels = kinetic.reshape(N, N, -1, nodes)
-        place = jnp.sum(panels[..., 0] > 0, axis=1) - 1  # E is above level `place`, in each panel
+        # the end of the table like one more level
+        distances = jnp.append(kinetic, kinetic[:, -1:] - self.panels.length[-1:, :, None], axis=1)
+        distances = distances.reshape(N, N + 1, -1, nodes)
+        # E is above level `place`, in each panel
+        place = jnp.sum(distances[:, :N, :, 0] > 0, axis=1) - 1
 
         def distance(level):
-            here = np.arange(N)[None, :, None] == level[:, None]
-            return jnp.sum(jnp.where(here[..., None], panels, 0), axis=1)
+            here = np.arange(N + 1)[None, :, None] == level[:, None]
+            return jnp.sum(jnp.where(here[..., None], distances, 0), axis=1)
 
-        lower, upper = distance(place), -distance(jnp.minimum(place + 1, N - 1))
-        top = (place == N - 1)[..., None]
-        theta = jnp.arctan2(safe_sqrt(lower), jnp.where(top, 1, safe_sqrt(upper)))
-        y = jnp.where(top, 2 * safe_sqrt(lower / self.span), 4 / np.pi * theta) - 1
+        lower, upper = distance(place), -distance(place + 1)
+        y = self.panels.at(place).y(jnp.arctan2(safe_sqrt(lower), safe_sqrt(upper)))
         T = _chebyshev(y, self.coefficients.shape[2])  # [j', panel, order, node]
         c = self.coefficients[place, np.arange(N)[:, None]]
         a = jnp.einsum("jpkn,jpkc->jcpn", T, c, precision="highest")
@@ -79,11 +90,11 @@ def tabulate(
 ) -> Table:
     """The table for a grid whose panels end at differences of levels alone, of what `rows` computes."""
     N, dtype = levels.shape[0], levels.dtype
-    K = max(ORDERS, N * grid.finite // 4)
     levels = levels - levels[0]
-    span = levels[-1] + grid.tiny
+    K = max(ORDERS, min(N, MANY) * grid.finite // 4)
     angle = np.pi * (np.arange(K) + 0.5) / K
-    between = _between_levels(levels, grid.tiny, span, np.cos(angle))
+    panels = Panels.between(levels, grid.tiny)
+    between = panels.distances(levels, np.cos(angle))
     above = grid.kinetic[:, :, grid.kinetic.shape[-1] - grid.last :].swapaxes(0, 1)
     # kinetic energies of every incoming level, at all energies
     kinetic = jnp.concatenate([x.reshape(N, -1) for x in (between, above)], axis=1)
@@ -113,21 +124,58 @@ def tabulate(
     open_ = (open_[:, :, None] & open_[:, None])[:, :, None, None, None, :]
     tail = jnp.max(jnp.where(open_, jnp.abs(jax.lax.stop_gradient(c[:, :, -2:])), 0))
     error = 3 * tail**2 + 3 * tail / K**1.5
-    return Table(c.reshape(N, N, K, -1), above, span, error)
+    return Table(c.reshape(N, N, K, -1), above, panels, error)
 
 
-def _between_levels(levels, tiny, span, y) -> Float[Array, "N N K"]:
-    """E − e_j at the points y of every panel, [j, panel], each from its distance to the next level."""
-    theta, u = np.pi / 4 * (1 + y), (1 + y) / 2
-    below, square = (jnp.asarray(x, levels.dtype)[None] for x in (np.sin(theta) ** 2, u**2))
-    beyond = jnp.asarray(np.cos(theta) ** 2, levels.dtype)[None]
-    length = (jnp.diff(levels) + tiny)[:, None]
-    from_lower = jnp.concatenate([length * below, span * square])[None]
-    from_upper = jnp.pad(length * beyond, [(0, 1), (0, 0)])[None]
-    gap = levels[:, None] - levels[None]  # e_j − e_panel
-    to_upper = jnp.roll(gap, -1, axis=1)
-    closed = np.triu(np.ones(gap.shape, bool), 1).T[:, :, None]
-    return jnp.where(closed, -(to_upper[:, :, None] + from_upper), from_lower - gap[:, :, None])
+class Panels(eqx.Module):
+    """Length, a and b of the panel above each level, the last axis for points."""
+
+    length: Float[Array, "*p 1"]
+    a: Float[Array, "*p 1"]
+    b: Float[Array, "*p 1"]
+
+    @classmethod
+    def between(cls, levels: Float[Array, " N"], tiny: Float[Array, ""]) -> "Panels":
+        length = jnp.append(jnp.diff(levels), levels[-1] - levels[0]) + tiny
+
+        def branch(beside):
+            return jnp.arcsinh(jnp.sqrt(jnp.clip(beside / length, LEAST, 1)))
+
+        a = branch(jnp.concatenate([length[:1], length[:-1]]))
+        b = branch(jnp.concatenate([length[1:], length[-1:]]))
+        return cls(length[:, None], a[:, None], b[:, None])
+
+    def at(self, place: Int[Array, "*q"]) -> "Panels":
+        return jax.tree.map(lambda x: x[place], self)
+
+    def y(self, theta: Float[Array, "*p n"]) -> Float[Array, "*p n"]:
+        start, end = self._logarithm(0.0), self._logarithm(np.pi / 2)
+        return 2 * (self._logarithm(theta) - start) / (end - start) - 1
+
+    def _logarithm(self, theta):
+        """log(P/Q)"""
+        beside = np.pi / 2 - theta
+        P = theta + jnp.sqrt(theta**2 + self.a**2)
+        Q = beside + jnp.sqrt(beside**2 + self.b**2)
+        return jnp.log(P / Q)
+
+    def angles(self, y: Float[Array, "1 n"]) -> tuple[Float[Array, "p n"], Float[Array, "p n"]]:
+        """θ and ϑ at these y."""
+        start, end = self._logarithm(0.0), self._logarithm(np.pi / 2)
+        r = jnp.exp(start + (end - start) * (1 + y) / 2)
+        Q = np.pi / 2 + jnp.sqrt((np.pi / 2) ** 2 + (1 + r) * (self.a**2 / r + self.b**2))
+        Q = Q / (1 + r)
+        return (r * Q - self.a**2 / (r * Q)) / 2, (Q - self.b**2 / Q) / 2
+
+    def distances(self, levels: Float[Array, " p"], y: np.ndarray) -> Float[Array, "p p n"]:
+        """E − e_j at these y on every panel, [j, panel], each from its distance to the next level."""
+        angles = self.angles(jnp.asarray(y, levels.dtype)[None])
+        from_lower, from_upper = (self.length[None] * jnp.sin(x[None]) ** 2 for x in angles)
+        gap = levels[:, None] - levels[None]  # e_j − e_panel
+        to_upper = jnp.roll(gap, -1, axis=1)
+        closed = np.triu(np.ones(gap.shape, bool), 1).T[:, :, None]
+        below, above = to_upper[:, :, None] + from_upper, from_lower - gap[:, :, None]
+        return jnp.where(closed, -below, above)
 
 
 def _chebyshev(y: Float[Array, "*s n"], count: int) -> Float[Array, "*s {count} n"]:
