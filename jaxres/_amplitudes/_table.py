@@ -153,7 +153,7 @@ class Panels(eqx.Module):
         return 2 * (self._logarithm(theta) - start) / (end - start) - 1
 
     def _logarithm(self, theta):
-        """log(P/Q)"""
+        """log(P/Q) at these θ."""
         beside = np.pi / 2 - theta
         P = theta + jnp.sqrt(theta**2 + self.a**2)
         Q = beside + jnp.sqrt(beside**2 + self.b**2)
