@@ -50,6 +50,10 @@ class AbstractPacket(eqx.Module):
     def energy_scale(self) -> Float[Array, ""]:
         """The kinetic energy over which the distribution varies: the unit of the last quadrature panel."""
 
+    def decay(self) -> Float[Array, ""]:
+        r"""A rate γ such that $|ρ_U(p, q)| ≤ C e^{-γp^2/2m}$ for every q; 0, where nothing is known, by default."""
+        return jnp.zeros((), self.mass.dtype)
+
     def window(self) -> Float[Array, " K"]:
         """Kinetic energies at which the grid is split; none by default.
 
@@ -152,6 +156,11 @@ class EffusionPacket(LocalisedPacket):
 
     def energy_scale(self):
         return 1 / self.beta
+
+    def decay(self):
+        # the exponent is least for q = p(4mΔx² − β)/(4mΔx² + β) or 0; never more than half of that for q = p
+        least = (self.beta + 4 * self.mass * self.width**2) / 4
+        return jnp.minimum(self.beta / 2, least)
 
     def valid(self):
         # the bound with a little room for rounding

@@ -55,6 +55,9 @@ class MaxwellPacket(LocalisedPacket):
     def energy_scale(self):
         return 1 / self.beta
 
+    def decay(self):
+        return self.beta / 2
+
     def valid(self):
         return admissible(self, "beta", "mass", "width", "position") & (
             4 * self.width**2 * self.mass >= self.beta * (1 - 1e-6)
@@ -166,6 +169,9 @@ class ThermalMixture(LocalisedPacket):
     def energy_scale(self):
         return 1 / self.beta + 1 / (4 * self.mass * self.width**2)
 
+    def decay(self):
+        return 1 / (2 * self.energy_scale())
+
     def valid(self):
         return admissible(self, "beta", "mass", "width", "position")
 
@@ -220,6 +226,9 @@ class DiagonalPacket(AbstractPacket):
 
     def energy_scale(self):
         return self.packet.energy_scale()
+
+    def decay(self):
+        return self.packet.decay()
 
     def valid(self):
         return self.packet.valid()

@@ -210,7 +210,7 @@ def _moments_with_table(grid, amplitudes, layers, levels, packet):
 
     The amplitudes come from a table where the model has one; also given is by how much that may be wrong.
     """
-    table = amplitudes.table(grid, layers, levels, packet.mass)
+    table = amplitudes.table(grid, layers, levels, packet)
     if table is None:
         return _moments_without_table(grid, amplitudes, layers, levels, packet)
     n = grid.weights.shape[1]

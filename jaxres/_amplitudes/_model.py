@@ -10,6 +10,7 @@ from jaxtyping import Array, Complex, Float
 
 from .._batched import matmul
 from .._checks import Scalar, check_instance, check_scalar, check_shape, concrete, real_array
+from .._packet import AbstractPacket
 from .._quadrature import Grid
 from .._safe import eigh, safe_sqrt
 from .._scatterer import AbstractScatterer, Layers
@@ -43,6 +44,10 @@ class Amplitudes(eqx.Module):
 
     transmission: Complex[Array, "N N"]
     reflection: Complex[Array, "N N"]
+
+
+#: levels from which on amplitudes come from a table
+TABULATED = 5
 
 
 class AbstractAmplitudes(eqx.Module):
@@ -98,10 +103,10 @@ class AbstractAmplitudes(eqx.Module):
         """
 
     def table(
-        self, grid: Grid, layers: Layers, levels: Float[Array, " N"], mass: Float[Array, ""]
+        self, grid: Grid, layers: Layers, levels: Float[Array, " N"], packet: AbstractPacket
     ) -> Table | None:
         """What `outgoing` gives, in a form that is cheaper for all nodes of the grid; None: there is none."""
-        del grid, layers, levels, mass
+        del grid, layers, levels, packet
         return None
 
     def two_level_exits(self, kinetic, layers, levels, mass):
@@ -158,6 +163,14 @@ class Exact(_Green):
     Right to rounding for stacks of slabs of any thickness and opacity, with closed channels; see the module
     `jaxres._amplitudes._exact` for the method.
 
+    **Arguments:**
+
+    - `tabulated`: whether N ≥ 3 levels get their amplitudes from a table (`jaxres._amplitudes._table`): computed at 192
+      energies or so between two levels, and interpolated. By default from 5 levels on, where that is about 3 times
+      faster; for 3 and 4 it may be worth asking for with many slabs. The map is the same to rounding, or where narrow
+      resonances lie in wide gaps to about the grid's own error; its `.error` includes that. Derivatives by the levels
+      are always those of the amplitudes themselves. No effect with packets that split the grid (`window`).
+
     !!! example
         >>> system, bath = jr.letter.model()
         >>> amps = jr.amplitudes(system, bath.scatterer, mass=0.1, energy=1.0, amplitudes=jr.Exact())
@@ -165,6 +178,8 @@ class Exact(_Green):
         >>> bool(jnp.allclose(flux, 1, atol=1e-12))
         True
     """
+
+    tabulated: bool | None = eqx.field(static=True, default=None)
 
     def green_functions(self, kinetic, energy, layers, levels, mass, out):
         return green_functions(kinetic, energy, layers, levels, mass, out)
@@ -177,10 +192,12 @@ class Exact(_Green):
         even, odd = parity_rows(kinetic, energy, layers, levels, mass, out)
         return tuple((ik * g - out[:, :, None]) / 2**0.5 for g in (even, odd))
 
-    def table(self, grid, layers, levels, mass):
-        if levels.shape[0] < 3 or not grid.plain:
+    def table(self, grid, layers, levels, packet):
+        N = levels.shape[0]
+        wanted = N >= TABULATED if self.tabulated is None else self.tabulated
+        if N < 3 or not (wanted and grid.plain):
             return None
-        return tabulate(self.rows, grid, layers, levels, mass)
+        return tabulate(self.rows, grid, layers, levels, packet)
 
     def two_level_exits(self, kinetic, layers, levels, mass):
         if layers.thicknesses.shape[0] == 1:

@@ -10,9 +10,13 @@ they are about π/2 away from the real axis of log(P/Q), however close: near the
 √(θ² + a²) is a cosh. So a few numbers tell all about the amplitudes, the coefficients of a Chebyshev series
 Σ_{k<K} c_k T_k(y) for each panel. Given P/Q the definition is a quadratic equation for Q.
 
-The series converges exponentially, and what is cut off is as large as the last coefficients, t. In the map that
-oscillates against everything but itself and the square roots of other channels, so its error is about t² + t/K^{3/2}:
-on 24 random systems with K = 24, 48 and 96 three times that was never too small, but for rounding.
+Poles come close to a threshold too, shallow bound states of the scatterer. As the next level they are resolved at any
+distance from it if only a and b are small, so L and L' count as no more than a part of the packet's energy scale. And
+what a distant part of a long panel does should not spoil the beginning, where the packet has its weight: what has the
+series is a e^{−γ(E − e_i)}, γ the decay of ρ_U, on no more than a length over which that falls to rounding.
+
+The series converges exponentially, and what is cut off is as large as the last coefficients. That is the map's error
+where a narrow resonance lies between two of the K energies. Elsewhere it is far less, as what is cut off oscillates.
 
 The map needs the amplitudes at E = ε + e_j' for every outgoing level j' at every node ε, which for many levels are far
 more energies than the N K of the table. The last panel ends as far above the last level as that is above the first.
@@ -28,9 +32,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Complex, Float, Int
+from jaxtyping import Array, Bool, Complex, Float, Int
 
 from .._batched import pieces
+from .._packet import AbstractPacket
 from .._quadrature import Grid
 from .._safe import safe_sqrt
 from .._scatterer import Layers
@@ -41,8 +46,11 @@ ORDERS = 64
 #: from as many levels on the panels are so short that their resonances need no more orders
 MANY = 24
 
-#: distance of the next level that counts as none, in units of the panel
-LEAST = 1e-16
+#: distances of the next level: that counts as none, in units of the panel, and as much, in those of the packet
+LEAST, NEAR = 1e-14, 0.2
+
+#: energy times the decay of ρ_U beyond which the packet has no weight
+END = 36.0
 
 #: numbers that one array over energies may have, N² for each
 AT_ONCE = 2**17
@@ -62,19 +70,20 @@ class Table(eqx.Module):
     def between(self, kinetic: Float[Array, "N N n"], nodes: int) -> Complex[Array, "X N N n"]:
         """a[σ, j', j] on whole panels of the grid, of so many `nodes` each."""
         N = kinetic.shape[0]
-        # the end of the table like one more level
-        distances = jnp.append(kinetic, kinetic[:, -1:] - self.panels.length[-1:, :, None], axis=1)
-        distances = distances.reshape(N, N + 1, -1, nodes)
+        distances = kinetic.reshape(N, N, -1, nodes)
         # E is above level `place`, in each panel
-        place = jnp.sum(distances[:, :N, :, 0] > 0, axis=1) - 1
+        place = jnp.sum(distances[..., 0] > 0, axis=1) - 1
 
         def distance(level):
-            here = np.arange(N + 1)[None, :, None] == level[:, None]
+            here = np.arange(N)[None, :, None] == level[:, None]
             return jnp.sum(jnp.where(here[..., None], distances, 0), axis=1)
 
-        lower, upper = distance(place), -distance(place + 1)
-        y = self.panels.at(place).y(jnp.arctan2(safe_sqrt(lower), safe_sqrt(upper)))
-        T = _chebyshev(y, self.coefficients.shape[2])  # [j', panel, order, node]
+        panels, lower = self.panels.at(place), distance(place)
+        upper = -distance(jnp.minimum(place + 1, N - 1))
+        upper = jnp.where(panels.cut, panels.length - lower, upper)
+        y = panels.y(jnp.arctan2(safe_sqrt(lower), safe_sqrt(upper)))
+        # [j', panel, order, node]
+        T = _chebyshev(y, self.coefficients.shape[2]) / panels.weight(lower)[..., None, :]
         c = self.coefficients[place, np.arange(N)[:, None]]
         a = jnp.einsum("jpkn,jpkc->jcpn", T, c, precision="highest")
         a = a.reshape(N, 2, -1, N, kinetic.shape[-1])
@@ -86,15 +95,15 @@ def tabulate(
     grid: Grid,
     layers: Layers,
     levels: Float[Array, " N"],
-    mass: Float[Array, ""],
+    packet: AbstractPacket,
 ) -> Table:
     """The table for a grid whose panels end at differences of levels alone, of what `rows` computes."""
     N, dtype = levels.shape[0], levels.dtype
     levels = levels - levels[0]
-    K = max(ORDERS, min(N, MANY) * grid.finite // 4)
+    K = max(ORDERS, min(N, MANY) * grid.finite // 2)
     angle = np.pi * (np.arange(K) + 0.5) / K
-    panels = Panels.between(levels, grid.tiny)
-    between = panels.distances(levels, np.cos(angle))
+    panels = Panels.between(levels, packet, grid.tiny)
+    between, weight = panels.points(levels, np.cos(angle))
     above = grid.kinetic[:, :, grid.kinetic.shape[-1] - grid.last :].swapaxes(0, 1)
     # kinetic energies of every incoming level, at all energies
     kinetic = jnp.concatenate([x.reshape(N, -1) for x in (between, above)], axis=1)
@@ -102,7 +111,7 @@ def tabulate(
 
     @jax.checkpoint
     def amplitudes(kinetic):
-        return jnp.stack(rows(kinetic, kinetic[0], layers, levels, mass, one))
+        return jnp.stack(rows(kinetic, kinetic[0], layers, levels, packet.mass, one))
 
     total = kinetic.shape[1]
     size = min(total, max(AT_ONCE // N**2, 64))
@@ -118,32 +127,43 @@ def tabulate(
     orders = np.arange(K)[:, None]
     series = np.cos(orders * angle) * np.where(orders == 0, 1, 2) / K
     samples = jnp.stack([jnp.real(a), jnp.imag(a)])[..., : N * K].reshape(2, -1, N, N, N, K)
+    samples = samples * weight[None, None, None, None]
     c = jnp.einsum("ky,rxijpy->pikrxj", series.astype(dtype), samples, precision="highest")
     # Only open channels count: closed ones are large where a resonance is narrow.
     open_ = np.tril(np.ones((N, N), bool))  # [panel, level]
     open_ = (open_[:, :, None] & open_[:, None])[:, :, None, None, None, :]
     tail = jnp.max(jnp.where(open_, jnp.abs(jax.lax.stop_gradient(c[:, :, -2:])), 0))
-    error = 3 * tail**2 + 3 * tail / K**1.5
-    return Table(c.reshape(N, N, K, -1), above, panels, error)
+    return Table(c.reshape(N, N, K, -1), above, panels, tail)
 
 
 class Panels(eqx.Module):
-    """Length, a and b of the panel above each level, the last axis for points."""
+    """Length, a and b of the panel above each level, the last axis for points, and whether it ends below the next."""
 
     length: Float[Array, "*p 1"]
     a: Float[Array, "*p 1"]
     b: Float[Array, "*p 1"]
+    cut: Bool[Array, "*p 1"]
+    decay: Float[Array, "*p 1"]
 
     @classmethod
-    def between(cls, levels: Float[Array, " N"], tiny: Float[Array, ""]) -> "Panels":
-        length = jnp.append(jnp.diff(levels), levels[-1] - levels[0]) + tiny
+    def between(
+        cls, levels: Float[Array, " N"], packet: AbstractPacket, tiny: Float[Array, ""]
+    ) -> "Panels":
+        decay, near = jax.lax.stop_gradient((packet.decay(), NEAR * packet.energy_scale()))
+        whole = jnp.append(jnp.diff(levels), levels[-1] - levels[0]) + tiny
+        length = jnp.minimum(whole, END / decay)  # which may be infinite
+        cut = (length < whole).at[-1].set(True)
 
-        def branch(beside):
-            return jnp.arcsinh(jnp.sqrt(jnp.clip(beside / length, LEAST, 1)))
+        def branch(distances):
+            """From the distances of all levels to one end of each panel; those that coincide with it do not count."""
+            apart = jnp.where(distances > LEAST * length[:, None], distances, near)
+            beside = jnp.minimum(jnp.min(apart, axis=1), near)
+            return jnp.arcsinh(jnp.sqrt(jnp.minimum(beside / length, 1)))
 
-        a = branch(jnp.concatenate([length[:1], length[:-1]]))
-        b = branch(jnp.concatenate([length[1:], length[-1:]]))
-        return cls(length[:, None], a[:, None], b[:, None])
+        below = levels[:, None] - levels[None]
+        a, b = branch(below), branch(jnp.where(cut[:, None], 0, -jnp.roll(below, -1, axis=0)))
+        columns = length, a, b, cut, jnp.broadcast_to(decay, length.shape)
+        return cls(*(x[:, None] for x in columns))
 
     def at(self, place: Int[Array, "*q"]) -> "Panels":
         return jax.tree.map(lambda x: x[place], self)
@@ -167,15 +187,22 @@ class Panels(eqx.Module):
         Q = Q / (1 + r)
         return (r * Q - self.a**2 / (r * Q)) / 2, (Q - self.b**2 / Q) / 2
 
-    def distances(self, levels: Float[Array, " p"], y: np.ndarray) -> Float[Array, "p p n"]:
-        """E − e_j at these y on every panel, [j, panel], each from its distance to the next level."""
+    def weight(self, lower: Float[Array, "*p n"]) -> Float[Array, "*p n"]:
+        """e^{−γ(E − e_i)}, beyond the end as there."""
+        return jnp.exp(-self.decay * jnp.minimum(lower, self.length))
+
+    def points(
+        self, levels: Float[Array, " p"], y: np.ndarray
+    ) -> tuple[Float[Array, "p p n"], Float[Array, "p n"]]:
+        """E − e_j at these y on every panel, [j, panel], each from its distance to the next level; the weight."""
         angles = self.angles(jnp.asarray(y, levels.dtype)[None])
-        from_lower, from_upper = (self.length[None] * jnp.sin(x[None]) ** 2 for x in angles)
+        from_lower, from_upper = (self.length * jnp.sin(x) ** 2 for x in angles)
         gap = levels[:, None] - levels[None]  # e_j − e_panel
         to_upper = jnp.roll(gap, -1, axis=1)
-        closed = np.triu(np.ones(gap.shape, bool), 1).T[:, :, None]
-        below, above = to_upper[:, :, None] + from_upper, from_lower - gap[:, :, None]
-        return jnp.where(closed, -below, above)
+        closed = np.triu(np.ones(gap.shape, bool), 1).T[:, :, None] & ~self.cut[None]
+        below = to_upper[:, :, None] + from_upper[None]
+        distances = jnp.where(closed, -below, from_lower[None] - gap[:, :, None])
+        return distances, self.weight(from_lower)
 
 
 def _chebyshev(y: Float[Array, "*s n"], count: int) -> Float[Array, "*s {count} n"]:
