@@ -166,9 +166,11 @@ def test_amplitudes_from_a_table_are_the_amplitudes(name):
     numbers = dict(TABULATED[name])
     levels = numbers.pop("levels")
     weights = np.random.default_rng(0).normal(size=(2, *(len(levels),) * 4))
+    # derivatives are off by the map's error over the width of resonances
+    rule = jr.DoubleExponential(finer=3 if name == "stack" else 1)
 
     def observable(numbers, levels, model):
-        S = collision_map(*build(numbers | {"levels": levels}), model, jr.DoubleExponential())
+        S = collision_map(*build(numbers | {"levels": levels}), model, rule)
         return jnp.sum(weights * jnp.stack([S.tensor.real, S.tensor.imag])), (S.tensor, S.error)
 
     def derivatives(model, by):
@@ -184,7 +186,7 @@ def test_amplitudes_from_a_table_are_the_amplitudes(name):
         assert extra > 1e-8
         return
     for key, one in direct_gradient.items():
-        np.testing.assert_allclose(gradient[key], one, rtol=0, atol=1e-9 + extra, err_msg=key)
+        np.testing.assert_allclose(gradient[key], one, rtol=0, atol=1e-9, err_msg=key)
     # by the levels, where close ones would be too much for a table
     by_levels, direct_by_levels = (derivatives(m, 1)[2] for m in (TABLE, DIRECT))
     np.testing.assert_allclose(by_levels, direct_by_levels, rtol=0, atol=1e-9)
