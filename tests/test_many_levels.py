@@ -208,6 +208,16 @@ def test_a_table_resolves_levels_however_close():
     assert largest(tensors(TABLE) - tensors(DIRECT)) < 1e-14
 
 
+def test_a_table_resolves_the_beginning_of_long_panels():
+    """Levels 36 and 84 kT apart: shallow bound states are close to a threshold, and the packet is nowhere else."""
+    levels = 300 * np.array([0.0, 0.3, 1.0])
+    numbers = parameters(levels=levels, couplings=[hermitian(3, 3, scale=0.6)], lengths=[0.7])
+    system, bath = build(numbers)
+    S, direct = (jr.scattering_map(system, bath, amplitudes=m) for m in (TABLE, DIRECT))
+    assert largest(S.tensor - direct.tensor) < 1e-13
+    assert float(S.error) < 1e-10
+
+
 def test_a_table_that_is_too_short_says_so():
     """Behind a thick slab resonances are dense, and the series of the amplitudes does not converge in time."""
     numbers = TABULATED["resonances"] | {"lengths": jnp.array([30.0])}

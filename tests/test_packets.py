@@ -187,6 +187,32 @@ def test_known_numbers_are_checked_while_something_else_is_traced(packet):
         jax.jit(partial(weight, width=jnp.asarray(np.float64(1e-3))))(p)
 
 
+DECAYS = {
+    "effusion": jr.EffusionPacket(**THERMAL),
+    "narrow effusion": jr.EffusionPacket(**THERMAL | dict(width=0.1)),
+    "mixture": PACKETS["mixture"][0],
+    "narrow mixture": PACKETS["narrow mixture"][0],
+    "maxwell": PACKETS["maxwell"][0],
+    "narrowest maxwell": PACKETS["narrowest maxwell"][0],
+    "diagonal": jr.DiagonalPacket(jr.EffusionPacket(**THERMAL)),
+}
+
+
+@pytest.mark.parametrize("name", DECAYS)
+def test_packets_know_how_fast_they_decay(name):
+    """By e^{−γp²/2m} for the worst q, and no slower than the root of the distribution, which is how γ is used."""
+    packet = DECAYS[name]
+    energy = packet.energy_scale() * jnp.array([60.0, 240.0])
+    p = jnp.sqrt(2 * packet.mass * energy)
+    size = jnp.sqrt(packet.distribution(p))
+    if name != "diagonal":
+        q = jnp.linspace(0, 1, 2001)[:, None] * p[-1]
+        size = jnp.maximum(size, jnp.max(jnp.abs(packet.density(*jnp.broadcast_arrays(p, q))), 0))
+    rate = -jnp.diff(jnp.log(size))[0] / jnp.diff(energy)[0]
+    # powers of p beside the exponential change a logarithm little
+    assert 0.98 < float(rate / packet.decay()) < 1.02
+
+
 @pytest.mark.parametrize("levels", [LEVELS, [-0.7, 0.1, 0.9], [0.2, 0.2, 0.9]], ids=str)
 def test_a_diagonal_state_is_the_limit_of_wide_packets(levels):
     levels = np.array(levels)

@@ -167,9 +167,9 @@ class Exact(_Green):
 
     - `tabulated`: whether N ≥ 3 levels get their amplitudes from a table (`jaxres._amplitudes._table`): computed at 192
       energies or so between two levels, and interpolated. By default from 5 levels on, where that is about 3 times
-      faster; for 3 and 4 it may be worth asking for with many slabs. The map is the same to rounding, or where narrow
-      resonances lie in wide gaps to about the grid's own error; its `.error` includes that. Derivatives by the levels
-      are always those of the amplitudes themselves. No effect with packets that split the grid (`window`).
+      faster; for 3 and 4 it may be worth asking for with many slabs. The map is the same to rounding, or to what narrow
+      resonances in wide gaps leave of it, which its `.error` includes: then more nodes help, or False. Derivatives by
+      the levels are always those of the amplitudes themselves. No effect with packets that split the grid (`window`).
 
     !!! example
         >>> system, bath = jr.letter.model()
