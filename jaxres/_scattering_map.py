@@ -315,6 +315,10 @@ def _times(x, y):
     return x[0] * y[0] - x[1] * y[1], x[0] * y[1] + x[1] * y[0]
 
 
+def _conj(x):
+    return x[0], *(-y for y in x[1:])
+
+
 def _tensor(values: Float[Array, "2 B N N"]) -> Complex[Array, "N N N N"]:
     """S[j', k', j, k] from its blocks with j' ≤ k'."""
     N = values.shape[-1]
@@ -338,17 +342,23 @@ def _two_level_moments(grid, amplitudes, layers, levels, packet):
     dk = packet.mass / k
     open_p, open_q = jnp.where(open_, dk[None], 0)
 
-    @jax.checkpoint  # in reverse mode computed once more: cheaper than two dozen arrays kept for each pair
-    def density(pair):
-        first, second, measure, same = pair
-        value = packet.correlation(first, second, same)
-        return jnp.real(value) * measure, jnp.imag(value) * measure
-
     measures = jnp.stack([open_p, open_q, jnp.where(open_[1], open_p, 0)])
     # transitions 00, 01, 10, 11
     same = _same_gap(levels)[np.array([0, 0, 1]), np.array([1, 2, 2])][:, None]
-    densities = jax.lax.map(density, (jnp.stack([k, k, p]), jnp.stack([p, q, q]), measures, same))
-    kp, kq, pq = zip(*densities, strict=True)
+    density, position = packet.centred()
+
+    @jax.checkpoint  # in reverse mode computed once more: cheaper than a dozen arrays kept for each pair
+    def weighted(pair):
+        first, second, measure, same = pair
+        return density(first, second, same) * measure
+
+    pairs = jax.lax.map(weighted, (jnp.stack([k, k, p]), jnp.stack([p, q, q]), measures, same))
+    parts = (jnp.real(pairs), jnp.imag(pairs)) if jnp.iscomplexobj(pairs) else (pairs,)
+    kp, kq, pq = zip(*parts, strict=True)
+    if position is not None:
+        sine, cosine = jax.lax.map(sin_cos, position * (k[None] - jnp.stack([p, q])))
+        to_p, to_q = zip(cosine, -sine, strict=True)
+        kp, kq, pq = _times(to_p, kp), _times(to_q, kq), _times(_times(to_q, _conj(to_p)), pq)
     kk, pp, qq = (
         packet.distribution(k) * dk,
         packet.distribution(p) * open_p,
@@ -373,8 +383,8 @@ def _two_level_moments(grid, amplitudes, layers, levels, packet):
         _times(overlap(s0, f1), kq),
         tuple(part * kk for part in overlap(s0, s1)),
         _times(overlap(f0, f1), pq),
-        _times(overlap(f0, s1), (kp[0], -kp[1])),
-        _times(overlap(f1, s1), (kq[0], -kq[1])),
+        _times(overlap(f0, s1), _conj(kp)),
+        _times(overlap(f1, s1), _conj(kq)),
     ]
     rows = diagonal + [real for real, _ in upper] + [imag for _, imag in upper]
     return _weigh(jnp.stack(rows), grid.weights, grid.ends, grid.outermost), 0.0
@@ -393,6 +403,8 @@ def _weigh(
     fixed, coarse, ends = jax.lax.stop_gradient((rows, weights[1:], ends))
     left_out = jnp.abs(_entries(fixed, at)) @ ends
     fine = rows @ weights[0]
+    if rows.ndim == 2:  # two levels: few rows, for which a product with one column is far cheaper
+        return jnp.stack([fine, fixed @ coarse[0], fixed @ coarse[1], left_out], axis=-1)
     return jnp.concatenate([fine[..., None], fixed @ coarse.T, left_out[..., None]], axis=-1)
 
 

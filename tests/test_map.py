@@ -111,6 +111,15 @@ def test_the_two_level_formulas_are_the_general_ones():
     assert largest(S.tensor - embedded) < 1e-12
 
 
+@pytest.mark.parametrize("length", [1.2, 1e-2, 1e-5, 1e-8])
+def test_thin_slabs_are_no_worse(length):
+    """The two-level formulas measure energies in units of the slab: there all are tiny for a thin one."""
+    levels, W = [-0.4, 0.5], hermitian(6, 2, scale=1.3)
+    system, slab = build(parameters(levels=levels, couplings=[W], lengths=[length]))
+    product = jr.scattering_map(system, slab, amplitudes=jr.TransferProduct())
+    assert largest(jr.scattering_map(system, slab).tensor - product.tensor) < 1e-14
+
+
 @pytest.mark.parametrize("name", ["cold_qubit", "qutrit"])
 def test_transfer_matrices_give_the_same_map(golden, name):
     case = golden[name]

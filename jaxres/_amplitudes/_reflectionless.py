@@ -34,7 +34,7 @@ from .._spectral import spectral_functions
 def wave_vector_transmission(kinetic, energy, layers, levels, mass, unitary):
     """s⁺[out, in] referenced to the right edge, before closed channels are cut off; (N, N, n)."""
     del kinetic
-    most = -0.1 * math.log(jnp.finfo(levels.dtype).tiny) / jnp.sum(layers.thicknesses)
+    most = -math.log(64 * jnp.finfo(levels.dtype).eps) / jnp.sum(layers.thicknesses)
     inner = layers.couplings + jnp.diag(levels)[None]
 
     def waves(v, parameters):
@@ -43,7 +43,7 @@ def wave_vector_transmission(kinetic, energy, layers, levels, mass, unitary):
         q, kappa = safe_sqrt(A), safe_sqrt(-A)
         if unitary:
             # A polar factor does not change with the size of its matrix: what decays in all channels alike may be
-            # divided out, and what is left is kept from underflow, far below rounding.
+            # divided out. What then decays below rounding would leave a matrix that is singular to rounding.
             kappa = kappa - jax.lax.stop_gradient(jnp.min(kappa, axis=0))[None]
             kappa = jnp.minimum(kappa, most)
         sine, cosine = sin_cos(q * d)

@@ -1,6 +1,7 @@
 r"""The exact amplitudes of a two-level system and one slab, written out in real arithmetic, and their derivative.
 
-The same formulas as `_exact.parity_rows`; this file only makes them fast. Two facts help.
+The same formulas as `_exact.parity_rows`; this file only makes them fast. Lengths are measured in half the slab's
+thickness h, energies in ħ²/2mh², so that neither mass nor thickness stands in a formula. Two more facts help.
 
 A function of a 2×2 matrix H with eigenvalues μ ± δ is a straight line through its two values,
 
@@ -16,21 +17,25 @@ The even wave is g = (i C K + A S)⁻¹ C and the odd one the transpose of (i S 
 
     g = (i F K + G)⁻¹ F,
 
-and in a row of this form a transpose only changes places of w and w*.
+and in a row of this form a transpose only changes places of w and w*. With 1 and 2 for the two eigenvalues and for own
+and other let N = F₁F₂ G/F, the straight line through G₁F₂ and G₂F₁. Its determinant is F₁F₂G₁G₂, so F₁F₂ cancels in
+
+    g = (i F₁F₂ K + N)⁻¹ F₁F₂ = adj(i F₁F₂ K + N)/D,      D = G₁G₂ + i K₁N₂₂ + i K₂N₁₁ − K₁K₂ F₁F₂,
+
+and D is also the determinant of i F K + G.
 
 The two eigenvalues and the two outgoing levels are gone through in loops (`jax.lax.map`). A compiler for CPUs would
 otherwise merge everything into one expression for each output and evaluate common parts a dozen times. For the same
 reason the loops give back as little as possible, and nothing is kept for reverse mode: it computes a row once more.
 
-**The derivative** is written by hand as well. With the logarithmic derivative Z = G/F, a function of A = 2m(E − H),
+**The derivative** is written by hand as well. With the logarithmic derivative Z = G/F, a function of A = E − H,
 the wave is g = (iK + Z)⁻¹. So
 
     δg = −g (i δK + δZ) g,      δZ = F⁻¹ M F⁻¹,      M_ab = δA_ab (G_a F_b − G_b F_a)/(A_a − A_b)
 
-in the eigenbasis of A; g F⁻¹ = P⁻¹ is the inverse that was computed for g, and M, unlike Z, has no pole. (M is 2m times
-the overlap of the perturbation with two waves, integrated over half the slab.) A change δh of thickness adds A δh to M
-for the even wave, and δh for the odd one. M too is a straight line in H, but for the part of δH that does not commute
-with H.
+in the eigenbasis of A; g F⁻¹ = P⁻¹ is the inverse of P = i F K + G, and M, unlike Z, has no pole. (M is the
+overlap of the perturbation with two waves, integrated over half the slab.) M too is a straight line in H, but for the
+part of δH that does not commute with H.
 """
 
 import jax
@@ -67,15 +72,16 @@ def two_level_exits(kinetic, layers, levels, mass):
 
     A list of (stay, flip); each is a pair (real, imaginary) of arrays (2, n), indexed by the outgoing level.
     """
-    W, h = layers.couplings[0], layers.thicknesses[0] / 2
+    unit = 2 * mass * (layers.thicknesses[0] / 2) ** 2
+    W, kinetic, levels = unit * layers.couplings[0], unit * kinetic, unit * levels
     energy = kinetic[0, 0]  # the outgoing kinetic energy, of either level
-    k = safe_sqrt(2 * mass * energy)
+    k = safe_sqrt(energy)
 
     @jax.checkpoint
     def row(level):
         own, other, w, across = level
-        lead = safe_sqrt(2 * mass * across), safe_sqrt(-2 * mass * across)
-        waves = _parity_row(own, other, (w[0], w[1]), 2 * mass, h, energy, k, lead)
+        lead = safe_sqrt(across), safe_sqrt(-across)
+        waves = _parity_row(unit, own, other, (w[0], w[1]), energy, k, lead)
         # a = (−1 + 2i k g)/√2
         scale = 2**0.5 * k
         return [
@@ -98,113 +104,106 @@ def two_level_exits(kinetic, layers, levels, mass):
 
 
 @jax.custom_jvp
-def _parity_row(own, other, w, two_mass, h, energy, k, lead):
+def _parity_row(unit, own, other, w, energy, k, lead):
     """Row "own" of g, even and odd: own-own and own-other, each a pair (real, imaginary).
 
     `own`, `other` and the complex `w` are the inner Hamiltonian, `k` and `lead` (complex) the leads' wavenumbers.
+    `unit` is the user's unit of energy: it only says which eigenvalues count as equal.
     """
-    A, line, (c, s, _) = _inside(own, other, w, two_mass, h, energy)
-    w2 = w[0] ** 2 + w[1] ** 2
+    A, line, (c, s, _) = _inside(unit, own, other, w, energy)
 
     def wave(F, G):
-        _, stay, flip, _ = _wave(line(F), line(G), w2, k, lead)
+        _, (stay, flip, _) = _wave(F, G, line, k, lead)
         return stay, _mul(w, flip)
 
     return [wave(c, A * s), wave(s, -c)]
 
 
-def _inside(own, other, w, two_mass, h, energy):
+def _inside(unit, own, other, w, energy):
     """A at both eigenvalues, how to make (own-own, other-other, off-diagonal/w) of two values, and `slab_waves`."""
     middle, half = (own + other) / 2, (own - other) / 2
-    delta = _half_distance(middle, half, w)
-    A = two_mass * (energy[None] - jnp.stack([middle + delta, middle - delta])[:, None])
+    delta = _half_distance(unit, middle, half, w)
+    A = energy[None] - jnp.stack([middle + delta, middle - delta])[:, None]
 
     def line(f):
         mean, slope = (f[0] + f[1]) / 2, (f[0] - f[1]) / (2 * delta)
         return mean + slope * half, mean - slope * half, slope
 
-    return A, line, jax.lax.map(lambda A: slab_waves(A, h), A)
+    return A, line, jax.lax.map(lambda A: slab_waves(A, jnp.ones_like(half)), A)
 
 
-def _half_distance(middle, half, w):
+def _half_distance(unit, middle, half, w):
     """δ; at an exact degeneracy the line is drawn through two points very close to it."""
     radius2 = half**2 + (w[0] ** 2 + w[1] ** 2)
-    least = (1e-7 * (1 + jnp.abs(middle))) ** 2
+    least = (1e-7 * (unit + jnp.abs(middle))) ** 2
     return jnp.sqrt(jnp.where(radius2 > least, radius2, least))
 
 
-def _wave(F, G, w2, k, lead):
-    """P⁻¹ with P = i F K + G, in the form of this module's docstring, and of g = P⁻¹ F what is not known by symmetry.
-
-    These are own-own, own-other/w and other-other.
-    """
-    (F1, F2, Fx), (G1, G2, Gx), (q, kappa) = F, G, lead
-    P11, P22 = (G1, F1 * k), (G2 - F2 * kappa, F2 * q)
-    P12, P21 = (Gx - Fx * kappa, Fx * q), (Gx, Fx * k)
-    det = _reciprocal(_add(_mul(P11, P22), _scale(-w2, _mul(P12, P21))))
-    minus = -det[0], -det[1]
-    p11, p22, p12, p21 = _mul(P22, det), _mul(P11, det), _mul(P12, minus), _mul(P21, minus)
-    stay = _add(_scale(F1, p11), _scale(w2 * Fx, p12))
-    flip = _add(_scale(Fx, p11), _scale(F2, p12))
-    return (p11, p22, p12, p21), stay, flip, _add(_scale(F2, p22), _scale(w2 * Fx, p21))
+def _wave(F, G, line, k, lead):
+    """1/D, and of g own-own, own-other/w and other-other."""
+    q, kappa = lead
+    FF, GG = F[0] * F[1], G[0] * G[1]
+    N1, N2, Nx = line((G[0] * F[1], G[1] * F[0]))
+    det = _reciprocal((GG - kappa * N1 - k * q * FF, k * N2 + q * N1 - k * kappa * FF))
+    return det, (_mul((N2 - kappa * FF, q * FF), det), _scale(-Nx, det), _mul((N1, k * FF), det))
 
 
 @_parity_row.defjvp
 def _parity_row_jvp(primals, tangents):
-    own, other, w, two_mass, h, energy, k, lead = primals
-    d_own, d_other, dw, d_two_mass, dh, d_energy, dk, d_lead = tangents
-    A, line, (c, s, decay) = _inside(own, other, w, two_mass, h, energy)
+    unit, own, other, w, energy, k, lead = primals
+    _, d_own, d_other, dw, d_energy, dk, d_lead = tangents
+    A, line, (c, s, decay) = _inside(unit, own, other, w, energy)
     w2 = w[0] ** 2 + w[1] ** 2
     middle, half = (own + other) / 2, (own - other) / 2
-    delta = _half_distance(middle, half, w)
+    delta = _half_distance(unit, middle, half, w)
 
-    # δA = x (1) − (δ2m + 2m y) (H − μ) − 2m z,  z the part of δH that does not commute with H
-    x = d_two_mass * (energy - middle) + two_mass * (d_energy - (d_own + d_other) / 2)
+    # δA = x (1) − y (H − μ) − z,  z the part of δH that does not commute with H
+    x = d_energy - (d_own + d_other) / 2
     d_half = (d_own - d_other) / 2
     y = (half * d_half + w[0] * dw[0] + w[1] * dw[1]) / delta**2
-    along = -d_two_mass - two_mass * y
-    z_half = -two_mass * (d_half - y * half)
-    z_flip = [-two_mass * (dw[i] - y * w[i]) for i in (0, 1)]
+    z_half = d_half - y * half
+    z_flip = [dw[i] - y * w[i] for i in (0, 1)]
 
     tiny = jnp.finfo(delta.dtype).tiny
     ratio = (decay[1] + tiny) / (decay[0] + tiny)
-    nearly = delta < 1e-5 * (1 + jnp.abs(middle))
+    nearly = delta < 1e-5 * (unit + jnp.abs(middle))
     thin = decay**2
-    slope = jax.lax.map(lambda at: slab_slope(at[0], h, at[1], at[2], at[3]), (A, c, s, decay))
+    one_half = jnp.ones_like(half)  # of the slab
+    slope = jax.lax.map(lambda at: slab_slope(at[0], one_half, *at[1:]), (A, c, s, decay))
 
-    def wave(F, G, change, by_h):
-        """The wave and its derivative; `change` and `by_h` are M for a change of A and of h, at both eigenvalues."""
+    def wave(F, G, change):
+        """The wave and its derivative; `change` is M for a change of A, at both eigenvalues."""
         mean, slope = (change[0] + change[1]) / 2, (change[0] - change[1]) / (2 * delta)
-        mean_h, slope_h = (by_h[0] + by_h[1]) / 2, (by_h[0] - by_h[1]) / (2 * delta)
-        crossed = (G[0] * F[1] - G[1] * F[0]) / (-2 * two_mass * delta)
+        crossed = (G[1] * F[0] - G[0] * F[1]) / (2 * delta)
         # where the eigenvalues nearly meet, that is noise, and up to δ² equal to the mean (without growth)
         crossed = jnp.where(nearly, (change[0] * ratio + change[1] / ratio) / 2, crossed)
-        one = mean * x + slope * delta**2 * along + mean_h * dh
-        linear = slope * x + mean * along + slope_h * dh
-        apart = linear * half + crossed * z_half
+        one = mean * x - slope * delta**2 * y
+        linear = slope * x - mean * y
+        apart = linear * half - crossed * z_half
         M11, M22 = one + apart, one - apart
-        M12 = [linear * w[i] + crossed * z_flip[i] for i in (0, 1)]
+        M12 = [linear * w[i] - crossed * z_flip[i] for i in (0, 1)]
 
-        # − P⁻¹ M P⁻ᵀ − i g δK g
-        (p11, p22, p12, p21), stay, flip, opposite = _wave(line(F), line(G), w2, k, lead)
-        turned = w[0] * M12[0] + w[1] * M12[1]  # Re w* M12
-        full_turn = _mul(w, w, (M12[0], -M12[1]))
-        own_turn, other_turn = (0 * dk, -dk), (d_lead[1], -d_lead[0])
+        # Row own of − (P⁻¹ M) P⁻ᵀ − (i g δK) g. Off the diagonal P⁻¹ and g stand without their factor w or w*.
+        det, (stay, flip, opposite) = _wave(F, G, line, k, lead)
+        (F1, F2, Fx), (G1, G2, Gx), (q, kappa) = line(F), line(G), lead
+        p11, p22 = _mul((G2 - kappa * F2, q * F2), det), _mul((G1, k * F1), det)
+        p12, p21 = _mul((kappa * Fx - Gx, -q * Fx), det), _mul((-Gx, -k * Fx), det)
+        minus = -M12[0], -M12[1]
+        turned = _mul((w[0], -w[1]), minus)  # − w* M12
+        own_half = _add(_scale(-M11, p11), _mul((turned[0], -turned[1]), p12))
+        other_half = _add(_mul(minus, p11), _mul(w, _scale(-M22, p12)))
+        other_half_turned = _add(_mul(turned, p11), _scale(-w2 * M22, p12))
+        own_turn, other_turn = _mul((0 * dk, -dk), stay), _mul((d_lead[1], -d_lead[0]), flip)
         d_stay = _add(
-            _scale(-M11, _mul(p11, p11)),
-            _scale(-2 * turned, _mul(p11, p12)),
-            _scale(-w2 * M22, _mul(p12, p12)),
-            _mul(own_turn, stay, stay),
-            _scale(w2, _mul(other_turn, flip, flip)),
+            _mul(own_half, p11),
+            _mul(other_half_turned, p12),
+            _mul(own_turn, stay),
+            _scale(w2, _mul(other_turn, flip)),
         )
-        d_flip = _add(
-            _mul(w, _add(_scale(-M11, _mul(p11, p21)), _scale(-M22, _mul(p12, p22)))),
-            _mul((-M12[0], -M12[1]), p11, p22),
-            _mul((-full_turn[0], -full_turn[1]), p12, p21),
-            _mul(w, flip, _add(_mul(own_turn, stay), _mul(other_turn, opposite))),
-        )
+        around = _add(_mul(own_half, p21), _mul(own_turn, flip), _mul(other_turn, opposite))
+        d_flip = _add(_mul(other_half, p22), _mul(w, around))
         return (stay, _mul(w, flip)), (d_stay, d_flip)
 
-    even = wave(c, A * s, (s * c + h * thin) / 2, A * thin)
-    odd = wave(s, -c, h * s**2 / 2 + c * slope, thin)
+    even = wave(c, A * s, (s * c + thin) / 2)
+    odd = wave(s, -c, s**2 / 2 + c * slope)
     return [even[0], odd[0]], [even[1], odd[1]]
