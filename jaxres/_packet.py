@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Inexact
 
 from ._checks import check_scalar, check_shape, concrete, known, real_array
-from ._safe import sin_cos
+from ._elementary import exp, sin_cos
 
 
 class AbstractPacket(eqx.Module):
@@ -150,9 +150,9 @@ class EffusionPacket(LocalisedPacket):
             )
 
     def envelope(self, p, q):
+        ratio = self.beta / self.mass
         mean, apart = (p + q) / 2, p - q
-        decay = self.beta * mean**2 / (2 * self.mass) + (self.width * apart) ** 2 / 2
-        return self.beta * mean / self.mass * jnp.exp(-decay)
+        return ratio * mean * exp(-(ratio / 2 * mean**2 + self.width**2 / 2 * apart**2))
 
     def energy_scale(self):
         return 1 / self.beta

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact, Shaped
 
 from ._batched import hermitian_eigh
+from ._elementary import cosine_series, exp, half_turns, polynomial, sine_series
+from ._one_loop import one_loop
 
 
 def safe_sqrt(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
@@ -37,91 +39,67 @@ def modulus(z: Inexact[Array, "*s"]) -> Float[Array, "*s"]:
 # With A = 2m(E − V)/ħ² the wave in a flat piece of thickness h is spanned by
 #     C(A, h) = cos(√A h),      S(A, h) = sin(√A h)/√A,       C² + A S² = 1,
 # entire functions of A (cosh, sinh for A < 0). They grow like e^{κh}, κ = √−A, and are returned divided by it:
-#     c = e^{−κh} C,   s = e^{−κh} S,   decay = e^{−κh}       (κ = 0 for A ≥ 0).
+#     c = e^{−κh} C,   s = e^{−κh} S,   decay = e^{−κh}       (κ = 0 for A h² ≥ −1/4).
 # e^{−κh} itself has a square-root branch at A = 0, which no final result has: it cancels in every ratio. So the
-# derivative is taken with that factor held fixed,
-#     ∂C/∂A = −h S/2,   ∂S/∂A = (h C − S)/(2A),   ∂C/∂h = −A S,   ∂S/∂h = C,   each times the fixed e^{−κh},
+# derivative is taken with that factor held fixed. With z = A h², and for h = 1,
+#     ∂C/∂z = −S/2,   ∂S/∂z = (C − S)/(2z),   each times the fixed e^{−κh},
 # which is exact for every expression homogeneous in (c, s, decay), the only ones that have a meaning.
 
 
-@jax.custom_jvp
 def slab_waves(
     A: Float[Array, "*s"], h: Float[Array, ""]
 ) -> tuple[Float[Array, "*s"], Float[Array, "*s"], Float[Array, "*s"]]:
     """cos(√A h), sin(√A h)/√A and 1, all divided by the growth e^{κh} of an evanescent wave (A = −κ² < 0)."""
     z = A * h**2
-    closed, small = z < 0, jnp.abs(z) < _SMALL
-    root = jnp.sqrt(jnp.abs(z))
-    sine, cosine = sin_cos(root)
-    decay = jnp.where(closed, jnp.exp(-root), 1)
-    square = decay**2
-    c = jnp.where(closed, (1 + square) / 2, cosine)
-    s = jnp.where(closed, (1 - square) / 2, sine) * (h / jnp.where(small, 1, root))
-    s = jnp.where(small, _series(_SINE[:9], z) * (h * decay), s)
-    return c, s, decay
+    roots = slab_roots(z)
+    c, s, _, decay, _ = one_loop(unit_waves, z, roots)
+    return c, s * roots[1] * h, decay
 
 
-@slab_waves.defjvp
-def _slab_waves_jvp(primals, tangents):
-    (A, h), (dA, dh) = primals, tangents
-    c, s, decay = slab_waves(A, h)
-    dc = -h * s / 2 * dA - A * s * dh
-    ds = slab_slope(A, h, c, s, decay) * dA + c * dh
-    return (c, s, decay), (dc, ds, jnp.zeros_like(decay))
-
-
-def slab_slope(A, h, c, s, decay):
-    """(h C − S)/(2A), scaled; as a series where A h² is small."""
-    z = A * h**2
-    small = jnp.abs(z) < _SMALL
-    direct = (h * c - s) / jnp.where(small, 1, 2 * A)
-    return jnp.where(small, _series(_SLOPE, z) * (h**3 * decay), direct)
-
-
-_SMALL = 0.25
-_COSINE = [(-1) ** k / math.factorial(2 * k) for k in range(11)]
-_SINE = [(-1) ** k / math.factorial(2 * k + 1) for k in range(11)]
-_SLOPE = [(-1) ** k * k / math.factorial(2 * k + 1) for k in range(1, 10)]
-
-
-def _series(coefficients, z):
-    """Σ_k a_k z^k for |z| < 1/4, where nine terms leave nothing; the argument is clipped elsewhere."""
-    z = jnp.clip(z, -_SMALL, _SMALL)
-    total = jnp.full_like(z, coefficients[-1])
-    for coefficient in coefficients[-2::-1]:
-        total = total * z + coefficient
-    return total
-
-
-# sin and cos of a whole array cost more than everything else in a slab if they are called one number at a time, as
-# compilers for CPUs do in double precision. Written as polynomials (argument reduction by π in three pieces, and Taylor
-# coefficients to the last bit on |r| ≤ π/2) they are vectorised, and where only one of them is used the other costs
-# nothing. Right to 3e-16 up to x of about 1e6; beyond, the absolute error grows as x·1e-22.
-
-_PI = (3.1415926534682512, 1.2154201012607932e-10, 4.044532497591901e-21)
+def slab_roots(z: Float[Array, "*s"]) -> tuple[Float[Array, "*s"], Float[Array, "*s"]]:
+    """√|z| and its inverse, which is 1 for small z: what `unit_waves` is to be given, and knows the derivative of."""
+    z = jnp.abs(jax.lax.stop_gradient(z))
+    root = jnp.sqrt(z)
+    return root, 1 / jnp.where(z < _SMALL, 1, root)
 
 
 @jax.custom_jvp
-def sin_cos(x: Float[Array, "*s"]) -> tuple[Float[Array, "*s"], Float[Array, "*s"]]:
-    """(sin x, cos x)."""
-    if x.dtype != jnp.float64:
-        return jnp.sin(x), jnp.cos(x)
-    turns = jnp.round(x / math.pi)
-    r = ((x - turns * _PI[0]) - turns * _PI[1]) - turns * _PI[2]
-    z = r * r
-    sine, cosine = jnp.full_like(z, _SINE[10]), jnp.full_like(z, _COSINE[10])
-    for k in range(9, -1, -1):
-        sine = sine * z + _SINE[k]
-        cosine = cosine * z + _COSINE[k]
-    sign = 1 - 2 * (turns - 2 * jnp.floor(turns / 2))
-    return sign * r * sine, sign * cosine
+def unit_waves(
+    z: Float[Array, "*s"], roots: tuple[Float[Array, "*s"], Float[Array, "*s"]]
+) -> tuple[Float[Array, "*s"], ...]:
+    """C, f S, z S and 1 for h = 1, all divided by the growth, and f, which is √|z| unless that is small; elementwise.
+
+    f saves quotients; it too is held fixed under differentiation.
+    """
+    root = roots[0]
+    closed, small = z < -_SMALL, jnp.abs(z) < _SMALL
+    r, sign = half_turns(root)
+    u = jnp.where(small, z, r * r)
+    decay = jnp.where(closed, exp(-root), 1)
+    square = decay * decay
+    c = jnp.where(closed, (1 + square) / 2, sign * cosine_series(u))
+    s = jnp.where(closed, (1 - square) / 2, jnp.where(small, 1, sign * r) * sine_series(u))
+    slope = jnp.where(small, z, jnp.where(closed, -root, root))  # z/f
+    return c, s, slope * s, decay, jnp.where(small, 1, root)
 
 
-@sin_cos.defjvp
-def _sin_cos_jvp(primals, tangents):
-    (x,), (dx,) = primals, tangents
-    sine, cosine = sin_cos(x)
-    return (sine, cosine), (cosine * dx, -sine * dx)
+@unit_waves.defjvp
+def _unit_waves_jvp(primals, tangents):
+    (z, (_, inverse)), dz = primals, tangents[0]
+    c, fs, _, _, f = values = unit_waves(*primals)
+    s, zero = fs * inverse, jnp.zeros_like(z)
+    return values, (-s / 2 * dz, f * slab_slope(z, c, s, inverse) * dz, (s + c) / 2 * dz, zero, zero)
+
+
+def slab_slope(z, c, s, inverse):
+    """∂S/∂z = (C − S)/(2z), scaled, for h = 1; as a series where z is small."""
+    small = jnp.abs(z) < _SMALL
+    direct = (c - s) * jnp.where(z < 0, -0.5, 0.5) * inverse**2
+    return jnp.where(small, polynomial(_SLOPE, jnp.where(small, z, 0)), direct)
+
+
+_SMALL = 0.25
+_SLOPE = [(-1) ** k * k / math.factorial(2 * k + 1) for k in range(1, 10)]
 
 
 # --------------------------------------------------------------------------------------------------------------

@@ -20,10 +20,12 @@ from jaxtyping import Array, Bool, Complex, Float
 from ._amplitudes import AbstractAmplitudes, Exact
 from ._batched import UNROLLED, linear, pieces
 from ._checks import check_instance, concrete, warn_of_single_precision
+from ._one_loop import one_loop
 from ._particle_states import MonochromaticBeam
 from ._quadrature import AbstractQuadrature, DoubleExponential, outgoing_grid, splittings
 from ._reservoir import Reservoir
-from ._safe import sin_cos
+from ._elementary import sin_cos
+from ._safe import safe_sqrt
 from ._superoperator import Superoperator
 from ._system import System
 from ._unit import joint_system, trace_out
@@ -333,61 +335,60 @@ def _tensor(values: Float[Array, "2 B N N"]) -> Complex[Array, "N N N N"]:
 
 def _two_level_moments(grid, amplitudes, layers, levels, packet):
     """The same for N = 2, shape (16, 4): of the matrix in (j'j), (k'k) its diagonal, then the rest above that."""
-    exits = amplitudes.two_level_exits(grid.kinetic, layers, levels, packet.mass)
-    across = jnp.stack([grid.kinetic[0, 1], grid.kinetic[1, 0]])
-    open_ = across > 0
-    # the incoming momenta of 0 → 0 and 1 → 1 (both the outgoing one), of 1 → 0 and of 0 → 1
-    k = jnp.sqrt(2 * packet.mass * grid.kinetic[0, 0])
-    p, q = jnp.sqrt(2 * packet.mass * jnp.where(open_, across, 1))
-    dk = packet.mass / k
-    open_p, open_q = jnp.where(open_, dk[None], 0)
+    mass = packet.mass
+    # the kinetic energies of 0 → 0 and 1 → 1 (both the outgoing one), of 1 → 0 and of 0 → 1
+    energy, below, above = one_loop(lambda *x: x, grid.kinetic[0, 0], grid.kinetic[0, 1], grid.kinetic[1, 0])
+    stays, flips = amplitudes.two_level_exits((energy, below, above), layers, levels, mass)
+    k, p, q = (safe_sqrt(2 * mass * x) for x in (energy, below, above))
+    open_p, open_q = below > 0, above > 0
+    p, q = jnp.where(open_p, p, 1), jnp.where(open_q, q, 1)
+    dk = mass / k
+    open_p, open_q = jnp.where(open_p, dk, 0), jnp.where(open_q, dk, 0)
+    both = jnp.where(below > 0, open_q, 0)
 
-    measures = jnp.stack([open_p, open_q, jnp.where(open_[1], open_p, 0)])
     # transitions 00, 01, 10, 11
-    same = _same_gap(levels)[np.array([0, 0, 1]), np.array([1, 2, 2])][:, None]
+    same = _same_gap(levels)
     density, position = packet.centred()
-
-    @jax.checkpoint  # in reverse mode computed once more: cheaper than a dozen arrays kept for each pair
-    def weighted(pair):
-        first, second, measure, same = pair
-        return density(first, second, same) * measure
-
-    pairs = jax.lax.map(weighted, (jnp.stack([k, k, p]), jnp.stack([p, q, q]), measures, same))
-    parts = (jnp.real(pairs), jnp.imag(pairs)) if jnp.iscomplexobj(pairs) else (pairs,)
-    kp, kq, pq = zip(*parts, strict=True)
-    if position is not None:
-        sine, cosine = jax.lax.map(sin_cos, position * (k[None] - jnp.stack([p, q])))
-        to_p, to_q = zip(cosine, -sine, strict=True)
-        kp, kq, pq = _times(to_p, kp), _times(to_q, kq), _times(_times(to_q, _conj(to_p)), pq)
+    kp, kq, pq = (
+        (jnp.real(rho), jnp.imag(rho)) if jnp.iscomplexobj(rho) else (rho,)
+        for rho in (density(k, p, same[0, 1][None]) * open_p, density(k, q, same[0, 2][None]) * open_q, density(p, q, same[1, 2][None]) * both)
+    )
     kk, pp, qq = (
         packet.distribution(k) * dk,
         packet.distribution(p) * open_p,
         packet.distribution(q) * open_q,
     )
-
-    def overlap(x, y):
-        """Σ over exits of a_x conj(a_y); x and y are 0 (stay) or 1 (flip), and the outgoing level."""
-        real = imag = 0
-        for exit_ in exits:
-            (a, b), (c, d) = exit_[x[0]], exit_[y[0]]
-            a, b, c, d = a[x[1]], b[x[1]], c[y[1]], d[y[1]]
-            real, imag = real + (a * c + b * d), imag + (b * c - a * d)
-        return real, imag
-
-    s0, f0, f1, s1 = transitions = (0, 0), (1, 0), (1, 1), (0, 1)  # 00, 01, 10, 11
-    diagonal = [
-        overlap(x, x)[0] * rho for x, rho in zip(transitions, (kk, pp, qq, kk), strict=True)
-    ]
-    upper = [
-        _times(overlap(s0, f0), kp),
-        _times(overlap(s0, f1), kq),
-        tuple(part * kk for part in overlap(s0, s1)),
-        _times(overlap(f0, f1), pq),
-        _times(overlap(f0, s1), _conj(kp)),
-        _times(overlap(f1, s1), _conj(kq)),
-    ]
+    if position is not None:
+        turns = [position * (k - x) for x in (p, q)]
+        flips = [one_loop(_turned, flip, turn) for flip, turn in zip(flips, turns, strict=True)]
+    (s0, s1), (f0, f1) = stays, flips
+    diagonal = one_loop(_diagonal, [s0, f0, f1, s1], [kk, pp, qq, kk]) 
+    s0s1, s0f0, f0s1, f0f1,s0f1, f1s1 = one_loop(_products, [(s0, s1, (kk,)), (s0, f0, kp), (f0, s1, _conj(kp)), (f0, f1, pq), (s0, f1, kq), (f1, s1, _conj(kq))])
+    upper = s0f0, s0f1, s0s1, f0f1, f0s1, f1s1
     rows = diagonal + [real for real, _ in upper] + [imag for _, imag in upper]
     return _weigh(jnp.stack(rows), grid.weights, grid.ends, grid.outermost), 0.0
+
+
+def _turned(amplitudes, angle):
+    """Amplitudes times e^{iφ}."""
+    sine, cosine = sin_cos(angle)
+    return [_times(a, (cosine, sine)) for a in amplitudes]
+
+
+def _diagonal(transitions, densities):
+    return [
+        sum(a * a + b * b for a, b in x) * rho for x, rho in zip(transitions, densities, strict=True)
+    ]
+
+
+def _products(pairs):
+    """Σ over exits of a_x conj(a_y), times ρ_U, for pairs of transitions."""
+    return [_times(_overlap(x, y), rho) for x, y, rho in pairs]
+
+
+def _overlap(x, y):
+    products = [_times(a, _conj(b)) for a, b in zip(x, y, strict=True)]
+    return tuple(sum(part[1:], start=part[0]) for part in zip(*products, strict=True))
 
 
 def _weigh(

@@ -111,10 +111,15 @@ class AbstractAmplitudes(eqx.Module):
 
     def two_level_exits(self, kinetic, layers, levels, mass):
         """The same for N = 2, in the form of `_two_level.two_level_exits`."""
+        energy, below, above = kinetic
+        kinetic = jnp.stack([jnp.stack([energy, below]), jnp.stack([above, energy])])
         a = self.outgoing(kinetic, layers, levels, mass)
-        own = np.arange(2)
-        pairs = [(exit_[own, own], exit_[own, 1 - own]) for exit_ in a]
-        return [tuple((jnp.real(x), jnp.imag(x)) for x in pair) for pair in pairs]
+        real, imag = jnp.real(a), jnp.imag(a)
+        stays, flips = (
+            [[(x[j, k], y[j, k]) for x, y in zip(real, imag, strict=True)] for j, k in transitions]
+            for transitions in (((0, 0), (1, 1)), ((0, 1), (1, 0)))
+        )
+        return stays, flips
 
 
 def _outgoing_wavenumber(kinetic, mass, out):

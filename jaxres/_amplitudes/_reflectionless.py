@@ -27,7 +27,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex
 
 from .._batched import inverse, matmul
-from .._safe import safe_sqrt, sin_cos
+from .._elementary import sin_cos
+from .._safe import safe_sqrt
 from .._spectral import spectral_functions
 
 
