@@ -15,9 +15,31 @@ from jaxtyping import Array, Float
 _PI = Fraction("3.141592653589793238462643383279502884197169399375105820975")
 _LOG_2 = Fraction("0.693147180559945309417232121458176568075500134360255254121")
 
-_COSINE = [(-1) ** k / math.factorial(2 * k) for k in range(11)]
-_SINE = [(-1) ** k / math.factorial(2 * k + 1) for k in range(11)]
-_EXPONENTIAL = [1 / math.factorial(k) for k in range(14)]
+
+def _coefficients(series, lower, upper, single, double):
+    """By precision, of the polynomials with so many terms through a power series at the Chebyshev points."""
+    tables = {}
+    for dtype, n in (("float32", single), ("float64", double)):
+        t = np.cos(np.pi * (2 * np.arange(n) + 1) / (2 * n))
+        x = [Fraction(float(a)) for a in (lower + upper) / 2 + (upper - lower) / 2 * t]
+        divided = [sum(a * y**k for k, a in enumerate(series)) for y in x]
+        for k in range(1, n):  # Newton's divided differences, …
+            divided[k:] = [
+                (divided[i] - divided[i - 1]) / (x[i] - x[i - k]) for i in range(k, n)
+            ]
+        table = [Fraction(0)]
+        for point, a in zip(x[::-1], divided[::-1], strict=True):  # … multiplied out
+            table = [y - point * z for y, z in zip([a, *table], [*table, 0], strict=True)]
+        tables[np.dtype(dtype)] = [float(a) for a in table[:n]]
+    return tables
+
+
+_Z = (-0.25, (math.pi / 2) ** 2)
+_COSINE = _coefficients([Fraction((-1) ** k, math.factorial(2 * k)) for k in range(16)], *_Z, 7, 10)
+_SINE = _coefficients([Fraction((-1) ** k, math.factorial(2 * k + 1)) for k in range(16)], *_Z, 6, 9)
+_EXPONENTIAL = _coefficients(
+    [Fraction(1, math.factorial(k)) for k in range(24)], -math.log(2) / 2, math.log(2) / 2, 7, 12
+)
 
 
 def polynomial(coefficients: list[float], z: Float[Array, "*s"]) -> Float[Array, "*s"]:
@@ -29,13 +51,13 @@ def polynomial(coefficients: list[float], z: Float[Array, "*s"]) -> Float[Array,
 
 
 def sine_series(z: Float[Array, "*s"]) -> Float[Array, "*s"]:
-    """sin(√z)/√z for |z| ≤ π²/4, negative z too."""
-    return polynomial(_SINE[: 11 if z.dtype == jnp.float64 else 7], z)
+    """sin(√z)/√z for −1/4 ≤ z ≤ π²/4."""
+    return polynomial(_SINE[z.dtype], z)
 
 
 def cosine_series(z: Float[Array, "*s"]) -> Float[Array, "*s"]:
-    """cos √z for |z| ≤ π²/4, negative z too."""
-    return polynomial(_COSINE[: 11 if z.dtype == jnp.float64 else 7], z)
+    """cos √z for −1/4 ≤ z ≤ π²/4."""
+    return polynomial(_COSINE[z.dtype], z)
 
 
 def half_turns(x: Float[Array, "*s"]) -> tuple[Float[Array, "*s"], Float[Array, "*s"]]:
@@ -72,18 +94,18 @@ def _sin_cos_jvp(primals, tangents):
 
 
 @jax.custom_jvp
-def exp(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
-    """e^x, in double precision right to 3e-16; 0 where it is less than the smallest normal number."""
-    double = x.dtype == jnp.float64
-    kind = jnp.finfo(x.dtype)
-    least, most = math.log(kind.tiny), math.log(kind.max)
-    n = jnp.round(jnp.clip(x, least, most) / math.log(2))
-    r = _minus(x, n, _LOG_2)
-    value = polynomial(_EXPONENTIAL[: 14 if double else 8], r)
-    # times 2^n, in two steps lest 2^n itself overflow where e^x does not
-    half = jnp.floor(n / 2)
-    value = value * _power_of_two(half) * _power_of_two(n - half)
-    return jnp.where(x < least, 0, jnp.where(x > most, jnp.inf, value))
+def falling_exp(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
+    """e^x for x ≤ 0, in double precision right to 3e-16; never less than the smallest normal number."""
+    x = jnp.maximum(x, math.log(jnp.finfo(x.dtype).tiny))
+    n = jnp.round(x / math.log(2))
+    return polynomial(_EXPONENTIAL[x.dtype], _minus(x, n, _LOG_2)) * _power_of_two(n)
+
+
+@falling_exp.defjvp
+def _falling_exp_jvp(primals, tangents):
+    (x,), (dx,) = primals, tangents
+    value = falling_exp(x)
+    return value, value * dx
 
 
 def _power_of_two(n):
@@ -94,10 +116,3 @@ def _power_of_two(n):
     bits = jax.lax.bitcast_convert_type(n + 3 * 2.0 ** (kind.nmant - 1), integer)
     bits = jnp.left_shift(bits + (kind.maxexp - 1), kind.nmant)
     return jax.lax.bitcast_convert_type(bits, n.dtype)
-
-
-@exp.defjvp
-def _exp_jvp(primals, tangents):
-    (x,), (dx,) = primals, tangents
-    value = exp(x)
-    return value, value * dx

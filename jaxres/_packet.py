@@ -3,6 +3,7 @@ r"""States of the incoming particle, as density matrices ρ_U(p, q) over incomin
 import abc
 import math
 from collections.abc import Callable
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -11,13 +12,16 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Inexact
 
 from ._checks import check_scalar, check_shape, concrete, known, real_array
-from ._elementary import exp, sin_cos
+from ._elementary import falling_exp, sin_cos
 
 
 class AbstractPacket(eqx.Module):
     """The state of a particle that comes from the left: a density matrix over momenta p, q > 0, of trace 1."""
 
     mass: eqx.AbstractVar[Float[Array, ""]]
+
+    #: whether `density` and `distribution` act elementwise on the fields too, and are cheap enough for `one_loop`
+    elementwise: ClassVar[bool] = False
 
     @abc.abstractmethod
     def density(self, p: Float[Array, "*s"], q: Float[Array, "*s"]) -> Inexact[Array, "*s"]:
@@ -134,6 +138,7 @@ class EffusionPacket(LocalisedPacket):
         1.0
     """
 
+    elementwise: ClassVar[bool] = True
     beta: Float[Array, ""] = eqx.field(converter=real_array)
     mass: Float[Array, ""] = eqx.field(converter=real_array)
     width: Float[Array, ""] = eqx.field(converter=real_array)
@@ -152,7 +157,7 @@ class EffusionPacket(LocalisedPacket):
     def envelope(self, p, q):
         ratio = self.beta / self.mass
         mean, apart = (p + q) / 2, p - q
-        return ratio * mean * exp(-(ratio / 2 * mean**2 + self.width**2 / 2 * apart**2))
+        return ratio * mean * falling_exp(-(ratio / 2 * mean**2 + self.width**2 / 2 * apart**2))
 
     def energy_scale(self):
         return 1 / self.beta

@@ -45,21 +45,33 @@ class Grid(eqx.Module):
     """Nodes in the outgoing kinetic energy ε, shared by all entries of the map.
 
     `kinetic[j', j, n]` is ε_n + e_j' − e_j, the incoming kinetic energy of the transition j → j' (negative where
-    that channel is closed), free of cancellation; its diagonal is ε_n itself. `weights[r, n]` are the weights dε of
-    the rule (r = 0) and of the two coarser ones. `ends` are the lengths that the rule leaves out at the ends of the
-    panels, beside the `outermost` nodes: the three rules have that error in common. Each finite panel has `finite`
-    nodes, the one above the last threshold `last`; an empty one keeps a length `tiny`. `plain` grids are split at
-    differences of levels alone.
+    that channel is closed), free of cancellation; its diagonal is ε_n itself. For two levels `transitions` are 0 → 0,
+    1 → 0 and 0 → 1 of it, one by one. `stretch[n]` is the length of a node's panel, of the last one the scale, and `shares[r, n]` the
+    weight in units of it, of the rule (r = 0) and of the two coarser ones. The rules leave out lengths at the ends of
+    the panels, beside the `outermost` nodes: `end_shares`, in the same units, an error that all three have in common.
+    Each finite panel has `finite` nodes, the one above the last threshold `last`; an empty one keeps a length `tiny`.
+    `plain` grids are split at differences of levels alone.
     """
 
     kinetic: Float[Array, "N N n"]
-    weights: Float[Array, "3 n"]
-    ends: Float[Array, " K"]
+    transitions: tuple[Float[Array, " n"], ...]
+    stretch: Float[Array, " n"]
+    shares: np.ndarray
+    end_shares: np.ndarray
     tiny: Float[Array, ""]
     outermost: tuple[int, ...] = eqx.field(static=True)
     finite: int = eqx.field(static=True)
     last: int = eqx.field(static=True)
     plain: bool = eqx.field(static=True)
+
+    def weights(self) -> Float[Array, "3 n"]:
+        """dε of the rule and of the two coarser ones."""
+        return jnp.asarray(self.shares, self.stretch.dtype) * self.stretch[None]
+
+    def ends(self) -> Float[Array, " K"]:
+        """The lengths left out beside the `outermost` nodes."""
+        stretch = jnp.stack([self.stretch[n] for n in self.outermost])
+        return jnp.asarray(self.end_shares, stretch.dtype) * stretch
 
 
 class AbstractQuadrature(eqx.Module):
@@ -244,6 +256,10 @@ def _legendre(n: int) -> tuple[np.ndarray, np.ndarray]:
     return (1 + x) / 2, np.stack(rows)
 
 
+#: so many panels are written out
+FEW = 4
+
+
 def splittings(levels: Float[Array, " N"]) -> Float[Array, " P"]:
     """e_k − e_j for j < k, row by row."""
     rows, columns = np.triu_indices(levels.shape[0], 1)
@@ -289,61 +305,55 @@ def outgoing_grid(
     """
     dtype = levels.dtype
     scale = jax.lax.stop_gradient(scale)
-    finite, last = (
-        jax.tree.map(lambda table: jnp.asarray(table, dtype), r)
-        for r in (rule.finite_rule(levels.shape[0]), rule.last_rule())
-    )
+    finite, last = rule.finite_rule(levels.shape[0]), rule.last_rule()
     gap = levels[None, :] - levels[:, None]  # [j', j]: the incoming channel opens at ε = e_j − e_j'
     thresholds, rank = _sorted_edges(levels, further)
     edges = jnp.concatenate([jnp.zeros(1, dtype), thresholds])
     # A panel may be empty (degenerate levels). It keeps a length far below rounding, so that no momentum is exactly
     # zero and derivatives with respect to its length are right.
     tiny = jnp.finfo(dtype).eps ** 1.125 * scale
-    length = (thresholds - edges[:-1] + tiny)[:, None]
+    lengths = jnp.append(thresholds - edges[:-1] + tiny, scale)
+    sizes = finite.lower.size, last.lower.size
+    panel = np.repeat(np.arange(edges.size), [sizes[0]] * thresholds.size + [sizes[1]])
 
-    def nodes(on_finite, on_last):
-        """One number for each node, panel after panel."""
-        return jnp.concatenate(
-            [
-                jnp.broadcast_to(on_finite, (thresholds.size, finite.lower.size)).reshape(-1),
-                on_last,
-            ]
+    def nodes(panels, finite=1.0, last=1.0):
+        """For each node, panel after panel, the number of its panel times one of its own."""
+        if panels.size <= FEW:  # compilers can compute it where it is used
+            own = np.where(panel < thresholds.size, np.resize(finite, panel.size), 0)
+            own[panel == thresholds.size] = last
+            return sum(x * np.where(panel == i, own, 0).astype(dtype) for i, x in enumerate(panels))
+        finite, last = (jnp.asarray(np.broadcast_to(x, n), dtype) for x, n in zip((finite, last), sizes))
+        return jnp.concatenate([(panels[:-1, None] * finite[None]).reshape(-1), panels[-1] * last])
+
+    from_lower = nodes(lengths, finite.lower, last.lower)
+    from_upper = nodes(lengths, finite.upper, 0)
+    lower_edge, upper_edge = nodes(edges), nodes(jnp.append(thresholds, edges[-1]))
+
+    def kinetic(gap, rank):
+        """ε + e_j' − e_j at all nodes."""
+        # By rank, not by value: in the empty panel below a threshold that coincides with another one its channel is
+        # closed, and so the panel must count when its length is differentiated.
+        # The distance between a threshold and itself is no difference either: its derivatives may be huge.
+        above = panel - rank
+        return jnp.where(
+            above > 0,
+            jnp.where(above == 1, 0, lower_edge - gap) + from_lower,
+            -(jnp.where(above == 0, 0, gap - upper_edge) + from_upper),
         )
 
-    from_lower = nodes(length * finite.lower[None], scale * last.lower)
-    from_upper = nodes(length * finite.upper[None], jnp.zeros_like(last.lower))
-    lower_edge = nodes(edges[:-1, None], jnp.broadcast_to(edges[-1], last.lower.shape))
-    upper_edge = nodes(edges[1:, None], jnp.full_like(last.lower, jnp.inf))
-    panel = nodes(np.arange(edges.size - 1)[:, None], np.full(last.lower.shape, edges.size - 1))
-    gap, from_lower, from_upper = gap[:, :, None], from_lower[None, None], from_upper[None, None]
-    lower_edge, upper_edge = lower_edge[None, None], upper_edge[None, None]
-    # By rank, not by value: in the empty panel below a threshold that coincides with another one its channel is
-    # closed, and so the panel must count when its length is differentiated.
-    # The distance between a threshold and itself is no difference either: its derivatives, which cancel, may be huge.
-    above = panel[None, None] - rank[:, :, None]
-    kinetic = jnp.where(
-        above > 0,
-        jnp.where(above == 1, 0, lower_edge - gap) + from_lower,
-        -(jnp.where(above == 0, 0, gap - upper_edge) + from_upper),
-    )
-    weights = jnp.concatenate(
-        [(length[None] * finite.weights[:, None]).reshape(3, -1), scale * last.weights], axis=1
-    )
     # The first and the last node of every panel. Above the very last one e^{−ε/scale} has an integral of one scale.
-    size, start, n = finite.lower.size, finite.lower.size * thresholds.size, weights.shape[1]
+    size, start, n = sizes[0], sizes[0] * thresholds.size, panel.size
     outermost = *range(0, start, size), *range(size - 1, start, size), start, n - 1
-    ends = [
-        length[:, 0] * finite.lower[0],
-        length[:, 0] * finite.upper[-1],
-        scale * last.lower[:1],
-        scale[None],
-    ]
+    shares = np.repeat([finite.lower[0], finite.upper[-1]], thresholds.size)
+    transitions = ((0, 0), (0, 1), (1, 0)) if levels.size == 2 else ()
     return Grid(
-        kinetic,
-        weights,
-        jnp.concatenate(ends),
-        tiny,
-        outermost,
+        kinetic=jax.vmap(jax.vmap(kinetic))(gap, rank),
+        transitions=tuple(kinetic(gap[j], rank[j]) for j in transitions),
+        stretch=nodes(lengths),
+        shares=np.concatenate([np.tile(finite.weights, thresholds.size), last.weights], axis=1),
+        end_shares=np.concatenate([shares, last.lower[:1], [1.0]]),
+        tiny=tiny,
+        outermost=outermost,
         finite=size,
         last=n - start,
         plain=further.size == 0,

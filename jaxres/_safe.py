@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact, Shaped
 
 from ._batched import hermitian_eigh
-from ._elementary import cosine_series, exp, half_turns, polynomial, sine_series
+from ._elementary import cosine_series, falling_exp, half_turns, polynomial, sine_series
 from ._one_loop import one_loop
 
 
@@ -75,7 +75,7 @@ def unit_waves(
     closed, small = z < -_SMALL, jnp.abs(z) < _SMALL
     r, sign = half_turns(root)
     u = jnp.where(small, z, r * r)
-    decay = jnp.where(closed, exp(-root), 1)
+    decay = jnp.where(closed, falling_exp(-root), 1)
     square = decay * decay
     c = jnp.where(closed, (1 + square) / 2, sign * cosine_series(u))
     s = jnp.where(closed, (1 - square) / 2, jnp.where(small, 1, sign * r) * sine_series(u))

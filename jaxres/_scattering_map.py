@@ -215,7 +215,7 @@ def _moments_with_table(grid, amplitudes, layers, levels, packet):
     table = amplitudes.table(grid, layers, levels, packet)
     if table is None:
         return _moments_without_table(grid, amplitudes, layers, levels, packet)
-    n = grid.weights.shape[1]
+    n = grid.stretch.size
 
     def part(where, outgoing, unit):
         return _sum_over_nodes(grid, where, outgoing, unit, levels, packet)
@@ -242,7 +242,7 @@ def _moments_without_table(grid, amplitudes, layers, levels, packet):
     def outgoing(kinetic):
         return amplitudes.outgoing(kinetic, layers, levels, packet.mass)
 
-    everywhere = slice(grid.weights.shape[1])
+    everywhere = slice(grid.stretch.size)
     values = _sum_over_nodes(grid, everywhere, outgoing, 1, levels, packet)
     return values, jnp.zeros((), levels.dtype)
 
@@ -253,10 +253,10 @@ def _sum_over_nodes(grid, where, outgoing, unit, levels, packet):
     Where all at once would need too much memory they are taken piece by piece, of whole units of nodes, and of a piece
     one block (j', k') after the other.
     """
-    outermost = np.isin(np.arange(grid.weights.shape[1]), grid.outermost)[where]
-    ends = jnp.zeros(grid.weights.shape[1:], levels.dtype)
-    ends = ends.at[np.array(grid.outermost)].add(grid.ends)
-    nodes = tuple(x[..., where] for x in (grid.kinetic, grid.weights, ends))
+    outermost = np.isin(np.arange(grid.stretch.size), grid.outermost)[where]
+    ends = jnp.zeros(grid.stretch.shape, levels.dtype)
+    ends = ends.at[np.array(grid.outermost)].add(grid.ends())
+    nodes = tuple(x[..., where] for x in (grid.kinetic, grid.weights(), ends))
     N, n = nodes[0].shape[1:]
     rows, columns = np.triu_indices(N)
     piece = min(n, max(AT_ONCE // N**4 // unit, -(-64 // unit)) * unit)
@@ -335,58 +335,70 @@ def _tensor(values: Float[Array, "2 B N N"]) -> Complex[Array, "N N N N"]:
 
 def _two_level_moments(grid, amplitudes, layers, levels, packet):
     """The same for N = 2, shape (16, 4): of the matrix in (j'j), (k'k) its diagonal, then the rest above that."""
-    mass = packet.mass
     # the kinetic energies of 0 → 0 and 1 → 1 (both the outgoing one), of 1 → 0 and of 0 → 1
-    energy, below, above = one_loop(lambda *x: x, grid.kinetic[0, 0], grid.kinetic[0, 1], grid.kinetic[1, 0])
-    stays, flips = amplitudes.two_level_exits((energy, below, above), layers, levels, mass)
-    k, p, q = (safe_sqrt(2 * mass * x) for x in (energy, below, above))
-    open_p, open_q = below > 0, above > 0
-    p, q = jnp.where(open_p, p, 1), jnp.where(open_q, q, 1)
-    dk = mass / k
-    open_p, open_q = jnp.where(open_p, dk, 0), jnp.where(open_q, dk, 0)
-    both = jnp.where(below > 0, open_q, 0)
+    energies = one_loop(lambda *x: x, *grid.transitions)
+    amplitudes = amplitudes.two_level_exits(energies, layers, levels, packet.mass)
+    momenta = [safe_sqrt(2 * packet.mass * jnp.abs(x)) for x in energies]
+    same = _same_gap(levels)  # of the transitions 00, 01, 10, 11
+    same = [same[i][None] for i in ((0, 1), (0, 2), (1, 2))]
+    step = grid.stretch * (packet.mass / momenta[0])  # dk
+    particle = momenta, step, [x > 0 for x in energies[1:]], same
+    if packet.elementwise:
+        rows = one_loop(_two_level_rows, amplitudes, packet, particle)
+    else:
+        rows = one_loop(_joined, amplitudes, *_densities(packet, *particle))
+    rows = jnp.stack(rows)
+    shares, ends = (jnp.asarray(x, rows.dtype) for x in (grid.shares, grid.end_shares))
+    return _weigh(rows, shares, ends, grid.outermost), 0.0
 
-    # transitions 00, 01, 10, 11
-    same = _same_gap(levels)
+
+def _two_level_rows(amplitudes, packet, particle):
+    return _joined(amplitudes, *_densities(packet, *particle))
+
+
+def _densities(packet, momenta, dk, open_, same):
+    """ρ_U(p, q) dk/dε of two transitions for p = q; p ≠ q, but for the phase of the packet's position; that phase."""
+    k, p, q = momenta
+    open_p, open_q = open_
     density, position = packet.centred()
-    kp, kq, pq = (
-        (jnp.real(rho), jnp.imag(rho)) if jnp.iscomplexobj(rho) else (rho,)
-        for rho in (density(k, p, same[0, 1][None]) * open_p, density(k, q, same[0, 2][None]) * open_q, density(p, q, same[1, 2][None]) * both)
-    )
-    kk, pp, qq = (
-        packet.distribution(k) * dk,
-        packet.distribution(p) * open_p,
-        packet.distribution(q) * open_q,
-    )
-    if position is not None:
-        turns = [position * (k - x) for x in (p, q)]
-        flips = [one_loop(_turned, flip, turn) for flip, turn in zip(flips, turns, strict=True)]
-    (s0, s1), (f0, f1) = stays, flips
-    diagonal = one_loop(_diagonal, [s0, f0, f1, s1], [kk, pp, qq, kk]) 
-    s0s1, s0f0, f0s1, f0f1,s0f1, f1s1 = one_loop(_products, [(s0, s1, (kk,)), (s0, f0, kp), (f0, s1, _conj(kp)), (f0, f1, pq), (s0, f1, kq), (f1, s1, _conj(kq))])
-    upper = s0f0, s0f1, s0s1, f0f1, f0s1, f1s1
-    rows = diagonal + [real for real, _ in upper] + [imag for _, imag in upper]
-    return _weigh(jnp.stack(rows), grid.weights, grid.ends, grid.outermost), 0.0
-
-
-def _turned(amplitudes, angle):
-    """Amplitudes times e^{iφ}."""
-    sine, cosine = sin_cos(angle)
-    return [_times(a, (cosine, sine)) for a in amplitudes]
-
-
-def _diagonal(transitions, densities):
-    return [
-        sum(a * a + b * b for a, b in x) * rho for x, rho in zip(transitions, densities, strict=True)
+    single = [
+        dk * packet.distribution(k),
+        jnp.where(open_p, dk * packet.distribution(p), 0),
+        jnp.where(open_q, dk * packet.distribution(q), 0),
     ]
+    pairs = (k, p, open_p, same[0]), (k, q, open_q, same[1]), (p, q, open_p & open_q, same[2])
+    double = []
+    for first, second, both, equal in pairs:
+        rho = jnp.where(both, dk * density(first, second, equal), 0)
+        double.append((jnp.real(rho), jnp.imag(rho)) if jnp.iscomplexobj(rho) else (rho,))
+    return single, double, [] if position is None else [position * (k - p), position * (k - q)]
 
 
-def _products(pairs):
-    """Σ over exits of a_x conj(a_y), times ρ_U, for pairs of transitions."""
-    return [_times(_overlap(x, y), rho) for x, y, rho in pairs]
+def _joined(amplitudes, single, double, angles):
+    """Σ over exits of ρ_U a conj(a) for the pairs of transitions."""
+    (s0, s1), (f0, f1) = amplitudes
+    if angles:
+        phases = [sin_cos(angle)[::-1] for angle in angles]
+        f0, f1 = (
+            [_times(x, phase) for x in flip] for flip, phase in zip((f0, f1), phases, strict=True)
+        )
+    (kk, pp, qq), (kp, kq, pq) = single, double
+    diagonal = (s0, kk), (f0, pp), (f1, qq), (s1, kk)
+    upper = (
+        (s0, f0, kp),
+        (s0, f1, kq),
+        (s0, s1, (kk,)),
+        (f0, f1, pq),
+        (f0, s1, _conj(kp)),
+        (f1, s1, _conj(kq)),
+    )
+    upper = [_times(_overlap(x, y), rho) for x, y, rho in upper]
+    diagonal = [sum(a * a + b * b for a, b in x) * rho for x, rho in diagonal]
+    return diagonal + [real for real, _ in upper] + [imag for _, imag in upper]
 
 
 def _overlap(x, y):
+    """Σ over exits of x conj(y)."""
     products = [_times(a, _conj(b)) for a, b in zip(x, y, strict=True)]
     return tuple(sum(part[1:], start=part[0]) for part in zip(*products, strict=True))
 
@@ -404,8 +416,6 @@ def _weigh(
     fixed, coarse, ends = jax.lax.stop_gradient((rows, weights[1:], ends))
     left_out = jnp.abs(_entries(fixed, at)) @ ends
     fine = rows @ weights[0]
-    if rows.ndim == 2:  # two levels: few rows, for which a product with one column is far cheaper
-        return jnp.stack([fine, fixed @ coarse[0], fixed @ coarse[1], left_out], axis=-1)
     return jnp.concatenate([fine[..., None], fixed @ coarse.T, left_out[..., None]], axis=-1)
 
 

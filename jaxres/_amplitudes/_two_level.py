@@ -47,8 +47,8 @@ def two_level_exits(kinetic, layers, levels, mass):
     """
     unit = 2 * mass * (layers.thicknesses[0] / 2) ** 2
     W, levels = unit * layers.couplings[0], unit * levels
-    energy, *across = [unit * x for x in kinetic]
-    k = safe_sqrt(energy)
+    energy = unit * kinetic[0]
+    k, *leads = [safe_sqrt(2 * mass * jnp.abs(x)) * (layers.thicknesses[0] / 2) for x in kinetic]
     stays, flips = [], []
     for j in (0, 1):
         own, other = jnp.real(W[j, j]), jnp.real(W[1 - j, 1 - j]) + levels[1 - j] - levels[j]
@@ -56,8 +56,9 @@ def two_level_exits(kinetic, layers, levels, mass):
         middle, half = (own + other) / 2, (own - other) / 2
         delta, close = _half_distance(unit, middle, half, w)
         A = energy - (middle + delta), energy - (middle - delta)
-        leads = k, safe_sqrt(across[j]), safe_sqrt(-across[j])
-        waves = one_loop(_row, half, delta, close, A, tuple(map(slab_roots, A)), leads)
+        is_open = kinetic[1 + j] > 0
+        lead = jnp.where(is_open, leads[j], 0), jnp.where(is_open, 0, leads[j])
+        waves = one_loop(_row, half, delta, close, A, tuple(map(slab_roots, A)), k, lead)
         exits = [(stay, flip, 1 / norm) for stay, flip, norm in waves]
         stays.append([_scaled(stay, size) for stay, _, size in exits])
         flips.append([_times(w, _scaled(flip, size)) for _, flip, size in exits])
@@ -80,9 +81,9 @@ def _half_distance(unit, middle, half, w):
     return jnp.sqrt(jnp.where(radius2 > least, radius2, least)), 1e-5 * size
 
 
-def _row(half, delta, close, A, roots, leads):
+def _row(half, delta, close, A, roots, k, lead):
     """|D|² a_stay, |D|² a_flip/w and |D|², for the even and the odd wave; elementwise."""
-    k, q, kappa = leads
+    q, kappa = lead  # of the other channel, open or closed
     C, S, AS, decay, f = zip(*map(unit_waves, A, roots), strict=True)
 
     def wave(F, G, M):
