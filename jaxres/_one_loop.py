@@ -10,7 +10,8 @@ are evaluated in the same way, in forward and in reverse mode: nothing but the a
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +40,7 @@ class _Flat:
 
     function: Callable
     structure: jax.tree_util.PyTreeDef
+    order: ClassVar[int] = 0
 
     def __call__(self, *leaves):
         return jax.tree.leaves(self.function(*jax.tree.unflatten(self.structure, leaves)))
@@ -55,6 +57,10 @@ class _Tangent:
 
     function: Callable
     moving: tuple[bool, ...]
+
+    @property
+    def order(self):
+        return self.function.order + 1
 
     def __call__(self, *arguments):
         arguments, tangents = arguments[: len(self.moving)], arguments[len(self.moving) :]
@@ -73,6 +79,10 @@ class _Transpose:
     function: Callable
     linear: tuple[bool, ...]
     given: tuple[bool, ...]
+
+    @property
+    def order(self):
+        return self.function.order + 1
 
     def __call__(self, *arguments):
         n = len(self.linear) - sum(self.linear)
@@ -105,7 +115,10 @@ def _plain(*arguments, function):
 
 
 def _by_reduction(*arguments, function):
-    results = function(*(jnp.broadcast_to(x[None], (2, *x.shape)) for x in arguments))
+    # A derivative contains parts of the function: with another length they are not mistaken for the same array, which
+    # would be stored.
+    length = 2 + function.order
+    results = function(*(jnp.broadcast_to(x[None], (length, *x.shape)) for x in arguments))
     zeros = [jnp.zeros((), x.dtype) for x in results]
     return jax.lax.reduce(results, zeros, lambda _, last: last, (0,))
 

@@ -416,6 +416,8 @@ def _weigh(
     fixed, coarse, ends = jax.lax.stop_gradient((rows, weights[1:], ends))
     left_out = jnp.abs(_entries(fixed, at)) @ ends
     fine = rows @ weights[0]
+    if rows.ndim == 2:  # two levels: few rows, for which a product with one column is far cheaper
+        return jnp.stack([fine, fixed @ coarse[0], fixed @ coarse[1], left_out], axis=-1)
     return jnp.concatenate([fine[..., None], fixed @ coarse.T, left_out[..., None]], axis=-1)
 
 

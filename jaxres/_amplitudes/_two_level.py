@@ -54,11 +54,12 @@ def two_level_exits(kinetic, layers, levels, mass):
         own, other = jnp.real(W[j, j]), jnp.real(W[1 - j, 1 - j]) + levels[1 - j] - levels[j]
         w = jnp.real(W[j, 1 - j]), jnp.imag(W[j, 1 - j])
         middle, half = (own + other) / 2, (own - other) / 2
-        delta, close = _half_distance(unit, middle, half, w)
+        distance = _half_distance(unit, middle, half, w)
+        delta = distance[0]
         A = energy - (middle + delta), energy - (middle - delta)
         is_open = kinetic[1 + j] > 0
         lead = jnp.where(is_open, leads[j], 0), jnp.where(is_open, 0, leads[j])
-        waves = one_loop(_row, half, delta, close, A, tuple(map(slab_roots, A)), k, lead)
+        waves = one_loop(_row, half, distance, A, tuple(map(slab_roots, A)), k, lead)
         exits = [(stay, flip, 1 / norm) for stay, flip, norm in waves]
         stays.append([_scaled(stay, size) for stay, _, size in exits])
         flips.append([_times(w, _scaled(flip, size)) for _, flip, size in exits])
@@ -74,21 +75,22 @@ def _times(x, y):
 
 
 def _half_distance(unit, middle, half, w):
-    """δ, and how much is very little of it; at an exact degeneracy the line is drawn through two points nearby."""
+    """δ, 1/2δ, and up to where δ is small; at an exact degeneracy the line is drawn through two points nearby."""
     radius2 = half**2 + (w[0] ** 2 + w[1] ** 2)
     size = unit + jnp.abs(middle)
     least = (1e-7 * size) ** 2
-    return jnp.sqrt(jnp.where(radius2 > least, radius2, least)), 1e-5 * size
+    delta = jnp.sqrt(jnp.where(radius2 > least, radius2, least))
+    return delta, jax.lax.stop_gradient(1 / (2 * delta)), 1e-5 * size
 
 
-def _row(half, delta, close, A, roots, k, lead):
+def _row(half, distance, A, roots, k, lead):
     """|D|² a_stay, |D|² a_flip/w and |D|², for the even and the odd wave; elementwise."""
     q, kappa = lead  # of the other channel, open or closed
     C, S, AS, decay, f = zip(*map(unit_waves, A, roots), strict=True)
 
-    def wave(F, G, M):
+    def wave(F, G, M, scales):
         P, Q = G[0] * F[1], G[1] * F[0]
-        slope = _divided(P, Q, delta, close, -M)
+        slope = _divided(P, Q, *distance, -(M[0] + M[1]) / 2, scales)
         N1, N2 = (P + Q) / 2 + slope * half, (P + Q) / 2 - slope * half
         FF = k * F[0] * F[1]
         X, Y, U, V = G[0] * G[1] - kappa * N1, q * FF, k * N2 - kappa * FF, q * N1
@@ -97,34 +99,29 @@ def _row(half, delta, close, A, roots, k, lead):
         flip = -(2**0.5) * k * slope
         return stay, (flip * imag, flip * real), real**2 + imag**2
 
-    # M = F ∂G/∂A − G ∂F/∂A; like (F, G) of an eigenvalue, it has a factor of its own, whose square it contains
-    scales, inverse = [x * y for x, y in zip(decay, f, strict=True)], [y for _, y in roots]
-    M_even = [(s * c * y + d**2) / 2 for c, s, d, y in zip(C, S, decay, inverse, strict=True)]
-    M_odd = [
+    # M = F ∂G/∂A − G ∂F/∂A, with the square of the factor of F and G
+    inverse = [y for _, y in roots]
+    even = [(s * c * y + d**2) / 2 for c, s, d, y in zip(C, S, decay, inverse, strict=True)]
+    odd = [
         s**2 / 2 + y**2 * c * slab_slope(a, c, s * z, z)
         for a, c, s, y, z in zip(A, C, S, f, inverse, strict=True)
     ]
-    even = wave(C, AS, _mean(M_even, decay))
-    odd = wave(S, [-c * y for c, y in zip(C, f, strict=True)], _mean(M_odd, scales))
-    return even, odd
-
-
-def _mean(M, scales):
-    """The mean of two numbers with the squares of these scales as factors; with their product as factor."""
-    tiny = jnp.finfo(scales[0].dtype).tiny
-    ratio = (scales[1] + tiny) / (scales[0] + tiny)
-    return (M[0] * ratio + M[1] / ratio) / 2
+    fC = [c * y for c, y in zip(C, f, strict=True)]
+    scales = [d * y for d, y in zip(decay, f, strict=True)]
+    return wave(C, AS, even, decay), wave(S, [-c for c in fC], odd, scales)
 
 
 @jax.custom_jvp
-def _divided(P, Q, delta, close, limit):
+def _divided(P, Q, delta, inverse, close, limit, scales):
     """(P − Q)/2δ; where the eigenvalues nearly meet that is noise, which derivatives would see, and up to δ² `limit`."""
-    return (P - Q) / (2 * delta)
+    return (P - Q) * inverse
 
 
 @_divided.defjvp
 def _divided_jvp(primals, tangents):
-    P, Q, delta, close, limit = primals
-    dP, dQ, d_delta, _, _ = tangents
-    value = jnp.where(delta < close, limit, (P - Q) / (2 * delta))
-    return value, (dP - dQ) / (2 * delta) - value * d_delta / delta
+    P, Q, delta, inverse, close, limit, (scale, other) = primals
+    dP, dQ, d_delta, *_ = tangents
+    # but for eigenvalues so near on both sides of where `unit_waves` begins to divide factors out
+    near = (delta < close) & (jnp.abs(scale - other) < 0.1 * scale)
+    value = jnp.where(near, limit, (P - Q) * inverse)
+    return value, (dP - dQ - 2 * value * d_delta) * inverse
