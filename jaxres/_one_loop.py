@@ -19,19 +19,22 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 
-def one_loop(function: Callable, *arguments):
+def one_loop(function: Callable, *arguments, value: Callable | None = None):
     """function(*arguments) for an elementwise function, by one loop over the elements on a CPU.
 
-    Arguments and results are pytrees of arrays; arguments are broadcast against each other.
+    Arguments and results are pytrees of arrays; arguments are broadcast against each other. `value` is another function
+    with the same values that costs less, but has not the right derivatives.
 
     A square root, a quotient or an exponential is best given as an argument, since XLA evaluates one that it meets
-    more than once in a loop of its own, together with all that leads there.
+    more than once in a loop of its own, together with all that leads there. So it does with numbers of two places of
+    one array that is computed here: what is indexed must be stored before.
     """
     leaves, structure = jax.tree.flatten(arguments)
     shape = jnp.broadcast_shapes(*(jnp.shape(x) for x in leaves))
     leaves = [jnp.broadcast_to(x, shape) for x in leaves]
-    flat = _Flat(function, structure)
-    return jax.tree.unflatten(flat.structure_of_results(leaves), _one_loop.bind(*leaves, function=flat))
+    flat = _Flat(function, value, structure)
+    results = jax.eval_shape(flat.nested, *leaves)
+    return jax.tree.unflatten(jax.tree.structure(results), _one_loop.bind(*leaves, function=flat))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,16 +42,18 @@ class _Flat:
     """A function of pytrees as one of a list of arrays."""
 
     function: Callable
+    value: Callable | None
     structure: jax.tree_util.PyTreeDef
     order: ClassVar[int] = 0
 
-    def __call__(self, *leaves):
-        return jax.tree.leaves(self.function(*jax.tree.unflatten(self.structure, leaves)))
+    def nested(self, *leaves):
+        return self.function(*jax.tree.unflatten(self.structure, leaves))
 
-    def structure_of_results(self, leaves):
-        return jax.tree.structure(
-            jax.eval_shape(lambda *x: self.function(*jax.tree.unflatten(self.structure, x)), *leaves)
-        )
+    def __call__(self, *leaves):
+        return jax.tree.leaves(self.nested(*leaves))
+
+    def shortcut(self, *leaves):
+        return jax.tree.leaves(self.value(*jax.tree.unflatten(self.structure, leaves)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,10 +116,14 @@ _one_loop.multiple_results = True
 
 @_one_loop.def_impl
 def _plain(*arguments, function):
+    if isinstance(function, _Flat) and function.value is not None:
+        return function.shortcut(*arguments)
     return function(*arguments)
 
 
 def _by_reduction(*arguments, function):
+    if isinstance(function, _Flat) and function.value is not None:
+        return function.shortcut(*arguments)
     # A derivative contains parts of the function: with another length they are not mistaken for the same array, which
     # would be stored.
     length = 2 + function.order

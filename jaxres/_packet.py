@@ -3,7 +3,6 @@ r"""States of the incoming particle, as density matrices ρ_U(p, q) over incomin
 import abc
 import math
 from collections.abc import Callable
-from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -19,9 +18,6 @@ class AbstractPacket(eqx.Module):
     """The state of a particle that comes from the left: a density matrix over momenta p, q > 0, of trace 1."""
 
     mass: eqx.AbstractVar[Float[Array, ""]]
-
-    #: whether `density` and `distribution` act elementwise on the fields too, and are cheap enough for `one_loop`
-    elementwise: ClassVar[bool] = False
 
     @abc.abstractmethod
     def density(self, p: Float[Array, "*s"], q: Float[Array, "*s"]) -> Inexact[Array, "*s"]:
@@ -45,6 +41,14 @@ class AbstractPacket(eqx.Module):
         `correlation` itself and None: nothing is known to be moved.
         """
         return self.correlation, None
+
+    def log_envelope(self) -> Callable[..., Float[Array, "*s"]] | None:
+        """ln ρ_U(p, q) of the state moved to the origin, as a function of packet, p and q, elementwise in all three.
+
+        What does not depend on the packet may be left out. None, as here, where there is no such function. Where there
+        is, derivatives with respect to the packet are cheap.
+        """
+        return None
 
     @abc.abstractmethod
     def distribution(self, p: Float[Array, "*s"]) -> Float[Array, "*s"]:
@@ -138,7 +142,6 @@ class EffusionPacket(LocalisedPacket):
         1.0
     """
 
-    elementwise: ClassVar[bool] = True
     beta: Float[Array, ""] = eqx.field(converter=real_array)
     mass: Float[Array, ""] = eqx.field(converter=real_array)
     width: Float[Array, ""] = eqx.field(converter=real_array)
@@ -159,6 +162,9 @@ class EffusionPacket(LocalisedPacket):
         mean, apart = (p + q) / 2, p - q
         return ratio * mean * falling_exp(-(ratio / 2 * mean**2 + self.width**2 / 2 * apart**2))
 
+    def log_envelope(self):
+        return _log_effusion if type(self) is EffusionPacket else None
+
     def energy_scale(self):
         return 1 / self.beta
 
@@ -172,3 +178,9 @@ class EffusionPacket(LocalisedPacket):
         return admissible(self, "beta", "mass", "width", "position") & (
             (4 * jnp.pi * self.width) ** 2 * self.mass >= self.beta * (1 - 1e-6)
         )
+
+
+def _log_effusion(packet, p, q):
+    ratio = packet.beta / packet.mass
+    mean, apart = (p + q) / 2, p - q
+    return jnp.log(ratio) - (ratio / 2 * mean**2 + packet.width**2 / 2 * apart**2)

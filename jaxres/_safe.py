@@ -94,8 +94,20 @@ def _unit_waves_jvp(primals, tangents):
 def slab_slope(z, c, s, inverse):
     """∂S/∂z = (C − S)/(2z), scaled, for h = 1; as a series where z is small."""
     small = jnp.abs(z) < _SMALL
-    direct = (c - s) * jnp.where(z < 0, -0.5, 0.5) * inverse**2
-    return jnp.where(small, polynomial(_SLOPE, jnp.where(small, z, 0)), direct)
+    series = polynomial(_SLOPE, jnp.where(small, z, 0))
+    return jnp.where(small, series, (c - s) / 2 * reciprocal(z, jnp.where(z < 0, -1, 1) * inverse**2))
+
+
+@jax.custom_jvp
+def reciprocal(x: Float[Array, "*s"], value: Float[Array, "*s"]) -> Float[Array, "*s"]:
+    """1/x where its value is known already, though not as a function of x."""
+    return value
+
+
+@reciprocal.defjvp
+def _reciprocal_jvp(primals, tangents):
+    value = reciprocal(*primals)
+    return value, -(value**2) * tangents[0]
 
 
 _SMALL = 0.25

@@ -343,17 +343,73 @@ def _two_level_moments(grid, amplitudes, layers, levels, packet):
     same = [same[i][None] for i in ((0, 1), (0, 2), (1, 2))]
     step = grid.stretch * (packet.mass / momenta[0])  # dk
     particle = momenta, step, [x > 0 for x in energies[1:]], same
-    if packet.elementwise:
-        rows = one_loop(_two_level_rows, amplitudes, packet, particle)
-    else:
+    if packet.log_envelope() is None:
         rows = one_loop(_joined, amplitudes, *_densities(packet, *particle))
+    else:
+        rows = one_loop(_two_level_rows, amplitudes, _fixed(packet), particle)
+        rows = one_loop(_of_packet, rows, packet, momenta, value=lambda rows, *_: rows)
     rows = jnp.stack(rows)
     shares, ends = (jnp.asarray(x, rows.dtype) for x in (grid.shares, grid.end_shares))
     return _weigh(rows, shares, ends, grid.outermost), 0.0
 
 
+def _fixed(packet):
+    """The packet, of which only the mass is seen by derivatives."""
+    return eqx.tree_at(lambda x: x.mass, jax.lax.stop_gradient(packet), packet.mass)
+
+
 def _two_level_rows(amplitudes, packet, particle):
     return _joined(amplitudes, *_densities(packet, *particle))
+
+
+# Each row is proportional to one ρ_U(p, q). So its derivative with respect to the packet is itself times that of
+# ln ρ_U: no amplitude, no exponential and no overlap is needed again.
+
+
+def _of_packet(rows, packet, momenta):
+    """Rows of a fixed packet as functions of the packet (but for its mass), whose values they are."""
+    k, p, q = momenta
+    kk, pp, qq, kp, kq, pq = (
+        _to_fixed(packet, *pair) for pair in ((k, k), (p, p), (q, q), (k, p), (k, q), (p, q))
+    )
+    diagonal = [x * size for x, size in zip(rows[:4], (kk, pp, qq, kk), strict=True)]
+    upper, turns = [], ((p, k), (q, k), None, (q, p), (k, p), (k, q))
+    for x, size, turn in zip(zip(rows[4:10], rows[10:], strict=True), (kp, kq, kk, pq, kp, kq), turns, strict=True):
+        x = x if turn is None else _times(x, _turn_to_fixed(packet.position, turn[0] - turn[1]))
+        upper.append((x[0] * size, x[1] * size))
+    return diagonal + [real for real, _ in upper] + [imag for _, imag in upper]
+
+
+@jax.custom_jvp
+def _to_fixed(packet, p, q):
+    """ρ_U(p, q) over the same of a fixed packet: it is 1."""
+    return jnp.ones_like(p)
+
+
+@_to_fixed.defjvp
+def _to_fixed_jvp(primals, tangents):
+    def logarithm(packet, p, q):
+        function = packet.log_envelope()
+        return function(packet, p, q) - function(_fixed(packet), p, q)
+
+    value = _to_fixed(*primals)
+    return value, value * jax.jvp(logarithm, primals, tangents)[1]
+
+
+@jax.custom_jvp
+def _turn_to_fixed(position, apart):
+    """e^{iφ}, φ = apart·(position − a fixed position): (1, 0)."""
+    return jnp.ones_like(apart), jnp.zeros_like(apart)
+
+
+@_turn_to_fixed.defjvp
+def _turn_to_fixed_jvp(primals, tangents):
+    def angle(position, apart):
+        return apart * (position - jax.lax.stop_gradient(position))
+
+    cosine, sine = _turn_to_fixed(*primals)
+    turned = jax.jvp(angle, primals, tangents)[1]
+    return (cosine, sine), (-sine * turned, cosine * turned)
 
 
 def _densities(packet, momenta, dk, open_, same):

@@ -36,7 +36,7 @@ import jax
 import jax.numpy as jnp
 
 from .._one_loop import one_loop
-from .._safe import safe_sqrt, slab_roots, slab_slope, unit_waves
+from .._safe import reciprocal, safe_sqrt, slab_roots, slab_slope, unit_waves
 
 
 def two_level_exits(kinetic, layers, levels, mass):
@@ -121,6 +121,7 @@ def _divided(P, Q, delta, inverse, close, limit, scales):
 def _divided_jvp(primals, tangents):
     P, Q, delta, inverse, close, limit, (scale, other) = primals
     dP, dQ, d_delta, *_ = tangents
+    inverse = reciprocal(2 * delta, inverse)
     # but for eigenvalues so near on both sides of where `unit_waves` begins to divide factors out
     near = (delta < close) & (jnp.abs(scale - other) < 0.1 * scale)
     value = jnp.where(near, limit, (P - Q) * inverse)
