@@ -10,8 +10,8 @@ are evaluated in the same way, in forward and in reverse mode: nothing but the a
 """
 
 import dataclasses
+import operator
 from collections.abc import Callable
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -19,11 +19,11 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 
-def one_loop(function: Callable, *arguments, value: Callable | None = None):
+def one_loop(function: Callable, *arguments, unchanged: bool = False):
     """function(*arguments) for an elementwise function, by one loop over the elements on a CPU.
 
-    Arguments and results are pytrees of arrays; arguments are broadcast against each other. `value` is another function
-    with the same values that costs less, but has not the right derivatives.
+    Arguments and results are pytrees of arrays; arguments are broadcast against each other. `unchanged` says that the
+    results are, in value, the arrays of the first argument: then there is nothing to compute until derivatives are.
 
     A square root, a quotient or an exponential is best given as an argument, since XLA evaluates one that it meets
     more than once in a loop of its own, together with all that leads there. So it does with numbers of two places of
@@ -32,9 +32,14 @@ def one_loop(function: Callable, *arguments, value: Callable | None = None):
     leaves, structure = jax.tree.flatten(arguments)
     shape = jnp.broadcast_shapes(*(jnp.shape(x) for x in leaves))
     leaves = [jnp.broadcast_to(x, shape) for x in leaves]
-    flat = _Flat(function, value, structure)
-    results = jax.eval_shape(flat.nested, *leaves)
-    return jax.tree.unflatten(jax.tree.structure(results), _one_loop.bind(*leaves, function=flat))
+    same = tuple(range(len(jax.tree.leaves(arguments[0])))) if unchanged else None
+    flat = _Flat(function, structure, same)
+    results = jax.tree.structure(jax.eval_shape(flat.nested, *leaves))
+    return jax.tree.unflatten(results, _one_loop.bind(*leaves, function=flat))
+
+
+# Functions of lists of arrays. `same` are the places of the arguments that the results are in value, None if they are
+# not; `order` counts derivatives.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,9 +47,9 @@ class _Flat:
     """A function of pytrees as one of a list of arrays."""
 
     function: Callable
-    value: Callable | None
     structure: jax.tree_util.PyTreeDef
-    order: ClassVar[int] = 0
+    same: tuple[int, ...] | None
+    order: int = 0
 
     def nested(self, *leaves):
         return self.function(*jax.tree.unflatten(self.structure, leaves))
@@ -52,62 +57,68 @@ class _Flat:
     def __call__(self, *leaves):
         return jax.tree.leaves(self.nested(*leaves))
 
-    def shortcut(self, *leaves):
-        return jax.tree.leaves(self.value(*jax.tree.unflatten(self.structure, leaves)))
-
 
 @dataclasses.dataclass(frozen=True)
 class _Tangent:
-    """The derivative along tangents of some of the arguments: a function of all arguments and these tangents."""
+    """The derivative along tangents of the moving arguments: a function of all arguments, then of these tangents."""
 
     function: Callable
-    moving: tuple[bool, ...]
+    size: int
+    moving: tuple[int, ...]
 
     @property
     def order(self):
         return self.function.order + 1
 
-    def __call__(self, *arguments):
-        arguments, tangents = arguments[: len(self.moving)], arguments[len(self.moving) :]
-        moved = [x for x, moves in zip(arguments, self.moving, strict=True) if moves]
+    @property
+    def same(self):
+        return tuple(range(self.size, self.size + len(self.moving))) if self.moving == self.function.same else None
+
+    def __call__(self, *leaves):
+        arguments, tangents = list(leaves[: self.size]), leaves[self.size :]
 
         def function(*moved):
-            return self.function(*_merge(self.moving, moved, arguments))
+            for place, x in zip(self.moving, moved, strict=True):
+                arguments[place] = x
+            return self.function(*arguments)
 
-        return jax.jvp(function, tuple(moved), tuple(tangents))[1]
+        return jax.jvp(function, tuple(arguments[i] for i in self.moving), tuple(tangents))[1]
 
 
 @dataclasses.dataclass(frozen=True)
 class _Transpose:
-    """The transpose of a function in its linear arguments: a function of the others and of cotangents of results."""
+    """The transpose in the linear arguments: a function of the others, then of cotangents of the given results."""
 
     function: Callable
-    linear: tuple[bool, ...]
+    size: int
+    linear: tuple[int, ...]
     given: tuple[bool, ...]
+
+    @property
+    def others(self):
+        return [i for i in range(self.size) if i not in self.linear]
 
     @property
     def order(self):
         return self.function.order + 1
 
-    def __call__(self, *arguments):
-        n = len(self.linear) - sum(self.linear)
-        others, cotangents = arguments[:n], arguments[n:]
+    @property
+    def same(self):
+        start = len(self.others)
+        passes = self.linear == self.function.same and all(self.given)
+        return tuple(range(start, start + len(self.given))) if passes else None
+
+    def __call__(self, *leaves):
+        others, cotangents = leaves[: len(self.others)], leaves[len(self.others) :]
+        places = dict(zip(self.others, others, strict=True))
 
         def function(*linear):
-            results = self.function(*_merge(self.linear, linear, None, others))
+            arguments = places | dict(zip(self.linear, linear, strict=True))
+            results = self.function(*(arguments[i] for i in range(self.size)))
             return [x for x, given in zip(results, self.given, strict=True) if given]
 
         like = jax.ShapeDtypeStruct(cotangents[0].shape, cotangents[0].dtype)
-        return list(jax.linear_transpose(function, *[like] * sum(self.linear))(list(cotangents)))
-
-
-def _merge(mask, chosen, everything, others=None):
-    """The chosen ones where the mask says so, else what stands in `everything` there, or the next of the others."""
-    chosen, others = iter(chosen), iter(others or ())
-    return [
-        next(chosen) if here else (next(others) if everything is None else everything[i])
-        for i, here in enumerate(mask)
-    ]
+        return list(jax.linear_transpose(function, *[like] * len(self.linear))(list(cotangents)))
 
 
 _one_loop = Primitive("one_loop")
@@ -116,14 +127,12 @@ _one_loop.multiple_results = True
 
 @_one_loop.def_impl
 def _plain(*arguments, function):
-    if isinstance(function, _Flat) and function.value is not None:
-        return function.shortcut(*arguments)
-    return function(*arguments)
+    return function(*arguments) if function.same is None else [arguments[i] for i in function.same]
 
 
 def _by_reduction(*arguments, function):
-    if isinstance(function, _Flat) and function.value is not None:
-        return function.shortcut(*arguments)
+    if function.same is not None:
+        return _plain(*arguments, function=function)
     # A derivative contains parts of the function: with another length they are not mistaken for the same array, which
     # would be stored.
     length = 2 + function.order
@@ -138,24 +147,35 @@ def _shapes(*arguments, function):
 
 
 def _jvp(primals, tangents, *, function):
-    moving = tuple(type(t) is not ad.Zero for t in tangents)
-    tangents = [t for t, moves in zip(tangents, moving, strict=True) if moves]
-    return _one_loop.bind(*primals, function=function), _one_loop.bind(
-        *primals, *tangents, function=_Tangent(function, moving)
-    )
+    results = _one_loop.bind(*primals, function=function)
+    moving = [i for i, t in enumerate(tangents) if type(t) is not ad.Zero]
+    parts = [moving]
+    if function.same is not None:  # along those alone the derivative is known as well
+        parts = [[i for i in moving if (i in function.same) == same] for same in (True, False)]
+    d_results = [
+        _one_loop.bind(
+            *primals,
+            *(tangents[i] for i in part),
+            function=_Tangent(function, len(primals), tuple(part)),
+        )
+        for part in parts
+        if part
+    ]
+    return results, d_results[0] if len(d_results) == 1 else list(map(operator.add, *d_results))
 
 
 def _transpose(cotangents, *arguments, function):
-    linear = tuple(ad.is_undefined_primal(x) for x in arguments)
+    linear = [i for i, x in enumerate(arguments) if ad.is_undefined_primal(x)]
     given = tuple(type(ct) is not ad.Zero for ct in cotangents)
-    if not any(given):
-        return [ad.Zero(x.aval) if here else None for x, here in zip(arguments, linear, strict=True)]
-    others = [x for x, here in zip(arguments, linear, strict=True) if not here]
-    cotangents = [ct for ct, here in zip(cotangents, given, strict=True) if here]
-    results = _one_loop.bind(
-        *others, *cotangents, function=_Transpose(function, linear, given)
-    )
-    return _merge(linear, results, [None] * len(linear))
+    found = [ad.Zero(arguments[i].aval) for i in linear]
+    if any(given):
+        found = _one_loop.bind(
+            *(x for i, x in enumerate(arguments) if i not in linear),
+            *(ct for ct, here in zip(cotangents, given, strict=True) if here),
+            function=_Transpose(function, len(arguments), tuple(linear), given),
+        )
+    found = dict(zip(linear, found, strict=True))
+    return [found.get(i) for i in range(len(arguments))]
 
 
 def _batch(arguments, axes, *, function):

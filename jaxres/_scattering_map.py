@@ -347,7 +347,7 @@ def _two_level_moments(grid, amplitudes, layers, levels, packet):
         rows = one_loop(_joined, amplitudes, *_densities(packet, *particle))
     else:
         rows = one_loop(_two_level_rows, amplitudes, _fixed(packet), particle)
-        rows = one_loop(_of_packet, rows, packet, momenta, value=lambda rows, *_: rows)
+        rows = one_loop(_of_packet, rows, packet, momenta, unchanged=True)
     rows = jnp.stack(rows)
     shares, ends = (jnp.asarray(x, rows.dtype) for x in (grid.shares, grid.end_shares))
     return _weigh(rows, shares, ends, grid.outermost), 0.0
