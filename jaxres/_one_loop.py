@@ -35,7 +35,7 @@ def one_loop(function: Callable, *arguments, unchanged: bool = False):
     same = tuple(range(len(jax.tree.leaves(arguments[0])))) if unchanged else None
     flat = _Flat(function, structure, same)
     results = jax.tree.structure(jax.eval_shape(flat.nested, *leaves))
-    return jax.tree.unflatten(results, _one_loop.bind(*leaves, function=flat))
+    return jax.tree.unflatten(results, _bind(flat, *leaves))
 
 
 # Functions of lists of arrays. `same` are the places of the arguments that the results are in value, None if they are
@@ -125,14 +125,24 @@ _one_loop = Primitive("one_loop")
 _one_loop.multiple_results = True
 
 
+def _bind(function, *arguments):
+    # the jaxpr is there to be read: what is computed follows from the function, whatever shape the arguments get
+    return _one_loop.bind(*arguments, function=function, jaxpr=jax.make_jaxpr(function)(*arguments))
+
+
+@_one_loop.def_abstract_eval
+def _shapes(*arguments, function, jaxpr):
+    return jaxpr.out_avals
+
+
 @_one_loop.def_impl
-def _plain(*arguments, function):
+def _plain(*arguments, function, jaxpr):
     return function(*arguments) if function.same is None else [arguments[i] for i in function.same]
 
 
-def _by_reduction(*arguments, function):
+def _by_reduction(*arguments, function, jaxpr):
     if function.same is not None:
-        return _plain(*arguments, function=function)
+        return _plain(*arguments, function=function, jaxpr=jaxpr)
     # A derivative contains parts of the function: with another length they are not mistaken for the same array, which
     # would be stored.
     length = 2 + function.order
@@ -141,22 +151,15 @@ def _by_reduction(*arguments, function):
     return jax.lax.reduce(results, zeros, lambda _, last: last, (0,))
 
 
-@_one_loop.def_abstract_eval
-def _shapes(*arguments, function):
-    return jax.make_jaxpr(function)(*arguments).out_avals
-
-
-def _jvp(primals, tangents, *, function):
-    results = _one_loop.bind(*primals, function=function)
+def _jvp(primals, tangents, *, function, jaxpr):
+    results = _bind(function, *primals)
     moving = [i for i, t in enumerate(tangents) if type(t) is not ad.Zero]
     parts = [moving]
     if function.same is not None:  # along those alone the derivative is known as well
         parts = [[i for i in moving if (i in function.same) == same] for same in (True, False)]
     d_results = [
-        _one_loop.bind(
-            *primals,
-            *(tangents[i] for i in part),
-            function=_Tangent(function, len(primals), tuple(part)),
+        _bind(
+            _Tangent(function, len(primals), tuple(part)), *primals, *(tangents[i] for i in part)
         )
         for part in parts
         if part
@@ -164,27 +167,27 @@ def _jvp(primals, tangents, *, function):
     return results, d_results[0] if len(d_results) == 1 else list(map(operator.add, *d_results))
 
 
-def _transpose(cotangents, *arguments, function):
+def _transpose(cotangents, *arguments, function, jaxpr):
     linear = [i for i, x in enumerate(arguments) if ad.is_undefined_primal(x)]
     given = tuple(type(ct) is not ad.Zero for ct in cotangents)
     found = [ad.Zero(arguments[i].aval) for i in linear]
     if any(given):
-        found = _one_loop.bind(
+        found = _bind(
+            _Transpose(function, len(arguments), tuple(linear), given),
             *(x for i, x in enumerate(arguments) if i not in linear),
             *(ct for ct, here in zip(cotangents, given, strict=True) if here),
-            function=_Transpose(function, len(arguments), tuple(linear), given),
         )
     found = dict(zip(linear, found, strict=True))
     return [found.get(i) for i in range(len(arguments))]
 
 
-def _batch(arguments, axes, *, function):
+def _batch(arguments, axes, *, function, jaxpr):
     (size,) = {x.shape[axis] for x, axis in zip(arguments, axes, strict=True) if axis is not None}
     arguments = [
         jnp.broadcast_to(x[None], (size, *x.shape)) if axis is None else jnp.moveaxis(x, axis, 0)
         for x, axis in zip(arguments, axes, strict=True)
     ]
-    results = _one_loop.bind(*arguments, function=function)
+    results = _bind(function, *arguments)
     return results, [0] * len(results)
 
 
