@@ -26,7 +26,7 @@ import numpy as np
 import jaxres as jr
 from benchmarks import baselines
 
-CHUNK = {"cpu": 100, "gpu": 2**15}  # points computed together: what fits a CPU core's cache
+CHUNK = {"cpu": 50, "gpu": 2**15}  # points computed together: what fits a CPU core's cache
 CHECKED = 64  # points of a batch that are compared with the reference
 KERNELS = ("simd", "libm")
 ALL = ("rate", "width", "beta", "splitting", "coupling", "length", "mass")

@@ -19,8 +19,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Inexact
 
 from ._checks import check_scalar, check_shape, concrete, inexact_array, real_array, require
-from ._packet import LocalisedPacket
 from ._elementary import sin_cos
+from ._packet import LocalisedPacket
 
 #: nodes on which a state is checked, and panels of the energy grid over its momenta
 CHECKS, PANELS = 96, 4

@@ -1,7 +1,8 @@
 """sin, cos and exp of whole arrays, written as polynomials.
 
-Compilers for CPUs call those of the C library one number at a time, or evaluate them in a loop of their own, which costs
-more than everything else in a slab. Written out they are vectorised, and are a part of the loop that they stand in.
+Compilers for CPUs call those of the C library one number at a time, or evaluate them in a loop of their own, which
+costs more than everything else in a slab. Written out they are vectorised, and are a part of the loop that they stand
+in. Complex numbers are pairs (real, imaginary) there: most factors are real, which compilers cannot know.
 """
 
 import math
@@ -24,9 +25,8 @@ def _coefficients(series, lower, upper, single, double):
         x = [Fraction(float(a)) for a in (lower + upper) / 2 + (upper - lower) / 2 * t]
         divided = [sum(a * y**k for k, a in enumerate(series)) for y in x]
         for k in range(1, n):  # Newton's divided differences, …
-            divided[k:] = [
-                (divided[i] - divided[i - 1]) / (x[i] - x[i - k]) for i in range(k, n)
-            ]
+            higher = [(divided[i] - divided[i - 1]) / (x[i] - x[i - k]) for i in range(k, n)]
+            divided = divided[:k] + higher
         table = [Fraction(0)]
         for point, a in zip(x[::-1], divided[::-1], strict=True):  # … multiplied out
             table = [y - point * z for y, z in zip([a, *table], [*table, 0], strict=True)]
@@ -36,7 +36,9 @@ def _coefficients(series, lower, upper, single, double):
 
 _Z = (-0.25, (math.pi / 2) ** 2)
 _COSINE = _coefficients([Fraction((-1) ** k, math.factorial(2 * k)) for k in range(16)], *_Z, 7, 10)
-_SINE = _coefficients([Fraction((-1) ** k, math.factorial(2 * k + 1)) for k in range(16)], *_Z, 6, 9)
+_SINE = _coefficients(
+    [Fraction((-1) ** k, math.factorial(2 * k + 1)) for k in range(16)], *_Z, 6, 9
+)
 _EXPONENTIAL = _coefficients(
     [Fraction(1, math.factorial(k)) for k in range(24)], -math.log(2) / 2, math.log(2) / 2, 7, 12
 )
@@ -51,23 +53,23 @@ def polynomial(coefficients: list[float], z: Float[Array, "*s"]) -> Float[Array,
 
 
 def sine_series(z: Float[Array, "*s"]) -> Float[Array, "*s"]:
-    """sin(√z)/√z for −1/4 ≤ z ≤ π²/4."""
+    """The function sin(√z)/√z for −1/4 ≤ z ≤ π²/4."""
     return polynomial(_SINE[z.dtype], z)
 
 
 def cosine_series(z: Float[Array, "*s"]) -> Float[Array, "*s"]:
-    """cos √z for −1/4 ≤ z ≤ π²/4."""
+    """The cosine of √z for −1/4 ≤ z ≤ π²/4."""
     return polynomial(_COSINE[z.dtype], z)
 
 
 def half_turns(x: Float[Array, "*s"]) -> tuple[Float[Array, "*s"], Float[Array, "*s"]]:
-    """r with |r| ≤ π/2 and x = nπ + r, and (−1)^n."""
+    """What is left of x after n half turns, x = nπ + r with |r| ≤ π/2, and (−1)^n."""
     n = jnp.round(x / math.pi)
     return _minus(x, n, _PI), 1 - 2 * (n - 2 * jnp.floor(n / 2))
 
 
 def _minus(x, n, constant):
-    """x − n·constant for integers n, by pieces of the constant of which the products with n are exact."""
+    """The difference x − n·constant for integers n, by pieces of the constant whose products with n are exact."""
     bits = 33 if x.dtype == jnp.float64 else 12
     for _ in range(3):
         unit = Fraction(2) ** (math.frexp(float(constant))[1] - bits)
@@ -116,3 +118,15 @@ def _power_of_two(n):
     bits = jax.lax.bitcast_convert_type(n + 3 * 2.0 ** (kind.nmant - 1), integer)
     bits = jnp.left_shift(bits + (kind.maxexp - 1), kind.nmant)
     return jax.lax.bitcast_convert_type(bits, n.dtype)
+
+
+def times(x, y):
+    """The product of a pair (real, imaginary) and another one, or a real number as (real,)."""
+    if len(y) == 1:
+        return x[0] * y[0], x[1] * y[0]
+    return x[0] * y[0] - x[1] * y[1], x[0] * y[1] + x[1] * y[0]
+
+
+def conjugate(x):
+    """The complex conjugate of a pair (real, imaginary), or of a real number as (real,)."""
+    return x[0], *(-y for y in x[1:])

@@ -12,6 +12,7 @@ are evaluated in the same way, in forward and in reverse mode: nothing but the a
 import dataclasses
 import operator
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +48,7 @@ class _Flat:
     """A function of pytrees as one of a list of arrays."""
 
     function: Callable
-    structure: jax.tree_util.PyTreeDef
+    structure: Any
     same: tuple[int, ...] | None
     order: int = 0
 
@@ -62,7 +63,7 @@ class _Flat:
 class _Tangent:
     """The derivative along tangents of the moving arguments: a function of all arguments, then of these tangents."""
 
-    function: Callable
+    function: Any
     size: int
     moving: tuple[int, ...]
 
@@ -72,7 +73,11 @@ class _Tangent:
 
     @property
     def same(self):
-        return tuple(range(self.size, self.size + len(self.moving))) if self.moving == self.function.same else None
+        return (
+            tuple(range(self.size, self.size + len(self.moving)))
+            if self.moving == self.function.same
+            else None
+        )
 
     def __call__(self, *leaves):
         arguments, tangents = list(leaves[: self.size]), leaves[self.size :]
@@ -89,7 +94,7 @@ class _Tangent:
 class _Transpose:
     """The transpose in the linear arguments: a function of the others, then of cotangents of the given results."""
 
-    function: Callable
+    function: Any
     size: int
     linear: tuple[int, ...]
     given: tuple[bool, ...]
@@ -158,9 +163,7 @@ def _jvp(primals, tangents, *, function, jaxpr):
     if function.same is not None:  # along those alone the derivative is known as well
         parts = [[i for i in moving if (i in function.same) == same] for same in (True, False)]
     d_results = [
-        _bind(
-            _Tangent(function, len(primals), tuple(part)), *primals, *(tangents[i] for i in part)
-        )
+        _bind(_Tangent(function, len(primals), tuple(part)), *primals, *(tangents[i] for i in part))
         for part in parts
         if part
     ]

@@ -43,7 +43,7 @@ class AbstractPacket(eqx.Module):
         return self.correlation, None
 
     def log_envelope(self) -> Callable[..., Float[Array, "*s"]] | None:
-        """ln ρ_U(p, q) of the state moved to the origin, as a function of packet, p and q, elementwise in all three.
+        """A function of packet, p and q, elementwise in all three: ln ρ_U(p, q) of the state moved to the origin.
 
         What does not depend on the packet may be left out. None, as here, where there is no such function. Where there
         is, derivatives with respect to the packet are cheap.

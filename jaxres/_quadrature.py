@@ -46,11 +46,11 @@ class Grid(eqx.Module):
 
     `kinetic[j', j, n]` is ε_n + e_j' − e_j, the incoming kinetic energy of the transition j → j' (negative where
     that channel is closed), free of cancellation; its diagonal is ε_n itself. For two levels `transitions` are 0 → 0,
-    1 → 0 and 0 → 1 of it, one by one. `stretch[n]` is the length of a node's panel, of the last one the scale, and `shares[r, n]` the
-    weight in units of it, of the rule (r = 0) and of the two coarser ones. The rules leave out lengths at the ends of
-    the panels, beside the `outermost` nodes: `end_shares`, in the same units, an error that all three have in common.
-    Each finite panel has `finite` nodes, the one above the last threshold `last`; an empty one keeps a length `tiny`.
-    `plain` grids are split at differences of levels alone.
+    1 → 0 and 0 → 1 of it, one by one. `stretch[n]` is the length of a node's panel, of the last one the scale, and
+    `shares[r, n]` the weight in units of it, of the rule (r = 0) and of the two coarser ones. The rules leave out
+    lengths at the ends of the panels, beside the `outermost` nodes: `end_shares`, in the same units, an error that all
+    three have in common. Each finite panel has `finite` nodes, the one above the last threshold `last`; an empty one
+    keeps a length `tiny`. `plain` grids are split at differences of levels alone.
     """
 
     kinetic: Float[Array, "N N n"]
@@ -316,18 +316,19 @@ def outgoing_grid(
     sizes = finite.lower.size, last.lower.size
     panel = np.repeat(np.arange(edges.size), [sizes[0]] * thresholds.size + [sizes[1]])
 
-    def nodes(panels, finite=1.0, last=1.0):
+    def nodes(panels, finite, last):
         """For each node, panel after panel, the number of its panel times one of its own."""
         if panels.size <= FEW:  # compilers can compute it where it is used
-            own = np.where(panel < thresholds.size, np.resize(finite, panel.size), 0)
-            own[panel == thresholds.size] = last
-            return sum(x * np.where(panel == i, own, 0).astype(dtype) for i, x in enumerate(panels))
-        finite, last = (jnp.asarray(np.broadcast_to(x, n), dtype) for x, n in zip((finite, last), sizes))
+            own = np.append(np.tile(finite, thresholds.size), last)
+            shares = [np.where(panel == i, own, 0).astype(dtype) for i in range(panels.size)]
+            return sum((panels[i] * x for i, x in enumerate(shares)), start=jnp.zeros((), dtype))
+        finite, last = jnp.asarray(finite, dtype), jnp.asarray(last, dtype)
         return jnp.concatenate([(panels[:-1, None] * finite[None]).reshape(-1), panels[-1] * last])
 
+    ones = np.ones(sizes[0]), np.ones(sizes[1])
     from_lower = nodes(lengths, finite.lower, last.lower)
-    from_upper = nodes(lengths, finite.upper, 0)
-    lower_edge, upper_edge = nodes(edges), nodes(jnp.append(thresholds, edges[-1]))
+    from_upper = nodes(lengths, finite.upper, 0 * last.lower)
+    lower_edge, upper_edge = nodes(edges, *ones), nodes(jnp.append(thresholds, edges[-1]), *ones)
 
     def kinetic(gap, rank):
         """ε + e_j' − e_j at all nodes."""
@@ -349,7 +350,7 @@ def outgoing_grid(
     return Grid(
         kinetic=jax.vmap(jax.vmap(kinetic))(gap, rank),
         transitions=tuple(kinetic(gap[j], rank[j]) for j in transitions),
-        stretch=nodes(lengths),
+        stretch=nodes(lengths, *ones),
         shares=np.concatenate([np.tile(finite.weights, thresholds.size), last.weights], axis=1),
         end_shares=np.concatenate([shares, last.lower[:1], [1.0]]),
         tiny=tiny,

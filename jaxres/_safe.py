@@ -88,14 +88,22 @@ def _unit_waves_jvp(primals, tangents):
     (z, (_, inverse)), dz = primals, tangents[0]
     c, fs, _, _, f = values = unit_waves(*primals)
     s, zero = fs * inverse, jnp.zeros_like(z)
-    return values, (-s / 2 * dz, f * slab_slope(z, c, s, inverse) * dz, (s + c) / 2 * dz, zero, zero)
+    return values, (
+        -s / 2 * dz,
+        f * slab_slope(z, c, s, inverse) * dz,
+        (s + c) / 2 * dz,
+        zero,
+        zero,
+    )
 
 
 def slab_slope(z, c, s, inverse):
     """∂S/∂z = (C − S)/(2z), scaled, for h = 1; as a series where z is small."""
     small = jnp.abs(z) < _SMALL
     series = polynomial(_SLOPE, jnp.where(small, z, 0))
-    return jnp.where(small, series, (c - s) / 2 * reciprocal(z, jnp.where(z < 0, -1, 1) * inverse**2))
+    return jnp.where(
+        small, series, (c - s) / 2 * reciprocal(z, jnp.where(z < 0, -1, 1) * inverse**2)
+    )
 
 
 @jax.custom_jvp

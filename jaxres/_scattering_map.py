@@ -20,11 +20,11 @@ from jaxtyping import Array, Bool, Complex, Float
 from ._amplitudes import AbstractAmplitudes, Exact
 from ._batched import UNROLLED, linear, pieces
 from ._checks import check_instance, concrete, warn_of_single_precision
+from ._elementary import conjugate, sin_cos, times
 from ._one_loop import one_loop
 from ._particle_states import MonochromaticBeam
 from ._quadrature import AbstractQuadrature, DoubleExponential, outgoing_grid, splittings
 from ._reservoir import Reservoir
-from ._elementary import sin_cos
 from ._safe import safe_sqrt
 from ._superoperator import Superoperator
 from ._system import System
@@ -292,9 +292,9 @@ def _sum_over_nodes(grid, where, outgoing, unit, levels, packet):
                     (real[x, j, :, None], imag[x, j, :, None]),
                     (real[x, k, None], -imag[x, k, None]),
                 )
-                overlap = tuple(map(operator.add, overlap, _times(first, second)))
+                overlap = tuple(map(operator.add, overlap, times(first, second)))
             rho = (jnp.real(rho), jnp.imag(rho)) if jnp.iscomplexobj(rho) else (rho,)
-            return jnp.stack([_weigh(x, weights, ends, at) for x in _times(overlap, rho)])
+            return jnp.stack([_weigh(x, weights, ends, at) for x in times(overlap, rho)])
 
         pairs = (jnp.asarray(rows), jnp.asarray(columns), same)
         if together >= len(rows):
@@ -308,17 +308,6 @@ def _sum_over_nodes(grid, where, outgoing, unit, levels, packet):
     fills = "edge", "constant", "constant"
     cut = tuple(pieces(x, count, piece, fill) for x, fill in zip(nodes, fills, strict=True))
     return jax.lax.scan(add, total, cut)[0]
-
-
-def _times(x, y):
-    """The product of two numbers given by their real and imaginary parts; y may be real."""
-    if len(y) == 1:
-        return x[0] * y[0], x[1] * y[0]
-    return x[0] * y[0] - x[1] * y[1], x[0] * y[1] + x[1] * y[0]
-
-
-def _conj(x):
-    return x[0], *(-y for y in x[1:])
 
 
 def _tensor(values: Float[Array, "2 B N N"]) -> Complex[Array, "N N N N"]:
@@ -374,8 +363,10 @@ def _of_packet(rows, packet, momenta):
     )
     diagonal = [x * size for x, size in zip(rows[:4], (kk, pp, qq, kk), strict=True)]
     upper, turns = [], ((p, k), (q, k), None, (q, p), (k, p), (k, q))
-    for x, size, turn in zip(zip(rows[4:10], rows[10:], strict=True), (kp, kq, kk, pq, kp, kq), turns, strict=True):
-        x = x if turn is None else _times(x, _turn_to_fixed(packet.position, turn[0] - turn[1]))
+    for x, size, turn in zip(
+        zip(rows[4:10], rows[10:], strict=True), (kp, kq, kk, pq, kp, kq), turns, strict=True
+    ):
+        x = x if turn is None else times(x, _turn_to_fixed(packet.position, turn[0] - turn[1]))
         upper.append((x[0] * size, x[1] * size))
     return diagonal + [real for real, _ in upper] + [imag for _, imag in upper]
 
@@ -436,7 +427,7 @@ def _joined(amplitudes, single, double, angles):
     if angles:
         phases = [sin_cos(angle)[::-1] for angle in angles]
         f0, f1 = (
-            [_times(x, phase) for x in flip] for flip, phase in zip((f0, f1), phases, strict=True)
+            [times(x, phase) for x in flip] for flip, phase in zip((f0, f1), phases, strict=True)
         )
     (kk, pp, qq), (kp, kq, pq) = single, double
     diagonal = (s0, kk), (f0, pp), (f1, qq), (s1, kk)
@@ -445,17 +436,17 @@ def _joined(amplitudes, single, double, angles):
         (s0, f1, kq),
         (s0, s1, (kk,)),
         (f0, f1, pq),
-        (f0, s1, _conj(kp)),
-        (f1, s1, _conj(kq)),
+        (f0, s1, conjugate(kp)),
+        (f1, s1, conjugate(kq)),
     )
-    upper = [_times(_overlap(x, y), rho) for x, y, rho in upper]
+    upper = [times(_overlap(x, y), rho) for x, y, rho in upper]
     diagonal = [sum(a * a + b * b for a, b in x) * rho for x, rho in diagonal]
     return diagonal + [real for real, _ in upper] + [imag for _, imag in upper]
 
 
 def _overlap(x, y):
     """Σ over exits of x conj(y)."""
-    products = [_times(a, _conj(b)) for a, b in zip(x, y, strict=True)]
+    products = [times(a, conjugate(b)) for a, b in zip(x, y, strict=True)]
     return tuple(sum(part[1:], start=part[0]) for part in zip(*products, strict=True))
 
 

@@ -242,9 +242,10 @@ class Counted(jr.Exact):
             CALLS.append(kinetic.shape)
             return kinetic
 
-        kind = jax.ShapeDtypeStruct(kinetic.shape, kinetic.dtype)
-        kinetic = jax.pure_callback(host, kind, kinetic, vmap_method="sequential")
-        return super().two_level_exits(kinetic, layers, levels, mass)
+        energy, *across = kinetic
+        kind = jax.ShapeDtypeStruct(energy.shape, energy.dtype)
+        energy = jax.pure_callback(host, kind, energy, vmap_method="sequential")
+        return super().two_level_exits((energy, *across), layers, levels, mass)
 
 
 def counted_coherence(system, bath):

@@ -35,6 +35,7 @@ all unchanged if F and G of an eigenvalue get a common factor: the growth of a c
 import jax
 import jax.numpy as jnp
 
+from .._elementary import times
 from .._one_loop import one_loop
 from .._safe import reciprocal, safe_sqrt, slab_roots, slab_slope, unit_waves
 
@@ -61,17 +62,9 @@ def two_level_exits(kinetic, layers, levels, mass):
         lead = jnp.where(is_open, leads[j], 0), jnp.where(is_open, 0, leads[j])
         waves = one_loop(_row, half, distance, A, tuple(map(slab_roots, A)), k, lead)
         exits = [(stay, flip, 1 / norm) for stay, flip, norm in waves]
-        stays.append([_scaled(stay, size) for stay, _, size in exits])
-        flips.append([_times(w, _scaled(flip, size)) for _, flip, size in exits])
+        stays.append([times(stay, (size,)) for stay, _, size in exits])
+        flips.append([times(w, times(flip, (size,))) for _, flip, size in exits])
     return stays, flips
-
-
-def _scaled(z, size):
-    return z[0] * size, z[1] * size
-
-
-def _times(x, y):
-    return x[0] * y[0] - x[1] * y[1], x[0] * y[1] + x[1] * y[0]
 
 
 def _half_distance(unit, middle, half, w):
@@ -113,7 +106,7 @@ def _row(half, distance, A, roots, k, lead):
 
 @jax.custom_jvp
 def _divided(P, Q, delta, inverse, close, limit, scales):
-    """(P − Q)/2δ; where the eigenvalues nearly meet that is noise, which derivatives would see, and up to δ² `limit`."""
+    """(P − Q)/2δ; where eigenvalues nearly meet that is noise, which derivatives would see, and up to δ² `limit`."""
     return (P - Q) * inverse
 
 
