@@ -10,7 +10,6 @@ are evaluated in the same way, in forward and in reverse mode: nothing but the a
 """
 
 import dataclasses
-import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -20,11 +19,10 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 
-def one_loop(function: Callable, *arguments, unchanged: bool = False):
+def one_loop(function: Callable, *arguments):
     """function(*arguments) for an elementwise function, by one loop over the elements on a CPU.
 
-    Arguments and results are pytrees of arrays; arguments are broadcast against each other. `unchanged` says that the
-    results are, in value, the arrays of the first argument: then there is nothing to compute until derivatives are.
+    Arguments and results are pytrees of arrays; arguments are broadcast against each other.
 
     A square root, a quotient or an exponential is best given as an argument, since XLA evaluates one that it meets
     more than once in a loop of its own, together with all that leads there. So it does with numbers of two places of
@@ -33,14 +31,9 @@ def one_loop(function: Callable, *arguments, unchanged: bool = False):
     leaves, structure = jax.tree.flatten(arguments)
     shape = jnp.broadcast_shapes(*(jnp.shape(x) for x in leaves))
     leaves = [jnp.broadcast_to(x, shape) for x in leaves]
-    same = tuple(range(len(jax.tree.leaves(arguments[0])))) if unchanged else None
-    flat = _Flat(function, structure, same)
+    flat = _Flat(function, structure)
     results = jax.tree.structure(jax.eval_shape(flat.nested, *leaves))
     return jax.tree.unflatten(results, _bind(flat, *leaves))
-
-
-# Functions of lists of arrays. `same` are the places of the arguments that the results are in value, None if they are
-# not; `order` counts derivatives.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,8 +42,7 @@ class _Flat:
 
     function: Callable
     structure: Any
-    same: tuple[int, ...] | None
-    order: int = 0
+    order: int = 0  # of derivatives
 
     def nested(self, *leaves):
         return self.function(*jax.tree.unflatten(self.structure, leaves))
@@ -70,14 +62,6 @@ class _Tangent:
     @property
     def order(self):
         return self.function.order + 1
-
-    @property
-    def same(self):
-        return (
-            tuple(range(self.size, self.size + len(self.moving)))
-            if self.moving == self.function.same
-            else None
-        )
 
     def __call__(self, *leaves):
         arguments, tangents = list(leaves[: self.size]), leaves[self.size :]
@@ -106,12 +90,6 @@ class _Transpose:
     @property
     def order(self):
         return self.function.order + 1
-
-    @property
-    def same(self):
-        start = len(self.others)
-        passes = self.linear == self.function.same and all(self.given)
-        return tuple(range(start, start + len(self.given))) if passes else None
 
     def __call__(self, *leaves):
         others, cotangents = leaves[: len(self.others)], leaves[len(self.others) :]
@@ -142,12 +120,10 @@ def _shapes(*arguments, function, jaxpr):
 
 @_one_loop.def_impl
 def _plain(*arguments, function, jaxpr):
-    return function(*arguments) if function.same is None else [arguments[i] for i in function.same]
+    return function(*arguments)
 
 
 def _by_reduction(*arguments, function, jaxpr):
-    if function.same is not None:
-        return _plain(*arguments, function=function, jaxpr=jaxpr)
     # A derivative contains parts of the function: with another length they are not mistaken for the same array, which
     # would be stored.
     length = 2 + function.order
@@ -157,17 +133,9 @@ def _by_reduction(*arguments, function, jaxpr):
 
 
 def _jvp(primals, tangents, *, function, jaxpr):
-    results = _bind(function, *primals)
-    moving = [i for i, t in enumerate(tangents) if type(t) is not ad.Zero]
-    parts = [moving]
-    if function.same is not None:  # along those alone the derivative is known as well
-        parts = [[i for i in moving if (i in function.same) == same] for same in (True, False)]
-    d_results = [
-        _bind(_Tangent(function, len(primals), tuple(part)), *primals, *(tangents[i] for i in part))
-        for part in parts
-        if part
-    ]
-    return results, d_results[0] if len(d_results) == 1 else list(map(operator.add, *d_results))
+    moving = tuple(i for i, t in enumerate(tangents) if type(t) is not ad.Zero)
+    along = _Tangent(function, len(primals), moving)
+    return _bind(function, *primals), _bind(along, *primals, *(tangents[i] for i in moving))
 
 
 def _transpose(cotangents, *arguments, function, jaxpr):

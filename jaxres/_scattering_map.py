@@ -15,6 +15,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Bool, Complex, Float
 
 from ._amplitudes import AbstractAmplitudes, Exact
@@ -335,72 +336,68 @@ def _two_level_moments(grid, amplitudes, layers, levels, packet):
     if packet.log_envelope() is None:
         rows = one_loop(_joined, amplitudes, *_densities(packet, *particle))
     else:
-        rows = one_loop(_two_level_rows, amplitudes, _fixed(packet), particle)
-        rows = one_loop(_of_packet, rows, packet, momenta, unchanged=True)
+        rows = _two_level_rows(amplitudes, packet, particle)
     rows = jnp.stack(rows)
     shares, ends = (jnp.asarray(x, rows.dtype) for x in (grid.shares, grid.end_shares))
     return _weigh(rows, shares, ends, grid.outermost), 0.0
 
 
-def _fixed(packet):
-    """The packet, of which only the mass is seen by derivatives."""
-    return eqx.tree_at(lambda x: x.mass, jax.lax.stop_gradient(packet), packet.mass)
+def _rows_in_one_loop(amplitudes, packet, particle):
+    def rows(amplitudes, packet, particle):
+        return _joined(amplitudes, *_densities(packet, *particle))
+
+    return one_loop(rows, amplitudes, packet, particle)
 
 
-def _two_level_rows(amplitudes, packet, particle):
-    return _joined(amplitudes, *_densities(packet, *particle))
+_two_level_rows = jax.custom_jvp(_rows_in_one_loop)
 
 
-# Each row is proportional to one ρ_U(p, q). So its derivative with respect to the packet is itself times that of
-# ln ρ_U: no amplitude, no exponential and no overlap is needed again.
+def _two_level_rows_jvp(primals, tangents):
+    rows = _two_level_rows(*primals)
+    leaves, structure = jax.tree.flatten(primals)
+    tangents = dict(enumerate(jax.tree.leaves(tangents)))
+    tangents = {i: t for i, t in tangents.items() if not isinstance(t, SymbolicZero)}
+    packet = jax.tree.unflatten(structure, range(len(leaves)))[1]
+    if tangents.keys() <= set(jax.tree.leaves(packet)) - {packet.mass}:
+        # Each row is proportional to one ρ_U(p, q). So its derivative with respect to the packet is itself times that
+        # of ln ρ_U: no amplitude, no exponential and no overlap is needed again.
+        change = jax.tree.map(lambda i: tangents.get(i, jnp.zeros_like(leaves[i])), packet)
+        return rows, one_loop(_changes_by_packet, rows, primals[1], primals[2][0], change)
+
+    def function(moving):
+        arguments = (moving.get(i, x) for i, x in enumerate(leaves))
+        return _rows_in_one_loop(*jax.tree.unflatten(structure, arguments))
+
+    return rows, jax.jvp(function, ({i: leaves[i] for i in tangents},), (tangents,))[1]
 
 
-def _of_packet(rows, packet, momenta):
-    """Rows of a fixed packet as functions of the packet (but for its mass), whose values they are."""
+_two_level_rows.defjvp(_two_level_rows_jvp, symbolic_zeros=True)
+
+
+def _changes_by_packet(rows, packet, momenta, change):
+    """The derivative of the rows along a change of the packet with the same mass."""
     k, p, q = momenta
+
+    def of_log(first, second):
+        def function(packet):
+            return packet.log_envelope()(packet, first, second)
+
+        return jax.jvp(function, (packet,), (change,))[1]
+
     kk, pp, qq, kp, kq, pq = (
-        _to_fixed(packet, *pair) for pair in ((k, k), (p, p), (q, q), (k, p), (k, q), (p, q))
+        of_log(*pair) for pair in ((k, k), (p, p), (q, q), (k, p), (k, q), (p, q))
     )
-    diagonal = [x * size for x, size in zip(rows[:4], (kk, pp, qq, kk), strict=True)]
-    upper, turns = [], ((p, k), (q, k), None, (q, p), (k, p), (k, q))
-    for x, size, turn in zip(
-        zip(rows[4:10], rows[10:], strict=True), (kp, kq, kk, pq, kp, kq), turns, strict=True
-    ):
-        x = x if turn is None else times(x, _turn_to_fixed(packet.position, turn[0] - turn[1]))
-        upper.append((x[0] * size, x[1] * size))
+    # ρ_U has the phase e^{−i(p − q)x₀}
+    to_p, to_q, none = change.position * (k - p), change.position * (k - q), 0
+    factors = (
+        (kp, -to_p), (kq, -to_q), (kk, none), (pq, to_p - to_q), (kp, to_p), (kq, to_q)
+    )  # fmt: skip
+    upper = [
+        times(z, factor)
+        for z, factor in zip(zip(rows[4:10], rows[10:], strict=True), factors, strict=True)
+    ]
+    diagonal = [x * y for x, y in zip(rows[:4], (kk, pp, qq, kk), strict=True)]
     return diagonal + [real for real, _ in upper] + [imag for _, imag in upper]
-
-
-@jax.custom_jvp
-def _to_fixed(packet, p, q):
-    """ρ_U(p, q) over the same of a fixed packet: it is 1."""
-    return jnp.ones_like(p)
-
-
-@_to_fixed.defjvp
-def _to_fixed_jvp(primals, tangents):
-    def logarithm(packet, p, q):
-        function = packet.log_envelope()
-        return function(packet, p, q) - function(_fixed(packet), p, q)
-
-    value = _to_fixed(*primals)
-    return value, value * jax.jvp(logarithm, primals, tangents)[1]
-
-
-@jax.custom_jvp
-def _turn_to_fixed(position, apart):
-    """e^{iφ}, φ = apart·(position − a fixed position): (1, 0)."""
-    return jnp.ones_like(apart), jnp.zeros_like(apart)
-
-
-@_turn_to_fixed.defjvp
-def _turn_to_fixed_jvp(primals, tangents):
-    def angle(position, apart):
-        return apart * (position - jax.lax.stop_gradient(position))
-
-    cosine, sine = _turn_to_fixed(*primals)
-    turned = jax.jvp(angle, primals, tangents)[1]
-    return (cosine, sine), (-sine * turned, cosine * turned)
 
 
 def _densities(packet, momenta, dk, open_, same):

@@ -109,42 +109,6 @@ def test_results_that_no_derivative_passes_through():
     assert largest(nothing(ARGUMENTS[0])) == 0
 
 
-@jax.custom_jvp
-def one(x):
-    """e^{x − x₀} at x = x₀."""
-    return jnp.ones_like(x)
-
-
-@one.defjvp
-def _one_jvp(primals, tangents):
-    value = one(*primals)
-    return value, value * tangents[0]
-
-
-def test_what_is_unchanged_in_value_has_its_derivatives():
-    """y z e^{z − z₀} at z = z₀ is y z, but has derivatives of its own."""
-    z0 = jnp.asarray(0.4)
-    y = jnp.linspace(1, 2, 5)
-
-    def ours(y, z):
-        (result,) = one_loop(lambda y, z: [y[0] * one(z)], [y * z], z, unchanged=True)
-        return jnp.sum(jnp.sin(result))
-
-    def theirs(y, z):
-        return jnp.sum(jnp.sin(y * z * jnp.exp(z - z0)))
-
-    for derivative in (
-        lambda f: f,
-        lambda f: jax.grad(f, (0, 1)),
-        lambda f: jax.hessian(f, (0, 1)),
-        lambda f: jax.jacrev(jax.jacrev(f, (0, 1)), (0, 1)),
-        lambda f: jax.jacfwd(jax.hessian(f, 1), (0, 1)),
-    ):
-        assert same(derivative(ours)(y, z0), derivative(theirs)(y, z0))
-    text = jax.jit(ours).lower(y, z0).compile().as_text()
-    assert text.count(" reduce(") == 1  # the sum over the results: there is no loop
-
-
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 class TestElementary:
     def test_exponential(self, dtype):
