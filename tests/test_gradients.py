@@ -296,3 +296,31 @@ def test_second_derivatives():
     unit = np.outer(scale, scale)
     assert largest((H - H.T) * unit) < 1e-12
     assert largest((H - by_differences) * unit) < 1e-7 * largest(H * unit)
+
+
+class OfUnknownLogarithm(jr.EffusionPacket):
+    """An effusion packet of which it is not known that it has a logarithm."""
+
+
+def test_derivatives_by_the_packet_alone():
+    """They are taken from ln ρ_U; a packet without one goes the way of all numbers. And with others they mix."""
+
+    def f(kind):
+        def function(x, coupling):
+            system, bath = jr.letter.model(beta=x[0], width=x[1], position=x[2], coupling=coupling)
+            own = bath.packet
+            packet = kind(own.beta, own.mass, own.width, own.position)
+            S = jr.scattering_map(system, jr.Reservoir(packet, bath.scatterer, bath.rate)).tensor
+            weights = jnp.arange(16.0).reshape(S.shape)
+            return jnp.sum(jnp.sin(weights) * S.real + jnp.cos(weights) * S.imag)
+
+        def second(x):
+            mixed = jax.grad(lambda x, coupling: jax.grad(function, 1)(x, coupling))
+            return jax.grad(function)(x, 1.0), jax.hessian(function)(x, 1.0), mixed(x, 1.0)
+
+        return jax.jit(second)(jnp.array([0.1, 1.0, -2.0]))
+
+    assert OfUnknownLogarithm(0.1, 0.1, 1.0, -2.0).log_envelope() is None
+    for ours, theirs in zip(f(jr.EffusionPacket), f(OfUnknownLogarithm), strict=True):
+        assert largest(theirs) > 0.01
+        assert largest(ours - theirs) < 1e-12 * largest(theirs)

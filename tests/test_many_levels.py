@@ -14,7 +14,7 @@ import pytest
 from helpers import build, hermitian, largest, parameters
 
 import jaxres as jr
-from jaxres import _scattering_map
+from jaxres import _moments
 from jaxres._amplitudes import Exact
 from jaxres._scattering_map import collision_map
 
@@ -128,7 +128,7 @@ def test_pieces_and_blocks_change_nothing(monkeypatch, at_once):
 
     (_, whole), whole_gradient = both()
     jax.clear_caches()
-    monkeypatch.setattr(_scattering_map, "AT_ONCE", at_once)
+    monkeypatch.setattr(_moments, "AT_ONCE", at_once)
     (_, pieces), gradient = both()
     assert largest(whole - pieces) < 1e-15
     for name, derivative in whole_gradient.items():
