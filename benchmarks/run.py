@@ -11,6 +11,7 @@ import os
 import platform
 import resource
 import statistics
+import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -198,6 +199,18 @@ def row(name, batch, times, *, error, compile_s=None):
     }
 
 
+def import_seconds():
+    """What importing the library takes longer than importing jax."""
+    code = (
+        "import time, jax; t = time.perf_counter(); import jaxres; print(time.perf_counter() - t)"
+    )
+    runs = (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        for _ in range(3)
+    )
+    return min(round(float(run.stdout), 3) for run in runs)
+
+
 def machine(dtype):
     """What the numbers were measured on."""
     cpu = platform.processor() or platform.machine()
@@ -213,6 +226,7 @@ def machine(dtype):
         "device": device.platform if device.platform == "cpu" else device.device_kind,
         "dtype": dtype,
         "python": platform.python_version(),
+        "import_s": import_seconds(),
         **{name: version(name) for name in ("jax", "jaxres", "numpy", "numba", "qutip", "scipy")},
     }
 

@@ -22,7 +22,8 @@ def _coefficients(series, lower, upper, single, double):
     tables = {}
     for dtype, n in (("float32", single), ("float64", double)):
         t = np.cos(np.pi * (2 * np.arange(n) + 1) / (2 * n))
-        x = [Fraction(float(a)) for a in (lower + upper) / 2 + (upper - lower) / 2 * t]
+        x = (lower + upper) / 2 + (upper - lower) / 2 * t
+        x = [Fraction(round(a * 2**12), 2**12) for a in x.tolist()]  # short ones are as good
         divided = [sum(a * y**k for k, a in enumerate(series)) for y in x]
         for k in range(1, n):  # Newton's divided differences, …
             higher = [(divided[i] - divided[i - 1]) / (x[i] - x[i - k]) for i in range(k, n)]

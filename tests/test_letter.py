@@ -178,14 +178,9 @@ def test_plots_draw_into_the_axes_they_are_given():
 
 def test_importing_the_package_is_light():
     code = """
-import sys, time
-start = time.perf_counter()
-import jax
-middle = time.perf_counter()
+import sys
 import jaxres
-end = time.perf_counter()
 heavy = {"matplotlib", "xarray", "pandas", "h5netcdf", "h5py", "typer", "rich", "tqdm"}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
-assert end - middle < middle - start, (end - middle, middle - start)
 """
     subprocess.run([sys.executable, "-c", code], check=True)
