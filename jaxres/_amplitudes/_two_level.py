@@ -60,10 +60,10 @@ def two_level_exits(kinetic, layers, levels, mass):
         A = energy - (middle + delta), energy - (middle - delta)
         is_open = kinetic[1 + j] > 0
         lead = jnp.where(is_open, leads[j], 0), jnp.where(is_open, 0, leads[j])
-        waves = one_loop(_row, half, distance, A, tuple(map(slab_roots, A)), k, lead)
-        exits = [(stay, flip, 1 / norm) for stay, flip, norm in waves]
-        stays.append([times(stay, (size,)) for stay, _, size in exits])
-        flips.append([times(w, times(flip, (size,))) for _, flip, size in exits])
+        waves = one_loop(_row, half, w, distance, A, tuple(map(slab_roots, A)), k, lead)
+        exits = [(stay, flip, (1 / norm,)) for stay, flip, norm in waves]
+        stays.append([times(stay, size) for stay, _, size in exits])
+        flips.append([times(flip, size) for _, flip, size in exits])
     return stays, flips
 
 
@@ -71,13 +71,14 @@ def _half_distance(unit, middle, half, w):
     """δ, 1/2δ, and up to where δ is small; at an exact degeneracy the line is drawn through two points nearby."""
     radius2 = half**2 + (w[0] ** 2 + w[1] ** 2)
     size = unit + jnp.abs(middle)
-    least = (1e-7 * size) ** 2
-    delta = jnp.sqrt(jnp.where(radius2 > least, radius2, least))
+    # functions of δ are even, so that derivatives by δ² are those of the points that are not moved apart
+    moved = jax.lax.stop_gradient(jnp.maximum((1e-7 * size) ** 2 - radius2, 0))
+    delta = jnp.sqrt(radius2 + moved)
     return delta, jax.lax.stop_gradient(1 / (2 * delta)), 1e-5 * size
 
 
-def _row(half, distance, A, roots, k, lead):
-    """|D|² a_stay, |D|² a_flip/w and |D|², for the even and the odd wave; elementwise."""
+def _row(half, w, distance, A, roots, k, lead):
+    """|D|² a_stay, |D|² a_flip and |D|², for the even and the odd wave; elementwise."""
     q, kappa = lead  # of the other channel, open or closed
     C, S, AS, decay, f = zip(*map(unit_waves, A, roots), strict=True)
 
@@ -90,7 +91,7 @@ def _row(half, distance, A, roots, k, lead):
         real, imag = X - Y, U + V
         stay = 0.5**0.5 * ((U - V) * imag - (X + Y) * real), 2**0.5 * (X * U + Y * V)
         flip = -(2**0.5) * k * slope
-        return stay, (flip * imag, flip * real), real**2 + imag**2
+        return stay, times(w, (flip * imag, flip * real)), real**2 + imag**2
 
     # M = F ∂G/∂A − G ∂F/∂A, with the square of the factor of F and G
     inverse = [y for _, y in roots]
