@@ -70,7 +70,7 @@ class Grid(eqx.Module):
 
     def ends(self) -> Float[Array, " K"]:
         """The lengths left out beside the `outermost` nodes."""
-        stretch = jnp.stack([self.stretch[n] for n in self.outermost])
+        stretch = self.stretch[np.array(self.outermost)]
         return jnp.asarray(self.end_shares, stretch.dtype) * stretch
 
 
