@@ -1,5 +1,8 @@
 """Conversion and validation at the door: what is concrete is checked once, what is traced is checked in the result."""
 
+import operator
+import reprlib
+import sys
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -10,7 +13,7 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Real
+from jaxtyping import Array, ArrayLike, Float, Inexact, Real
 
 #: what a user may pass for one real number
 Scalar = Real[ArrayLike, ""]
@@ -132,3 +135,121 @@ def warn_of_single_precision(dtype: Any) -> None:
             'For double precision, call jax.config.update("jax_enable_x64", True) before anything else.',
             stacklevel=4,
         )
+
+
+# --------------------------------------------------------------------------------------------------
+# One converter for each kind of argument
+# --------------------------------------------------------------------------------------------------
+# All take the argument's name first, accept what a physicist may have at hand (numbers, nested lists,
+# NumPy and JAX arrays, Qobjs), and give an array of the process's own precision: double where
+# jax_enable_x64 is set, single elsewhere, whatever came in. Mixed precisions never get past them.
+
+
+def as_inexact(name: str, x: Any) -> Array:
+    """A real or complex floating-point array of any shape; entries may be anything."""
+    array = _as_array(name, x)
+    kind = complex if jnp.issubdtype(array.dtype, jnp.complexfloating) else float
+    return array.astype(jnp.result_type(kind))
+
+
+def as_real(name: str, x: Any) -> Array:
+    """A real floating-point array of any shape; entries may be anything."""
+    array = _as_array(name, x)
+    if jnp.issubdtype(array.dtype, jnp.complexfloating):
+        raise ValueError(
+            f"Argument `{name}` must be real, but is complex: {x}. Take its real part."
+        )
+    return array.astype(jnp.result_type(float))
+
+
+def as_scalar(
+    name: str, x: Any, *, positive: bool = False, nonnegative: bool = False
+) -> Float[Array, ""]:
+    """One real number, as `check_scalar` wants it."""
+    value = as_real(name, x)
+    check_shape(name, value, 0, "()")
+    check_scalar(name, value, positive=positive, nonnegative=nonnegative)
+    return value
+
+
+def as_vector(name: str, x: Any, *, shape: str = "(N,)") -> Float[Array, " N"]:
+    """Finite real numbers in one row; `shape` is what an error calls it."""
+    value = as_real(name, x)
+    check_shape(name, value, 1, shape)
+    check_finite(name, value)
+    return value
+
+
+def as_matrix(name: str, x: Any, size: int | None = None) -> Inexact[Array, "N N"]:
+    """A finite square matrix, of so many rows if `size` is given."""
+    value = as_inexact(name, x)
+    check_shape(name, value, 2, "(N, N)" if size is None else str((size, size)))
+    wanted = (value.shape[0] if size is None else size,) * 2
+    if value.shape != wanted:
+        raise ValueError(
+            f"Argument `{name}` must have shape {wanted}, but has shape {value.shape}."
+        )
+    check_finite(name, value)
+    return value
+
+
+def as_hermitian(name: str, x: Any, size: int | None = None) -> Inexact[Array, "N N"]:
+    """A finite Hermitian matrix; a traced one is checked in the result."""
+    value = as_matrix(name, x, size)
+    check_hermitian(name, value)
+    return value
+
+
+def as_count(name: str, x: Any, least: int) -> int:
+    """A whole number of at least `least`, known while tracing: an int, or an integer of NumPy or JAX."""
+    try:
+        value = operator.index(x)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"Argument `{name}` must be a whole number of at least {least}, known outside jit, but is {x!r}."
+        ) from error
+    if isinstance(x, bool) or value < least:
+        raise ValueError(
+            f"Argument `{name}` must be a whole number of at least {least}, but is {x!r}."
+        )
+    return value
+
+
+def as_index(name: str, x: Any, size: int) -> int:
+    """The index of one of `size` levels, counted from 0."""
+    value = as_count(name, x, 0)
+    if value >= size:
+        raise ValueError(
+            f"Argument `{name}` must be the index of a level, from 0 to {size - 1}, but is {value}."
+        )
+    return value
+
+
+def check_finite(name: str, x: Array) -> None:
+    """No NaN and no infinity, where that is known."""
+    if concrete(x):
+        require(
+            np.isfinite(x),
+            f"Argument `{name}` must be finite, but has NaN or infinite entries: {np.asarray(x)}.",
+        )
+
+
+def _as_array(name: str, x: Any) -> Array:
+    """An array of numbers, known if `x` is, or a `ValueError` that names the argument."""
+    try:
+        array = _strong(_plain(x))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(
+            f"Argument `{name}` must be a number or an array of numbers, but is {reprlib.repr(x)}."
+        ) from error
+    if not (jnp.issubdtype(array.dtype, jnp.number) or array.dtype == bool):
+        raise ValueError(
+            f"Argument `{name}` must be a number or an array of numbers, but is {reprlib.repr(x)}."
+        )
+    return array
+
+
+def _plain(x: Any) -> Any:
+    """What JAX can make an array of, of an object of QuTiP."""
+    qutip = sys.modules.get("qutip")
+    return x.full() if qutip is not None and isinstance(x, qutip.Qobj) else x
