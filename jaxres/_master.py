@@ -34,7 +34,8 @@ from ._checks import (
     require,
     warn_of_single_precision,
 )
-from ._quadrature import AbstractQuadrature, DoubleExponential, splittings
+from ._levels import ascending, equal_levels, gaps, splittings
+from ._quadrature import AbstractQuadrature, DoubleExponential
 from ._reservoir import Reservoir
 from ._scattering_map import collision_map, scattering_map
 from ._states import check_state
@@ -168,7 +169,7 @@ def _steady_state(system, baths, amplitudes, quadrature):
 
 def admissible(system: System, baths: Sequence[Reservoir]) -> Bool[Array, ""]:
     """The conditions that are checked on concrete values when objects are made, for traced ones."""
-    valid = jnp.all(jnp.diff(system.levels) >= 0) & jnp.all(jnp.isfinite(system.levels))
+    valid = ascending(system.levels) & jnp.all(jnp.isfinite(system.levels))
     for bath in baths:
         W, d = bath.scatterer.layers(bath.colliding(system))
         valid &= True if bath.unit is None else bath.unit.valid()
@@ -277,6 +278,9 @@ def _rows(system, maps, rates):
     N = system.size
     splitting = splittings(system.levels)  # |Δ_jk| for j < k
     pairs = splitting.shape[0]
+    # levels that are equal to rounding do not turn, here as in `dephase`; their distance keeps its derivative
+    equal = equal_levels(system.levels)[np.triu_indices(N, 1)]
+    splitting = jnp.where(equal, splitting - jax.lax.stop_gradient(splitting), splitting)
     total = sum(rates)
     # Γ = ∞: a common factor of the rates drops out
     infinite = jnp.isinf(total)
@@ -412,7 +416,7 @@ def generator_of(
     """`generator` from maps that are at hand."""
     one = jnp.eye(system.size, dtype=system.levels.dtype)
     identity = jnp.einsum("aj,bk->abjk", one, one)
-    gap = system.levels[:, None] - system.levels[None, :]
+    gap = gaps(system.levels)
     tensor = -1j * gap[:, :, None, None] * identity
     error = jnp.zeros((), system.levels.dtype)
     for S, rate in zip(maps, rates, strict=True):

@@ -11,24 +11,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Complex, Float
+from jaxtyping import Array, Complex, Float
 
 from ._batched import pieces
 from ._elementary import sin_cos, times
+from ._levels import same_gap
 
 #: numbers that one array over the nodes may have, N⁴ for each node
 AT_ONCE = 2**20
-
-
-def same_gap(levels: Float[Array, " N"]) -> Bool[Array, " M M"]:
-    """Whether two transitions, (j', j) and (k', k) row by row, have one energy: to 64 roundings of the largest level.
-
-    The gaps of a degenerate or an equally spaced ladder are differences of rounded numbers, so they are not compared
-    exactly.
-    """
-    gap = (levels[None, :] - levels[:, None]).reshape(-1)
-    room = 64 * jnp.finfo(levels.dtype).eps * jnp.max(jnp.abs(levels))
-    return jnp.abs(gap[:, None] - gap[None, :]) <= room
 
 
 def _moments_with_table(grid, amplitudes, layers, levels, packet):

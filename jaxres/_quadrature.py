@@ -26,6 +26,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ._batched import linear
+from ._levels import gaps, splittings
 
 
 class Rule(NamedTuple):
@@ -260,13 +261,6 @@ def _legendre(n: int) -> tuple[np.ndarray, np.ndarray]:
 FEW = 4
 
 
-def splittings(levels: Float[Array, " N"]) -> Float[Array, " P"]:
-    """e_k − e_j for j < k, row by row."""
-    rows, columns = np.triu_indices(levels.shape[0], 1)
-    table = np.eye(levels.shape[0])
-    return linear(levels, table[columns] - table[rows])
-
-
 def _sorted_edges(
     levels: Float[Array, " N"], further: Float[Array, " R"]
 ) -> tuple[Float[Array, " P"], Int[Array, "N N"]]:
@@ -279,12 +273,13 @@ def _sorted_edges(
     rows, columns = np.triu_indices(N, 1)
     nearest = np.argsort(columns - rows, kind="stable")
     rows, columns = rows[nearest], columns[nearest]
-    one = np.eye(N)
-    thresholds, rank = linear(levels, one[columns] - one[rows]), np.arange(len(rows))
+    thresholds, rank = linear(splittings(levels), np.eye(len(rows))[nearest]), np.arange(len(rows))
     thresholds = jnp.concatenate([thresholds, jnp.where(further > 0, further, 0)])
     if thresholds.size > 1:
-        order = jnp.argsort(thresholds)
-        thresholds, rank = thresholds[order], jnp.argsort(order)[: len(rows)]
+        # the values come out of the sort itself: computed again beside it, they might be rounded to another order
+        places = jax.lax.iota(np.int32, thresholds.size)
+        thresholds, order = jax.lax.sort((thresholds, places), num_keys=1)
+        rank = jnp.argsort(order)[: len(rows)]
     return thresholds, jnp.full((N, N), -2).at[rows, columns].set(rank)
 
 
@@ -306,7 +301,7 @@ def outgoing_grid(
     dtype = levels.dtype
     scale = jax.lax.stop_gradient(scale)
     finite, last = rule.finite_rule(levels.shape[0]), rule.last_rule()
-    gap = levels[None, :] - levels[:, None]  # [j', j]: the incoming channel opens at ε = e_j − e_j'
+    gap = gaps(levels).T  # [j', j]: the incoming channel opens at ε = e_j − e_j'
     thresholds, rank = _sorted_edges(levels, further)
     edges = jnp.concatenate([jnp.zeros(1, dtype), thresholds])
     # A panel may be empty (degenerate levels). It keeps a length far below rounding, so that no momentum is exactly

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float, PRNGKeyArray
 
+from . import _levels
 from ._amplitudes import AbstractAmplitudes, Exact
 from ._checks import check_instance, check_scalar, check_shape, real_array
 from ._quadrature import AbstractQuadrature, DoubleExponential
@@ -189,4 +190,4 @@ def cycle_map_of(system, S, rate, law):
 
 def gaps(system: System) -> Float[Array, "N N"]:
     """Δ_jk = e_j − e_k."""
-    return system.levels[:, None] - system.levels[None, :]
+    return _levels.gaps(system.levels)

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Inexact, Shaped
 
 from ._batched import hermitian_eigh
 from ._elementary import cosine_series, falling_exp, half_turns, polynomial, sine_series
+from ._levels import rounding
 from ._one_loop import one_loop
 
 
@@ -36,43 +37,45 @@ def modulus(z: Inexact[Array, "*s"]) -> Float[Array, "*s"]:
 # --------------------------------------------------------------------------------------------------------------
 # The two functions inside a slab
 # --------------------------------------------------------------------------------------------------------------
-# With A = 2m(E − V)/ħ² the wave in a flat piece of thickness h is spanned by
-#     C(A, h) = cos(√A h),      S(A, h) = sin(√A h)/√A,       C² + A S² = 1,
-# entire functions of A (cosh, sinh for A < 0). They grow like e^{κh}, κ = √−A, and are returned divided by it:
-#     c = e^{−κh} C,   s = e^{−κh} S,   decay = e^{−κh}       (κ = 0 for A h² ≥ −1/4).
-# e^{−κh} itself has a square-root branch at A = 0, which no final result has: it cancels in every ratio. So the
-# derivative is taken with that factor held fixed. With z = A h², and for h = 1,
-#     ∂C/∂z = −S/2,   ∂S/∂z = (C − S)/(2z),   each times the fixed e^{−κh},
+# With z = 2m(E − V)h²/ħ² the wave in a flat piece of thickness h is, in units of h, spanned by
+#     C(z) = cos √z,      S(z) = sin(√z)/√z,       C² + z S² = 1,
+# entire functions of z (cosh, sinh for z < 0). They grow like e^κ, κ = √−z, and are returned divided by it:
+#     c = e^{−κ} C,   s = e^{−κ} S,   decay = e^{−κ}       (κ = 0 for z > −1/4).
+# e^{−κ} itself has a square-root branch at z = 0, which no final result has: it cancels in every ratio. So the
+# derivative is taken with that factor held fixed,
+#     ∂C/∂z = −S/2,   ∂S/∂z = (C − S)/(2z),   each times the fixed e^{−κ},
 # which is exact for every expression homogeneous in (c, s, decay), the only ones that have a meaning.
 
 
-def slab_waves(
-    A: Float[Array, "*s"], h: Float[Array, ""]
-) -> tuple[Float[Array, "*s"], Float[Array, "*s"], Float[Array, "*s"]]:
-    """cos(√A h), sin(√A h)/√A and 1, all divided by the growth e^{κh} of an evanescent wave (A = −κ² < 0)."""
-    z = A * h**2
+def slab_waves(z: Float[Array, "*s"]) -> tuple[Float[Array, "*s"], ...]:
+    """C, S, z S and 1 for z = 2m(E − V)h²/ħ², all divided by the growth of an evanescent wave (z < 0)."""
     roots = slab_roots(z)
-    c, s, _, decay, _ = one_loop(unit_waves, z, roots)
-    return c, s * roots[1] * h, decay
+    c, fs, zs, decay, _ = one_loop(unit_waves, z, roots)
+    return c, fs * roots[1], zs, decay
 
 
 def slab_roots(z: Float[Array, "*s"]) -> tuple[Float[Array, "*s"], Float[Array, "*s"]]:
     """√|z| and its inverse, which is 1 for small z: what `unit_waves` is to be given, and knows the derivative of."""
-    z = jnp.abs(jax.lax.stop_gradient(z))
-    root = jnp.sqrt(z)
-    return root, 1 / jnp.where(z < _SMALL, 1, root)
+    root = jnp.sqrt(jnp.abs(jax.lax.stop_gradient(z)))
+    return root, 1 / jnp.where(root < _SMALL, 1, root)
+
+
+def _is_small(root, inverse):
+    """Which z are small, read off the inverse: z itself may be rounded otherwise where it is computed again."""
+    return (inverse == 1) & (root < 2 * _SMALL)
 
 
 @jax.custom_jvp
 def unit_waves(
     z: Float[Array, "*s"], roots: tuple[Float[Array, "*s"], Float[Array, "*s"]]
 ) -> tuple[Float[Array, "*s"], ...]:
-    """C, f S, z S and 1 for h = 1, all divided by the growth, and f, which is √|z| unless that is small; elementwise.
+    """C, f S, z S and 1, all divided by the growth, and f, which is √|z| unless that is small; elementwise.
 
     f saves quotients; it too is held fixed under differentiation.
     """
     root = roots[0]
-    closed, small = z < -_SMALL, jnp.abs(z) < _SMALL
+    small = _is_small(*roots)
+    closed = (z < 0) & ~small
     r, sign = half_turns(root)
     u = jnp.where(small, z, r * r)
     decay = jnp.where(closed, falling_exp(-root), 1)
@@ -85,21 +88,21 @@ def unit_waves(
 
 @unit_waves.defjvp
 def _unit_waves_jvp(primals, tangents):
-    (z, (_, inverse)), dz = primals, tangents[0]
+    (z, roots), dz = primals, tangents[0]
     c, fs, _, _, f = values = unit_waves(*primals)
-    s, zero = fs * inverse, jnp.zeros_like(z)
+    s, zero = fs * roots[1], jnp.zeros_like(z)
     return values, (
         -s / 2 * dz,
-        f * slab_slope(z, c, s, inverse) * dz,
+        f * slab_slope(z, c, s, roots) * dz,
         (s + c) / 2 * dz,
         zero,
         zero,
     )
 
 
-def slab_slope(z, c, s, inverse):
-    """∂S/∂z = (C − S)/(2z), scaled, for h = 1; as a series where z is small."""
-    small = jnp.abs(z) < _SMALL
+def slab_slope(z, c, s, roots):
+    """∂S/∂z = (C − S)/(2z), scaled; as a series where z is small."""
+    small, inverse = _is_small(*roots), roots[1]
     series = polynomial(_SLOPE, jnp.where(small, z, 0))
     return jnp.where(
         small, series, (c - s) / 2 * reciprocal(z, jnp.where(z < 0, -1, 1) * inverse**2)
@@ -118,7 +121,8 @@ def _reciprocal_jvp(primals, tangents):
     return value, -(value**2) * tangents[0]
 
 
-_SMALL = 0.25
+#: the |√z| below which power series in z are used
+_SMALL = 0.5
 _SLOPE = [(-1) ** k * k / math.factorial(2 * k + 1) for k in range(1, 10)]
 
 
@@ -147,7 +151,7 @@ def _eigh_jvp(primals, tangents):
     values, U = eigh(H)
     X = jnp.conj(jnp.swapaxes(U, -1, -2)) @ dH @ U
     gap = values[..., None, :] - values[..., :, None]
-    apart = jnp.abs(gap) > _apart(values)[..., None, None]
+    apart = jnp.abs(gap) > rounding(values)[..., None, None]
     generator = jnp.where(apart, X / jnp.where(apart, gap, 1), 0)
     dU = U @ generator
     # keep the phase convention: remove the component that turns the largest entry's phase
@@ -167,7 +171,7 @@ def resolve(
     """
     dtype = jnp.result_type(H, T)
     values, U = eigh(H.astype(dtype))
-    level = jnp.cumsum(jnp.diff(values, prepend=values[:1]) > _apart(values))
+    level = jnp.cumsum(jnp.diff(values, prepend=values[:1]) > rounding(values))
     X = jax.lax.stop_gradient(jnp.conj(U.T) @ T.astype(dtype) @ U)
     X = jnp.where(level[:, None] == level[None], X, 0)
     size = jnp.linalg.norm(X)
@@ -179,9 +183,15 @@ def resolve(
     # values whose derivatives are those of the new vectors, v† dH v
     fixed = jax.lax.stop_gradient(U)
     energy = jnp.real(jnp.sum(jnp.conj(fixed) * (H @ fixed), axis=0))
-    return jax.lax.stop_gradient(values - energy) + energy, U
+    return _with_derivative(values, energy), U
 
 
-def _apart(values):
-    """The gap up to which eigenvalues are taken for equal."""
-    return jnp.finfo(values.dtype).eps * 16 * (1 + jnp.max(jnp.abs(values), axis=-1))
+@jax.custom_jvp
+def _with_derivative(value, function):
+    """The value itself; its derivative is that of a function which is equal to it up to rounding."""
+    return value
+
+
+@_with_derivative.defjvp
+def _with_derivative_jvp(primals, tangents):
+    return _with_derivative(*primals), tangents[1]

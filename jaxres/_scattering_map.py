@@ -18,9 +18,10 @@ from jaxtyping import Array, Complex, Float
 from ._amplitudes import AbstractAmplitudes, Exact
 from ._batched import UNROLLED
 from ._checks import check_instance, concrete, warn_of_single_precision
-from ._moments import moments_of, same_gap, tensor_of
+from ._levels import gaps, pinned, same_gap, splittings
+from ._moments import moments_of, tensor_of
 from ._particle_states import MonochromaticBeam
-from ._quadrature import AbstractQuadrature, DoubleExponential, outgoing_grid, splittings
+from ._quadrature import AbstractQuadrature, DoubleExponential, outgoing_grid
 from ._reservoir import Reservoir
 from ._superoperator import Superoperator
 from ._system import System
@@ -102,6 +103,7 @@ def collision_map(
     system: System, bath: Reservoir, amplitudes: AbstractAmplitudes, quadrature: AbstractQuadrature
 ) -> Superoperator:
     """`scattering_map` without its checks, for use inside other pure functions."""
+    system = eqx.tree_at(lambda s: s.levels, system, pinned(system.levels))
     if bath.unit is not None:
         return trace_out(system, bath.unit, joint_map(system, bath, amplitudes, quadrature))
     packet = bath.packet
@@ -140,7 +142,7 @@ def joint_map(
 def _beam_map(amplitudes, layers, levels, packet):
     """Σ_α s_{j'j}(κ + e_j) conj(s_{k'k}(κ + e_k)) where the gaps are equal, κ = p₀²/2m; an integral over δ(p − p₀)."""
     kinetic = packet.momentum**2 / (2 * packet.mass)
-    below = kinetic + (levels[None, :] - levels[:, None])  # [j', j]: κ + e_j − e_j', outgoing
+    below = kinetic + gaps(levels).T  # [j', j]: κ + e_j − e_j', outgoing
     exits = amplitudes.matrices(below, kinetic + levels, layers, levels, packet.mass)
     own = np.arange(levels.shape[0])
     # for equal gaps the outgoing momenta are equal, so that what s⁺ is referenced to is no matter

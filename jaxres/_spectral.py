@@ -28,7 +28,8 @@ def spectral_functions(
     """F(H) for several scalar functions at once: `f(v, parameters)` maps eigenvalues (N,) to values (F, N, *s).
 
     Element a of f's second axis must depend on v_a alone. Everything else that f depends on and that may be traced
-    goes through `parameters`, a pytree of real floating-point arrays.
+    goes through `parameters`, a pytree of real floating-point arrays. H is a pure number, in units in which f changes
+    over distances of one: eigenvalues much closer than that count as meeting.
     """
     return _value(f, H, parameters)
 
@@ -113,7 +114,7 @@ def _slope(f, values, parameters):
     return jax.jvp(lambda v: f(v, parameters), (values,), (jnp.ones_like(values),))[1]
 
 
-# Below this distance, relative to the size of the matrix, a divided difference is the derivative at the midpoint;
+# Below this distance, for a matrix of size one, a divided difference is the derivative at the midpoint;
 # the error is of second order in the distance, and at the switch equal to that of the quotient's rounding.
 _NEAR = 0.2
 

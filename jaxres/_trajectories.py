@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Inexact, PRNGKeyArray
 
+from . import _levels
 from ._amplitudes import AbstractAmplitudes, Exact
 from ._checks import check_instance, check_shape, concrete, inexact_array, real_array, require
 from ._quadrature import AbstractQuadrature, DoubleExponential
@@ -198,8 +199,7 @@ def dephase(system: System, rho: Inexact[Array, "*b N N"]) -> Inexact[Array, "*b
 
 def equal_levels(system: System) -> Bool[Array, "N N"]:
     """Which pairs of levels have the same energy, up to rounding."""
-    room = 64 * jnp.finfo(system.levels.dtype).eps * jnp.max(jnp.abs(system.levels))
-    return jnp.abs(gaps(system)) <= room
+    return _levels.equal_levels(system.levels)
 
 
 # --------------------------------------------------------------------------------------------------

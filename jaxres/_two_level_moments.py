@@ -8,7 +8,8 @@ from jaxtyping import Array, Complex, Float
 
 from ._batched import linear
 from ._elementary import conjugate, sin_cos, times
-from ._moments import same_gap, weigh
+from ._levels import same_gap
+from ._moments import weigh
 from ._one_loop import one_loop
 from ._safe import safe_sqrt
 

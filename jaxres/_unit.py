@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Inexact
 
 from ._checks import check_instance, check_scalar, complex_array, concrete, require
+from ._levels import pinned
 from ._safe import eigh
 from ._states import check_state, gibbs_state
 from ._superoperator import Superoperator
@@ -78,7 +79,7 @@ def joint_system(system: System, unit: Unit) -> tuple[System, Float[Array, "M M"
     The second array is a permutation: entry [(j, a), n] is 1 where e_j + u_a is the joint level n. Levels that cross
     change places; nothing that is computed from the joint system depends on the order of equal ones.
     """
-    levels = (system.levels[:, None] + unit.levels.levels[None]).reshape(-1)
+    levels = pinned((system.levels[:, None] + unit.levels.levels[None]).reshape(-1))
     order = jnp.argsort(levels)
     place = jnp.eye(levels.size, dtype=levels.dtype)[:, order]
     basis = jnp.kron(_basis(system), _basis(unit.levels)) @ place

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from helpers import largest
 
+import jaxres as jr
 from jaxres._elementary import cosine_series, falling_exp, sin_cos, sine_series
 from jaxres._one_loop import one_loop
 from jaxres._safe import slab_roots, slab_waves, unit_waves
@@ -155,14 +156,21 @@ def exact_waves(z):
     return results
 
 
-@pytest.mark.parametrize("z", [-9.3, -0.26, -0.2499, -1e-9, 0.0, 1e-9, 0.2499, 0.26, 2.0, 90.1])
+def beside(boundary):
+    """A number and its two neighbours."""
+    return [np.nextafter(boundary, -np.inf), boundary, np.nextafter(boundary, np.inf)]
+
+
+@pytest.mark.parametrize(
+    "z", [-9.3, -0.26, *beside(-0.25), -1e-9, *beside(0.0), 1e-9, *beside(0.25), 0.26, 2.0, 90.1]
+)
 def test_waves_in_a_slab_and_two_derivatives(z):
-    """Open, closed, and on both sides of where the formula changes."""
-    growth = float(mpmath.exp(mpmath.sqrt(-z))) if z < -0.25 else 1.0
+    """Open, closed, and on both sides of where the formula changes, and there."""
 
     def waves(x):
-        c, s, _ = slab_waves(x, jnp.asarray(1.0))
-        return c * growth, s * growth  # the growth is held fixed
+        c, s, _, decay = slab_waves(x)
+        growth = jax.lax.stop_gradient(decay)  # it is held fixed
+        return c / growth, s / growth
 
     for i, exact in enumerate(exact_waves(z)):
 
@@ -174,10 +182,39 @@ def test_waves_in_a_slab_and_two_derivatives(z):
         np.testing.assert_allclose(ours, exact, rtol=3e-13, atol=1e-15)
 
 
+@pytest.mark.parametrize("z", [-0.25, 0.25])
+def test_waves_computed_from_roots_of_another_rounding(z):
+    """A compiler may compute z again where it is used: the two branches may not be mixed."""
+    for other in beside(z):
+        for root in beside(z):
+            roots = slab_roots(jnp.asarray(root))
+            c, fs, zs, decay, _ = unit_waves(jnp.asarray(other), roots)
+            (C, *_), (S, *_) = exact_waves(z)
+            np.testing.assert_allclose(
+                [c / decay, fs * roots[1] / decay, zs / decay], [C, S, z * S], rtol=1e-14
+            )
+
+
+def test_flux_where_the_wave_in_a_slab_changes_its_formula():
+    """For m(V − E)d² = 1/2, and 1/8, in a slab and in a part of a stack."""
+    slab = jr.Slab([[2.0]], 1.0)
+    for scatterer in (slab, jr.Slab([[2.0]], 0.5), jr.Stack([slab, jr.Slab([[1.5]], 1.0)])):
+        for energy in beside(1.0):
+            for model in (jr.Exact(), jr.TransferProduct()):
+                amps = jr.amplitudes(
+                    jr.System([0.0]), scatterer, mass=0.5, energy=energy, amplitudes=model
+                )
+                flux = abs(amps.transmission[0, 0]) ** 2 + abs(amps.reflection[0, 0]) ** 2
+                assert abs(flux - 1) < 1e-13
+    # |t|² = 1/(1 + V² sinh²(κd)/4E(V − E)) = 1/cosh² 1 for V = 2E, κd = 1
+    amps = jr.amplitudes(jr.System([0.0]), slab, mass=0.5, energy=1.0)
+    assert abs(abs(amps.transmission[0, 0]) - 1 / np.cosh(1)) < 1e-14
+
+
 def test_the_factor_of_the_waves_is_what_it_says():
     z = jnp.asarray([-30.0, -0.3, -0.1, 0.0, 0.2, 0.3, 7.0])
-    c, s, decay = slab_waves(z, jnp.asarray(1.0))
+    c, s, zs, decay = slab_waves(z)
     C, fS, zS, decays, f = unit_waves(z, slab_roots(z))
-    assert largest(C - c) == 0 and largest(decays - decay) == 0
+    assert largest(C - c) == 0 and largest(decays - decay) == 0 and largest(zS - zs) == 0
     assert largest(fS - f * s) < 1e-15
     assert largest(zS - z * s) < 1e-15

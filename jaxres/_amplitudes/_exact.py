@@ -59,7 +59,7 @@ def green_functions(
     if layers.thicknesses.shape[0] > 1:
         return _stack(kinetic, energy, layers, levels, mass, out)
     even, odd, (C, _, S, T) = _parities(_half_slab, kinetic, energy, layers, levels, mass)
-    out = out[:, :, None]
+    out = out[:, :, None] * (layers.thicknesses[0] / 2)
     row = matmul(out, even)
     transmitted = matmul(matmul(row, T), odd)
     return transmitted, matmul(row, C) - matmul(matmul(out, S), odd)
@@ -68,32 +68,34 @@ def green_functions(
 def parity_rows(kinetic, energy, layers, levels, mass, out):
     """g_e and g_o of a single slab, rows `out`; arguments as for `green_functions`."""
     even, odd, (C, _, S) = _parities(_waves, kinetic, energy, layers, levels, mass)
-    out = out[:, :, None]
+    out = out[:, :, None] * (layers.thicknesses[0] / 2)
     return matmul(matmul(out, even), C), -matmul(matmul(out, S), odd)
 
 
 def _parities(waves, kinetic, energy, layers, levels, mass):
-    """(i C K + A S)⁻¹, (C − i K S)⁻¹ and the matrices of `waves`."""
-    ik = 1j * lead_wavenumbers(kinetic, mass)
-    C, AS, S, *_ = functions = spectral_functions(
-        waves,
-        layers.couplings[0] + jnp.diag(levels),
-        (energy, mass, layers.thicknesses[0] / 2),
-    )
+    """(i C K + A S)⁻¹, (C − i K S)⁻¹ and the matrices of `waves`, lengths in units of half the slab's thickness h."""
+    h = layers.thicknesses[0] / 2
+    ik = 1j * h * lead_wavenumbers(kinetic, mass)
+    inner, energy = in_units_of_slab(layers.couplings[0], energy, levels, mass, h)
+    C, AS, S, *_ = functions = spectral_functions(waves, inner, energy)
     return inverse(C * ik[None] + AS), inverse(C - ik[:, None] * S), functions
 
 
-def _waves(v, parameters):
-    """C, A S and S over half a slab, of thickness h, divided by their growth."""
-    return _half_slab(v, parameters)[:3]
+def in_units_of_slab(coupling, energy, levels, mass, h):
+    """H_S + W and the energy in units of ħ²/2mh², those in which waves in a slab of thickness h change."""
+    unit = 2 * mass * h**2
+    return unit * (coupling + jnp.diag(levels)), unit * energy
 
 
-def _half_slab(v, parameters):
+def _waves(v, energy):
+    """C, A S and S over half a slab, divided by their growth."""
+    return _half_slab(v, energy)[:3]
+
+
+def _half_slab(v, energy):
     """The same, and 1 divided by the growth of two halves."""
-    energy, mass, h = parameters
-    A = 2 * mass * (energy[None] - v[:, None])
-    c, s, decay = slab_waves(A, h)
-    return jnp.stack([c, A * s, s, decay**2])
+    C, S, AS, decay = slab_waves(energy[None] - v[:, None])
+    return jnp.stack([C, AS, S, decay**2])
 
 
 def _reference_wavenumber(kinetic, layers, mass):
@@ -107,9 +109,12 @@ def _reference_wavenumber(kinetic, layers, mass):
 def _stack(kinetic, energy, layers, levels, mass, out):
     k = lead_wavenumbers(kinetic, mass)
     k0 = _reference_wavenumber(kinetic, layers, mass)
-    inner = layers.couplings + jnp.diag(levels)[None]
-    slabs = jax.vmap(lambda H, d: spectral_functions(_whole_slab, H, (energy, mass, d, k0)))
-    r, t = slabs(inner, layers.thicknesses).swapaxes(0, 1)
+
+    def slab(coupling, d):
+        inner, E = in_units_of_slab(coupling, energy, levels, mass, d)
+        return spectral_functions(_whole_slab, inner, (E, k0 * d))
+
+    r, t = jax.vmap(slab)(*layers).swapaxes(0, 1)
     r_left, t_right, t_left, r_right = chain((r, t, t, r))
 
     one = _identity(k.shape[0], k.ndim - 1)
@@ -128,13 +133,12 @@ def _stack(kinetic, energy, layers, levels, mass, out):
 
 
 def _whole_slab(v, parameters):
-    """R and t of a slab between half-lines of wavenumber k₀."""
-    energy, mass, d, k0 = parameters
+    """The amplitudes r and t of a slab between half-lines of wavenumber k₀, lengths in units of its thickness."""
+    energy, k0 = parameters
     k0 = k0[None]
-    A = 2 * mass * (energy[None] - v[:, None])
-    c, s, decay = slab_waves(A, d)
-    u = 1 / (c - 0.5j * (k0 * s + A * s / k0))
-    return jnp.stack([0.5j * (A / k0 - k0) * s * u, decay * u])
+    C, S, AS, decay = slab_waves(energy[None] - v[:, None])
+    u = 1 / (C - 0.5j * (k0 * S + AS / k0))
+    return jnp.stack([0.5j * (AS / k0 - k0 * S) * u, decay * u])
 
 
 def _identity(size, batch_axes):

@@ -30,31 +30,33 @@ from .._batched import inverse, matmul
 from .._elementary import sin_cos
 from .._safe import safe_sqrt
 from .._spectral import spectral_functions
+from ._exact import in_units_of_slab
 
 
 def wave_vector_transmission(kinetic, energy, layers, levels, mass, unitary):
     """s⁺[out, in] referenced to the right edge, before closed channels are cut off; (N, N, n)."""
     del kinetic
-    most = -math.log(64 * jnp.finfo(levels.dtype).eps) / jnp.sum(layers.thicknesses)
-    inner = layers.couplings + jnp.diag(levels)[None]
+    length = jnp.sum(layers.thicknesses)
 
-    def waves(v, parameters):
-        energy, mass, d, most = parameters
-        A = 2 * mass * (energy[None] - v[:, None])
+    def waves(v, parameters):  # lengths in units of the slab's thickness
+        energy, most = parameters
+        A = energy[None] - v[:, None]
         q, kappa = safe_sqrt(A), safe_sqrt(-A)
         if unitary:
             # A polar factor does not change with the size of its matrix: what decays in all channels alike may be
             # divided out. What then decays below rounding would leave a matrix that is singular to rounding.
             kappa = kappa - jax.lax.stop_gradient(jnp.min(kappa, axis=0))[None]
             kappa = jnp.minimum(kappa, most)
-        sine, cosine = sin_cos(q * d)
-        size = jnp.exp(-kappa * d)
+        sine, cosine = sin_cos(q)
+        size = jnp.exp(-kappa)
         return jax.lax.complex(size * cosine, size * sine)[None]
 
-    def factor(H, d):
-        return spectral_functions(waves, H, (energy, mass, d, most))[0]
+    def factor(coupling, d):
+        most = -math.log(64 * jnp.finfo(levels.dtype).eps) * (d / length)
+        inner, E = in_units_of_slab(coupling, energy, levels, mass, d)
+        return spectral_functions(waves, inner, (E, most))[0]
 
-    return _ordered_product(jax.vmap(factor)(inner, layers.thicknesses))
+    return _ordered_product(jax.vmap(factor)(*layers))
 
 
 def interaction_time_transmission(kinetic, energy, layers, levels, mass, unitary):
@@ -64,19 +66,21 @@ def interaction_time_transmission(kinetic, energy, layers, levels, mass, unitary
     timeless = above <= 0
     slowness = jnp.sqrt(mass / (2 * jnp.where(timeless, 1, above)))
     slowness = jnp.where(timeless, 0, slowness)  # time per length
-    inner = layers.couplings + jnp.diag(levels)[None]
+    total = jnp.sum(layers.thicknesses)
+    # A typical slowness; energies are measured in the inverse of the time that it takes to pass a slab.
+    usual = jnp.mean(jnp.abs(above)) + 1 / (2 * mass * total**2)
+    usual = jax.lax.stop_gradient(jnp.sqrt(mass / (2 * usual)))
 
-    def turn(v, parameters):
-        slowness, d = parameters
-        sine, cosine = sin_cos(v[:, None] * (slowness * d)[None])
+    def turn(v, time):
+        sine, cosine = sin_cos(v[:, None] * time[None])
         return jax.lax.complex(cosine, -sine)[None]
 
-    def factor(H, d):
-        return spectral_functions(turn, H, (slowness, d))[0]
+    def factor(coupling, d):
+        inner = usual * d * (coupling + jnp.diag(levels))
+        return spectral_functions(turn, inner, slowness / usual)[0]
 
-    passed = _ordered_product(jax.vmap(factor)(inner, layers.thicknesses))
+    passed = _ordered_product(jax.vmap(factor)(*layers))
     # e^{iH_Sτ}, and e^{ikL} from x = 0 to the right edge
-    total = jnp.sum(layers.thicknesses)
     phase = total * (levels[:, None] * slowness[None] + safe_sqrt(2 * mass * kinetic))
     sine, cosine = sin_cos(phase)
     return jax.lax.complex(cosine, sine)[:, None] * passed

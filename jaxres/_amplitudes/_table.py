@@ -35,6 +35,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Int
 
 from .._batched import pieces
+from .._levels import gaps
 from .._packet import AbstractPacket
 from .._quadrature import Grid
 from .._safe import safe_sqrt
@@ -150,7 +151,8 @@ class Panels(eqx.Module):
         cls, levels: Float[Array, " N"], packet: AbstractPacket, tiny: Float[Array, ""]
     ) -> "Panels":
         decay, near = jax.lax.stop_gradient((packet.decay(), NEAR * packet.energy_scale()))
-        whole = jnp.append(jnp.diff(levels), levels[-1] - levels[0]) + tiny
+        below = gaps(levels)  # e_j − e_k
+        whole = jnp.append(jnp.diagonal(below, -1), below[-1, 0]) + tiny
         length = jnp.minimum(whole, END / decay)  # which may be infinite
         cut = (length < whole).at[-1].set(True)
 
@@ -160,7 +162,6 @@ class Panels(eqx.Module):
             beside = jnp.minimum(jnp.min(apart, axis=1), near)
             return jnp.arcsinh(jnp.sqrt(jnp.minimum(beside / length, 1)))
 
-        below = levels[:, None] - levels[None]
         a, b = branch(below), branch(jnp.where(cut[:, None], 0, -jnp.roll(below, -1, axis=0)))
         columns = length, a, b, cut, jnp.broadcast_to(decay, length.shape)
         return cls(*(x[:, None] for x in columns))
@@ -197,7 +198,7 @@ class Panels(eqx.Module):
         """E − e_j at these y on every panel, [j, panel], each from its distance to the next level; the weight."""
         angles = self.angles(jnp.asarray(y, levels.dtype)[None])
         from_lower, from_upper = (self.length * jnp.sin(x) ** 2 for x in angles)
-        gap = levels[:, None] - levels[None]  # e_j − e_panel
+        gap = gaps(levels)  # e_j − e_panel
         to_upper = jnp.roll(gap, -1, axis=1)
         closed = np.triu(np.ones(gap.shape, bool), 1).T[:, :, None] & ~self.cut[None]
         below = to_upper[:, :, None] + from_upper[None]

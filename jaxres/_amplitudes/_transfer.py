@@ -15,24 +15,28 @@ import jax.numpy as jnp
 from .._batched import inverse, matmul
 from .._safe import slab_waves
 from .._spectral import spectral_functions
-from ._exact import lead_wavenumbers
+from ._exact import in_units_of_slab, lead_wavenumbers
 
 
 def transfer_green_functions(kinetic, energy, layers, levels, mass, out):
     """As `jaxres._amplitudes._exact.green_functions`."""
     N = levels.shape[0]
-    ik = 1j * lead_wavenumbers(kinetic, mass)
-    inner = layers.couplings + jnp.diag(levels)[None]
-    pieces = jax.vmap(lambda H, d: spectral_functions(_waves, H, (energy, mass, d)))(
-        inner, layers.thicknesses
-    )
+    # lengths in units of the whole scatterer's, in which all rows below are of one size
+    unit = jnp.sum(layers.thicknesses)
+    ik = 1j * unit * lead_wavenumbers(kinetic, mass)
+
+    def slab(coupling, d):
+        C, S, AS = spectral_functions(_waves, *in_units_of_slab(coupling, energy, levels, mass, d))
+        return C, S * (d / unit), AS * (unit / d)
+
+    pieces = jax.vmap(slab)(*layers)
 
     def multiply(M, piece):
         C, S, AS = piece
         slab = jnp.concatenate([jnp.concatenate([C, S], axis=1), jnp.concatenate([-AS, C], axis=1)])
         return matmul(slab, M), None
 
-    start = jnp.eye(2 * N, dtype=pieces.dtype)[..., None] * jnp.ones_like(energy)[None, None]
+    start = jnp.eye(2 * N, dtype=ik.dtype)[..., None] * jnp.ones_like(energy)[None, None]
     M, _ = jax.lax.scan(multiply, start, pieces)
     P, Q, R, U = M[:N, :N], M[:N, N:], M[N:, :N], M[N:, N:]
     # with r = −1 + ρ iK and t = τ iK: (P − Q iK) ρ − τ = −2Q…: divided by iK from the right
@@ -46,12 +50,11 @@ def transfer_green_functions(kinetic, energy, layers, levels, mass, out):
     right = jnp.concatenate([-2 * Q, -2 * U])
     solution = matmul(inverse(left), right)
     g_minus, g_plus = solution[:N], solution[N:]
-    return matmul(out[:, :, None], g_plus), matmul(out[:, :, None], g_minus)
+    out = unit * out[:, :, None]
+    return matmul(out, g_plus), matmul(out, g_minus)
 
 
-def _waves(v, parameters):
-    """C, S and A S over a slab's full thickness, growth included."""
-    energy, mass, d = parameters
-    A = 2 * mass * (energy[None] - v[:, None])
-    c, s, decay = slab_waves(A, d)
-    return jnp.stack([c, s, A * s]) / decay[None]
+def _waves(v, energy):
+    """C, S and A S over a slab's full thickness, growth included, lengths in units of the thickness."""
+    C, S, AS, decay = slab_waves(energy[None] - v[:, None])
+    return jnp.stack([C, S, AS]) / decay[None]

@@ -47,15 +47,15 @@ def two_level_exits(kinetic, layers, levels, mass):
     pairs (real, imaginary) of arrays over the nodes.
     """
     unit = 2 * mass * (layers.thicknesses[0] / 2) ** 2
-    W, levels = unit * layers.couplings[0], unit * levels
+    W, gap = unit * layers.couplings[0], unit * (levels[1] - levels[0])
     energy = unit * kinetic[0]
     k, *leads = [safe_sqrt(2 * mass * jnp.abs(x)) * (layers.thicknesses[0] / 2) for x in kinetic]
     stays, flips = [], []
     for j in (0, 1):
-        own, other = jnp.real(W[j, j]), jnp.real(W[1 - j, 1 - j]) + levels[1 - j] - levels[j]
+        own, other = jnp.real(W[j, j]), jnp.real(W[1 - j, 1 - j]) + (gap, -gap)[j]
         w = jnp.real(W[j, 1 - j]), jnp.imag(W[j, 1 - j])
         middle, half = (own + other) / 2, (own - other) / 2
-        distance = _half_distance(unit, middle, half, w)
+        distance = _half_distance(middle, half, w)
         delta = distance[0]
         A = energy - (middle + delta), energy - (middle - delta)
         is_open = kinetic[1 + j] > 0
@@ -67,10 +67,10 @@ def two_level_exits(kinetic, layers, levels, mass):
     return stays, flips
 
 
-def _half_distance(unit, middle, half, w):
+def _half_distance(middle, half, w):
     """δ, 1/2δ, and up to where δ is small; at an exact degeneracy the line is drawn through two points nearby."""
     radius2 = half**2 + (w[0] ** 2 + w[1] ** 2)
-    size = unit + jnp.abs(middle)
+    size = 1 + jnp.abs(middle)
     # functions of δ are even, so that derivatives by δ² are those of the points that are not moved apart
     moved = jax.lax.stop_gradient(jnp.maximum((1e-7 * size) ** 2 - radius2, 0))
     delta = jnp.sqrt(radius2 + moved)
@@ -97,8 +97,8 @@ def _row(half, w, distance, A, roots, k, lead):
     inverse = [y for _, y in roots]
     even = [(s * c * y + d**2) / 2 for c, s, d, y in zip(C, S, decay, inverse, strict=True)]
     odd = [
-        s**2 / 2 + y**2 * c * slab_slope(a, c, s * z, z)
-        for a, c, s, y, z in zip(A, C, S, f, inverse, strict=True)
+        s**2 / 2 + y**2 * c * slab_slope(a, c, s * z[1], z)
+        for a, c, s, y, z in zip(A, C, S, f, roots, strict=True)
     ]
     fC = [c * y for c, y in zip(C, f, strict=True)]
     scales = [d * y for d, y in zip(decay, f, strict=True)]
