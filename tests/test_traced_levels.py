@@ -82,21 +82,22 @@ def test_levels_computed_in_a_compiled_program(name):
     N, system = CASES[name]
     bath = bath_for(N)
 
-    def solve(w):
-        return jr.steady_state(system(w), bath)
+    def solve(w):  # the map, for it is also there where it is too poor for a state
+        return jr.scattering_map(system(w), bath).tensor, jr.steady_state(system(w), bath)
 
     inside, batch = jax.jit(solve), jax.jit(jax.vmap(solve))(jnp.asarray(FACTORS))
     found = []
     for i, w in enumerate(FACTORS):
         # what compiles once for known numbers, too: the levels are an argument, and computed outside
-        outside = jr.steady_state(system(jnp.asarray(w)), bath)
+        tensor, outside = solve(jnp.asarray(w))
         found.append(bool(outside.result == jr.RESULTS.successful))
-        for sol in (inside(w), jax.tree.map(lambda x, i=i: x[i], batch)):
+        for S, sol in (inside(w), jax.tree.map(lambda x, i=i: x[i], batch)):
+            assert largest(S - tensor) < 1e-10
             assert sol.result == outside.result
             np.testing.assert_allclose(sol.rho, outside.rho, rtol=0, atol=1e-10)
             assert abs(sol.map_error - outside.map_error) < 1e-10 + 1e-3 * outside.map_error
     # one coupling of levels of one energy leaves all states unchanged that it commutes with
-    assert sum(found) > len(found) / 2 or name == "2 degenerate"
+    assert any(found) != (name == "2 degenerate")
 
 
 @pytest.mark.parametrize("name", ["3 scaled", "3 degenerate"])
