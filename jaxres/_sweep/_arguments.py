@@ -1,38 +1,60 @@
 """The arguments of a sweep, checked: everything that can be wrong is told before any work."""
 
-from collections.abc import Mapping, Sequence
+import operator
+import reprlib
+import sys
+from collections.abc import Collection, Iterable, Mapping, Sequence, Sized
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 
 from .._checks import require
 from ._function import Fields
+from ._labels import FIELDS
 from ._plan import Axes
 
+#: bytes that one value of an axis takes while a sweep is planned and its axes are written
+AXIS_BYTES = 32
+LEAST_VALUES = 2**16  # of an axis, that are let in whatever `memory` is
 
-def check_axes(axes: Any) -> Axes:
-    """The axes as groups of zipped names, each name with its values."""
+
+def check_count(lengths: Mapping[str, int], memory: int) -> None:
+    """Refuses axes that are too long to be made, from their lengths alone."""
+    most = max(memory // AXIS_BYTES, LEAST_VALUES)
+    for name, n in lengths.items():
+        require(
+            n <= most,
+            f"Argument `axes` must have axes that fit `memory`, which holds {most} values of one, but "
+            f"{name!r} has {n}. Take fewer, raise `memory`, or sweep one part of it after the other.",
+        )
+
+
+def check_axes(axes: Any, memory: int) -> tuple[Axes, dict[str, dict[str, Any]]]:
+    """The axes as groups of zipped names, each name with its values; and what labelled arrays say about them."""
     require(
         isinstance(axes, Mapping) and len(axes) > 0,
         "Argument `axes` must be a dictionary of names and their values, with at least one, but is "
-        f"{axes!r}. Write {{'rate': [1.0, 5.0]}}, and zipped axes as {{('rate', 'width'): (rates, widths)}}.",
+        f"{_short(axes)}. Write {{'rate': [1.0, 5.0]}}, and zipped axes as {{('rate', 'width'): (rates, widths)}}.",
     )
-    groups, seen = [], set()
+    groups, seen, labels = [], set(), {}
     for key, values in axes.items():
         names = key if isinstance(key, tuple) else (key,)
         require(
-            len(names) > 0
-            and all(isinstance(name, str) and name for name in names)
-            and "/" not in "".join(names),
-            f"Argument `axes` must have names, or tuples of names for zipped axes, as keys, but has {key!r}.",
+            len(names) > 0 and all(isinstance(name, str) and name for name in names),
+            f"Argument `axes` must have names, or tuples of names for zipped axes, as keys, but has {_short(key)}.",
         )
         if isinstance(key, tuple):
-            count = len(values) if hasattr(values, "__len__") else "no"
+            try:
+                values = tuple(values) if isinstance(values, Collection) else ()
+            except TypeError:  # one number, as an array
+                values = ()
             require(
-                count == len(names),
-                f"Argument `axes` must have one array for each of the zipped names {names}, but has {count}.",
+                len(values) == len(names),
+                f"Argument `axes` must have one array for each of the zipped names {names}, but has "
+                f"{len(values) or 'no'}.",
             )
         else:
             values = (values,)
@@ -42,19 +64,25 @@ def check_axes(axes: Any) -> Axes:
                 f"Argument `axes` must have each name once, but has {name!r} twice.",
             )
             seen.add(name)
-        group = {name: _axis(name, x) for name, x in zip(names, values, strict=True)}
+        named: dict[Any, Any] = {}
+        named.update(zip(names, values, strict=True))
+        check_count({k: len(x) for k, x in named.items() if _has_length(x)}, memory)
+        labels |= {name: _labels_of(x) for name, x in named.items()}
+        group = {name: _axis(name, x) for name, x in named.items()}
         lengths = {name: len(x) for name, x in group.items()}
         require(
             len(set(lengths.values())) == 1,
             f"Argument `axes` must have zipped axes of one length, but they have {lengths}.",
         )
         if len(group) == 1:  # zipped ones may repeat
-            unique, counts = np.unique(next(iter(group.values())), return_counts=True)
-            twice = unique[counts > 1][:1]
+            ordered = next(iter(group.values()))
+            if np.isrealobj(ordered) and not np.all(ordered[1:] > ordered[:-1]):
+                ordered = np.sort(ordered)
+            twice = np.flatnonzero(ordered[1:] == ordered[:-1])[:1]
             require(
                 twice.size == 0,
-                f"Argument `axes` must have different values along {key!r}, but {twice} stands there more than "
-                "once.",
+                f"Argument `axes` must have different values along {key!r}, but {ordered[twice]} stands there more "
+                "than once.",
             )
         groups.append(group)
     dims = ["_".join(group) for group in groups]
@@ -62,13 +90,30 @@ def check_axes(axes: Any) -> Axes:
         len(set(dims)) == len(dims),
         f"Argument `axes` must have axes of different names, but they are {dims} (zipped names are joined).",
     )
-    return tuple(groups)
+    return tuple(groups), labels
+
+
+def _has_length(x):
+    """Of one dimension, and made or to be made with so many values."""
+    return isinstance(x, Sized) and getattr(x, "ndim", 1) == 1
+
+
+def _labels_of(x):
+    """The unit, the symbol and the long name that an array of xarray carries."""
+    attrs = getattr(x, "attrs", None)
+    attrs = attrs if isinstance(attrs, Mapping) else {}
+    return {key: attrs[key] for key in FIELDS if isinstance(attrs.get(key), str)}
 
 
 def _axis(name, values):
+    require(
+        not isinstance(values, np.ma.MaskedArray),
+        f"Argument `axes` must have values everywhere along {name!r}, but has a masked array. Leave the masked values "
+        "out: `.compressed()`.",
+    )
     try:
         array = np.asarray(values)
-    except ValueError:
+    except Exception:  # whatever an object does when it is to become an array, and tracers
         array = np.asarray(None)
     require(
         array.dtype.kind in "iufc",
@@ -83,11 +128,57 @@ def _axis(name, values):
     return to_numpy(array)
 
 
+def check_names(argument: str, names: Any) -> tuple[str, ...]:
+    """A sequence of names, as a tuple."""
+    listed: tuple[Any, ...] = (None,)
+    if isinstance(names, Iterable) and not isinstance(names, str):
+        listed = tuple(names)
+    require(
+        all(isinstance(name, str) for name in listed),
+        f"Argument `{argument}` must be a sequence of names, but is {_short(names)}.",
+    )
+    return listed
+
+
+def check_labels(labels: Any) -> dict[str, dict[str, Any]]:
+    """What is said about axes and outputs, by name."""
+    labels = {} if labels is None else labels
+    require(
+        isinstance(labels, Mapping)
+        and all(isinstance(k, str) and isinstance(v, Mapping) for k, v in labels.items()),
+        "Argument `labels` must be a dictionary of names, each with a dictionary such as {'units': 'm'}, but is "
+        f"{_short(labels)}.",
+    )
+    for name, about in labels.items():
+        for key, value in about.items():
+            if key == "dims":
+                dims = check_names(f"labels[{name!r}]['dims']", value)
+                require(
+                    len({*dims}) == len(dims) and all(dims),
+                    f"Argument `labels` must have different names for the axes of {name!r}, but has {dims}.",
+                )
+            else:
+                require(
+                    isinstance(key, str) and isinstance(value, str) and encodable(key + value),
+                    f"Argument `labels` must have texts for {name!r} (symbol, long_name, units), but has "
+                    f"{_short(key)}: {_short(value)}.",
+                )
+    return {name: dict(about) for name, about in labels.items()}
+
+
+def encodable(text: str) -> bool:
+    """Whether a text can be written to a file."""
+    try:
+        return bool(text.encode()) or True
+    except UnicodeEncodeError:
+        return False
+
+
 def to_numpy(x: Any) -> np.ndarray:
     """A real or complex array of JAX's present precision, held outside of JAX."""
     array = np.asarray(x)
     kind = array.dtype if array.dtype.kind in "fc" else np.dtype(float)
-    return array.astype(jax.dtypes.canonicalize_dtype(kind))
+    return array.astype(jax.dtypes.canonicalize_dtype(kind), copy=False)
 
 
 def split_parameters(
@@ -102,7 +193,7 @@ def split_parameters(
     fixed = {} if fixed is None else fixed
     require(
         isinstance(fixed, Mapping) and all(isinstance(name, str) for name in fixed),
-        f"Argument `fixed` must be a dictionary of names and values, but is {fixed!r}.",
+        f"Argument `fixed` must be a dictionary of names and values, but is {_short(fixed)}.",
     )
     swept = [name for group in axes for name in group]
     _check_names(function, names, {"axes": swept, "fixed": fixed, "gradient": gradient})
@@ -121,12 +212,22 @@ def split_parameters(
             _check_number("axes", name, value)
         elif _is_inexact(value) or name in gradient or _stands_for_float(function, defaults, name):
             _check_number("gradient" if name in gradient else "fixed", name, value)
-            numbers[name] = to_numpy(value)
+            try:
+                numbers[name] = to_numpy(value)
+            except (TypeError, ValueError, OverflowError) as error:
+                raise ValueError(
+                    f"Argument `fixed` must have numbers of a size that can be computed with, but {name!r} is "
+                    f"{_short(value)}."
+                ) from error
             require(
                 ~np.isnan(numbers[name]),
                 f"Argument `fixed` must have no NaN, but `{name}` has one.",
             )
         else:
+            require(
+                not isinstance(value, int) or abs(value) < 2**63,
+                f"Argument `fixed` must have integers of at most 63 bits, but {name!r} is larger.",
+            )
             static[name] = value
     every = {**numbers, **{name: x for group in axes for name, x in group.items()}}
     complex_ = [name for name in gradient if np.iscomplexobj(every[name])]
@@ -184,10 +285,19 @@ def _stands_for_float(function, defaults, name):
 
 def _check_number(where, name, value):
     is_number = isinstance(value, int | float | complex) and not isinstance(value, bool)
+    is_array = isinstance(value, np.ndarray | np.generic | jax.Array) and value.dtype != object
     require(
-        is_number or (value is None and where == "axes") or hasattr(value, "dtype"),
-        f"Argument `{where}` must name numbers, but {name!r} is {value!r}: no number can stand there. "
-        "Call jaxres.sweep once for each of its values.",
+        not isinstance(value, np.ma.MaskedArray) and not isinstance(value, jax.core.Tracer),
+        f"Argument `{where}` must have known values, but {name!r} is {type(value).__name__}.",
+    )
+    remedy = {
+        "axes": "no number can stand there. Call jaxres.sweep once for each of its values",
+        "gradient": "there is no derivative in it",
+        "fixed": "write a number, real or complex, or an array of such",
+    }
+    require(
+        is_number or is_array or (value is None and where == "axes"),
+        f"Argument `{where}` must name numbers, but {name!r} is {_short(value)}: {remedy[where]}.",
     )
 
 
@@ -195,15 +305,16 @@ def check_shard(shard: Any) -> tuple[int, int] | None:
     """The number of a shard, from 1, and how many there are: (2, 8) or "2/8"."""
     if shard is None:
         return None
-    parts = tuple(shard.split("/")) if isinstance(shard, str) else shard
     try:
-        i, n = (int(part) for part in parts)
+        parts = (int(part) for part in shard.split("/")) if isinstance(shard, str) else shard
+        i, n = (operator.index(part) for part in parts)
         valid = 1 <= i <= n
     except (TypeError, ValueError):
         valid = False
         i = n = 0
     require(
-        valid, f"Argument `shard` must be i/n with i from 1 to n, such as '2/8', but is {shard!r}."
+        valid,
+        f"Argument `shard` must be i/n with i from 1 to n, such as '2/8', but is {_short(shard)}.",
     )
     return i, n
 
@@ -217,7 +328,7 @@ def check_chunk(chunk: Any, axes: Axes) -> Any:
     require(
         all(isinstance(n, int | np.integer) and not isinstance(n, bool) and n > 0 for n in sizes),
         "Argument `chunk` must be a positive number of points, or the extents of a work item by axis, but is "
-        f"{chunk!r}.",
+        f"{_short(chunk)}.",
     )
     if isinstance(chunk, Mapping):
         unknown = sorted(map(str, chunk.keys() - set(dims)))
@@ -225,8 +336,17 @@ def check_chunk(chunk: Any, axes: Axes) -> Any:
             not unknown,
             f"Argument `chunk` must name axes, but {_list(unknown)} is none. There are {_list(dims)}.",
         )
-        return {name: int(n) for name, n in chunk.items()}
-    return int(chunk)
+        return {name: min(int(n), sys.maxsize) for name, n in chunk.items()}
+    return min(int(chunk), sys.maxsize)
+
+
+def check_memory(memory: Any) -> int:
+    """A number of bytes."""
+    require(
+        isinstance(memory, int | np.integer) and not isinstance(memory, bool) and memory > 0,
+        f"Argument `memory` must be a positive number of bytes, but is {_short(memory)}.",
+    )
+    return min(int(memory), sys.maxsize)
 
 
 def _list(names):
@@ -236,5 +356,8 @@ def _list(names):
 
 
 def _short(values):
-    text = repr(values)
+    try:
+        text = reprlib.repr(values)
+    except Exception:  # an object that cannot even be shown
+        text = f"an object of {type(values).__name__}"
     return text if len(text) < 80 else text[:77] + "..."

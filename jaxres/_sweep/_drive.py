@@ -1,5 +1,8 @@
 """Runs a prepared sweep: into memory or into a store, here or in other processes."""
 
+import json
+import math
+import shutil
 import time
 import warnings
 from concurrent.futures import BrokenExecutor, Executor
@@ -11,10 +14,11 @@ import numpy as np
 
 from .._checks import require
 from ._arguments import check_shard
+from ._files import folder, telling
 from ._layout import Layout
 from ._plan import Plan
 from ._prepare import Prepared
-from ._run import MESSAGES, Item, missing, run
+from ._run import MESSAGES, Item, run
 from ._store import Store, differences, is_store
 
 if TYPE_CHECKING:
@@ -30,25 +34,16 @@ class Memory:
     def __init__(self, layout: Layout):
         self.layout = layout
         self.arrays = {
-            name: np.full(v.shape, missing(v.dtype), v.dtype)
-            for name, v in layout.variables.items()
+            name: np.full(v.shape, v.fill, v.dtype) for name, v in layout.variables.items()
         }
         self.messages: list[str] = []
 
-    def done(self) -> set[int]:
-        """Nothing is done before it has begun."""
-        return set()
-
-    def write(self, plan: Plan, number: int, item: Item, seconds: float) -> None:
+    def write(self, plan: Plan, number: int, item: Item, seconds: float, shard: Any) -> None:
         """One work item into its place."""
         region = plan.region(number)
         for name, values in {**item.outputs, "failed": item.failed}.items():
             self.arrays[name][region] = values
         self.messages += item.messages
-
-    def summary(self) -> dict[str, Any]:
-        """What did not go well."""
-        return {"messages": self.messages}
 
     def dataset(self) -> "xarray.Dataset":
         """The results."""
@@ -78,8 +73,8 @@ def drive(
         f"context, or client.get_executor() of a dask client, but is {executor!r}.",
     )
     require(
-        store is None or isinstance(store, str | PathLike),
-        f"Argument `store` must be the path of a folder, but is {store!r}.",
+        progress is None or isinstance(progress, bool),
+        f"Argument `progress` must be True, False or None, but is {progress!r}.",
     )
     part = check_shard(shard)
     require(
@@ -90,32 +85,40 @@ def drive(
         total = sweep.plan.points * sweep.layout.bytes_per_point
         require(
             total <= memory,
-            f"Argument `store` must be given, since the results take {total / 2**20:.0f} MiB, and `memory` is "
-            f"{memory / 2**20:.0f} MiB. Name a folder for them, or raise `memory`.",
+            f"Argument `store` must be given, since the results take {total // 2**20} MiB, and `memory` is "
+            f"{memory // 2**20} MiB. Name a folder for them, or raise `memory`.",
         )
-        place: Store | Memory = Memory(sweep.layout)
+        place = Memory(sweep.layout)
+        _compute(sweep, place, executor, part, memory, progress, set())
+        messages = place.messages
+        data = place.dataset()
     else:
-        place, sweep = open_store(Path(store), sweep)
-    _compute(sweep, place, executor, part, memory, progress)
-    data = place.dataset()
-    messages = place.summary()["messages"]
+        place, sweep = open_store(folder("store", store), sweep)
+        told = f"Argument `store` must be a folder that can be written to, but {place.path} is not"
+        with telling(
+            told, "Make room or mend the folder, and repeat the call: what is done is kept."
+        ):
+            with place.writing():
+                done = _take_stock(place, sweep, part)
+                _compute(sweep, place, executor, part, memory, progress, done)
+            messages = place.messages()
+        data = place.dataset(check=False)
     return data.assign_attrs(failures="\n".join(messages)) if messages else data
 
 
 def open_store(path: Path, sweep: Prepared) -> tuple[Store, Prepared]:
     """The store for this sweep, made or found; and the sweep, cut as the store is."""
-    if path.exists() and not is_store(path):
+    with telling(f"Argument `store` must be a folder, but {path} is not", "Name another folder."):
+        found = is_store(path)
         require(
-            path.is_dir() and not any(path.iterdir()),
+            found or not path.exists() or (path.is_dir() and not any(path.iterdir())),
             f"Argument `store` must be a new folder or a store made by jaxres.sweep, but {path} is something else. "
             "Name another folder.",
         )
-    store = (
-        Store(path)
-        if is_store(path)
-        else Store.create(path, sweep.plan, sweep.layout, sweep.manifest)
-    )
-    different = differences(store.manifest, sweep.manifest)
+        if not found:
+            _check_room(path, sweep)
+    store = Store(path) if found else Store.create(path, sweep.plan, sweep.layout, sweep.manifest)
+    different = differences(store.manifest, json.loads(json.dumps(sweep.manifest)))
     tile, chunk = tuple(store.manifest["tile"]), sweep.manifest["chunk"]
     # the same wish may be met otherwise on another machine
     if chunk not in (None, store.manifest["chunk"]) and tile != sweep.plan.tile:
@@ -129,19 +132,47 @@ def open_store(path: Path, sweep: Prepared) -> tuple[Store, Prepared]:
     return store, sweep.recut(tile, store.manifest["block"])
 
 
-def _compute(sweep, place, executor, part, memory, progress):
+def _check_room(path, sweep):
+    """Floating-point numbers hardly get smaller by being compressed, let alone to a quarter."""
+    place = next(parent for parent in path.absolute().parents if parent.exists())
+    least = sweep.plan.points * sweep.layout.bytes_per_point // 4
+    free = shutil.disk_usage(place).free
+    require(
+        least <= free,
+        f"Argument `store` must be on a disk with room for the results, which take {least / 2**30:.3g} GiB at the very "
+        f"least, but {place} has {free / 2**30:.3g} GiB left. Name another folder, or take fewer points.",
+    )
+
+
+def _take_stock(store, sweep, part):
+    """The work items of this shard that are done. Damage is told, and mended or computed again."""
+    i, n = part or (1, 1)
+    good, damaged = store.check(range(i - 1, sweep.plan.items, n))
+    told = [f"{store.path / name} is damaged." for name in store.repair(sweep.plan, sweep.layout)]
+    told += damaged.values()
+    if told:
+        more = f" And {len(told) - 3} more." if len(told) > 3 else ""
+        warnings.warn(
+            f"{' '.join(told[:3])}{more} Made anew: {len(damaged)} work items are computed again.",
+            stacklevel=4,
+        )
+    return {*good}
+
+
+def _compute(sweep, place, executor, part, memory, progress, done):
     from tqdm import tqdm
 
-    plan, done = sweep.plan, place.done()
+    plan = sweep.plan
     i, n = part or (1, 1)
     mine = range(i - 1, plan.items, n)
-    ready = sum(plan.size(k) for k in mine if k in done)
-    each = int(np.prod(plan.tile)) * sweep.layout.bytes_per_point
-    in_flight = int(np.clip(memory // (4 * each), *IN_FLIGHT))
+    ready = sum(map(plan.size, done))
+    each = math.prod(plan.tile) * sweep.layout.bytes_per_point
+    least, most = IN_FLIGHT
+    in_flight = min(max(memory // (4 * each), least), most)
     items = ((k, plan.values(k)) for k in mine if k not in done)
     lost: list[tuple[int, Exception]] = []
     bar = tqdm(
-        total=sum(plan.size(k) for k in mine),
+        total=plan.points if n == 1 else sum(map(plan.size, mine)),
         initial=ready,
         unit="point",
         unit_scale=True,
@@ -157,7 +188,7 @@ def _compute(sweep, place, executor, part, memory, progress):
                     lost.append((number, item))
                 else:
                     now = time.perf_counter()
-                    place.write(plan, number, item, now - begun)
+                    place.write(plan, number, item, now - begun, part)
                     begun, written = now, written + 1
                 bar.update(plan.size(number))
     except BrokenExecutor as error:
@@ -187,6 +218,4 @@ def _report(place, plan, lost, written):
         return
     for number, error in lost[:MESSAGES]:
         place.messages.append(f"work item {number}: {type(error).__name__}: {error}")
-    for number, _ in lost:
-        place.arrays["failed"][plan.region(number)] = True
     warnings.warn(f"{what}. Their points are marked as failed.", stacklevel=4)

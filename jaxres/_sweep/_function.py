@@ -18,6 +18,18 @@ from .._system import System
 _DATA = (bool, int, float, complex, np.generic, np.ndarray, jax.Array)
 
 
+@dataclass
+class Seen:
+    """What tracing a point brings to light beside its outputs.
+
+    - `meanings`: names of the members of those outputs that are enumerations.
+    - `model`: what the function returned, as it stands in the trace.
+    """
+
+    meanings: dict[str, list[str]] = field(default_factory=dict)
+    model: Any = None
+
+
 @dataclass(frozen=True)
 class Point:
     """A function of keyword parameters, and what is read off it: `of(function(**parameters))`.
@@ -32,19 +44,16 @@ class Point:
     gradient: tuple[str, ...] = ()
 
     def __call__(
-        self, parameters: Mapping[str, Any], meanings: dict[str, list[str]] | None = None
+        self, parameters: Mapping[str, Any], seen: Seen | None = None
     ) -> dict[str, jax.Array]:
-        """All outputs by name; derivatives are `d<output>_d<parameter>`.
-
-        `meanings` is filled with the names of the members of those outputs that are enumerations.
-        """
-        meanings = {} if meanings is None else meanings
+        """All outputs by name; derivatives are `d<output>_d<parameter>`."""
+        seen = Seen() if seen is None else seen
         if not self.gradient:
-            return self.outputs(parameters, meanings)
+            return self.outputs(parameters, seen)
         chosen = {name: parameters[name] for name in self.gradient}
 
         def smooth(chosen):
-            out = self.outputs({**parameters, **chosen}, meanings)
+            out = self.outputs({**parameters, **chosen}, seen)
             return {k: v for k, v in out.items() if jnp.issubdtype(v.dtype, jnp.inexact)}, out
 
         kept = jax.eval_shape(smooth, chosen)[0].values()
@@ -53,13 +62,16 @@ class Point:
         derivative = jax.jacrev if reverse else jax.jacfwd
         grads, out = derivative(smooth, has_aux=True)(chosen)
         each = {f"d{k}_d{name}": grad[name] for k, grad in grads.items() for name in grad}
+        both = sorted(out.keys() & each.keys())
+        require(
+            not both,
+            f"Argument `function` must return outputs named otherwise than derivatives, but {both} are. Rename them.",
+        )
         return out | each
 
-    def outputs(
-        self, parameters: Mapping[str, Any], meanings: dict[str, list[str]]
-    ) -> dict[str, jax.Array]:
+    def outputs(self, parameters: Mapping[str, Any], seen: Seen) -> dict[str, jax.Array]:
         """The outputs by name: enumerations as their numbers, an array alone as `value`."""
-        result = self.function(**self.static, **parameters)
+        result = seen.model = self.function(**self.static, **parameters)
         of: Any = self.of or (_steady_state if _is_model(result) else None)
         if of is not None:
             result = of(*result) if isinstance(result, tuple) else of(result)
@@ -68,7 +80,7 @@ class Point:
         for path, leaf in leaves:
             name = path_name(path) or "value"
             if _is_member(leaf):
-                meanings[name] = _members(leaf._enumeration)
+                seen.meanings[name] = _members(leaf._enumeration)
                 leaf = leaf._value
             if not isinstance(leaf, _DATA):
                 raise ValueError(
@@ -76,13 +88,32 @@ class Point:
                     "Name what is wanted, as in `of=lambda ...: {...}`."
                 )
             require(
-                name not in out and "/" not in name,
-                f"Argument `function` must return outputs of different names, but {name!r} is not usable. Return a "
-                "dict with other keys.",
+                name not in out,
+                f"Argument `function` must return outputs of different names, but has {name!r} twice. Return a dict "
+                "with other keys.",
             )
-            out[name] = jnp.asarray(leaf)
+            out[name] = _numeric(name, leaf)
         require(len(out) > 0, "Argument `function` must return something, but returns nothing.")
         return out
+
+
+def _numeric(name, leaf):
+    """An array of numbers that files can hold too."""
+    try:
+        array = jnp.asarray(leaf)
+        usable = np.dtype(array.dtype).kind in "biufc"
+    except (
+        TypeError,
+        ValueError,
+        OverflowError,
+    ):  # objects, texts, keys of random numbers, 10**400
+        array, usable = jnp.zeros(()), False
+    require(
+        usable,
+        f"Argument `function` must return numbers or arrays of numbers, but its output `{name}` is "
+        f"{getattr(leaf, 'dtype', type(leaf).__name__)}. Convert it, or leave it out with `of=lambda ...: {{...}}`.",
+    )
+    return array
 
 
 def _is_model(x: Any) -> bool:

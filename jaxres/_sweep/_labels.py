@@ -1,5 +1,6 @@
 """Names, units and symbols of what a sweep is over and of what comes out of it (ħ = 1)."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,13 +33,13 @@ _KNOWN = {
     "k": ("k", "level of the column of the density matrix, 0 the ground state", ""),
 }
 _DIMS = {"rho": ("j", "k"), "populations": ("j",)}
-_FIELDS = ("symbol", "long_name", "units")
+FIELDS = ("symbol", "long_name", "units")
 
 
 def attributes(name: str, labels: Labels) -> dict[str, Any]:
     """The attributes of an axis or an output; what is given in `labels` goes first."""
     last = next((part for part in reversed(name.split(".")) if not part.isdigit()), name)
-    known = dict(zip(_FIELDS, _KNOWN.get(last, ("", name, "")), strict=True))
+    known = dict(zip(FIELDS, _KNOWN.get(last, ("", name, "")), strict=True))
     known |= {key: value for key, value in labels.get(name, {}).items() if key != "dims"}
     return {key: value for key, value in known.items() if value != "" or key == "units"}
 
@@ -67,8 +68,8 @@ def dims(name: str, shape: Sequence[int], labels: Labels) -> tuple[str, ...]:
     return (*given[: len(shape)], *(f"{name}_{i}" for i in range(rest)))
 
 
-def provenance(title: str, fixed: Mapping[str, Any]) -> dict[str, Any]:
-    """The attributes of the whole: what was held fixed, and where it comes from."""
+def provenance(title: str, fixed: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes of the whole: what was held fixed, the model in full, and where it comes from."""
     from importlib.metadata import version
 
     scalars = {
@@ -76,10 +77,10 @@ def provenance(title: str, fixed: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in fixed.items()
         if np.ndim(value) == 0 and np.isrealobj(value)
     }
-    return {
+    return scalars | {
         "title": title,
         "units": "ħ = 1",
-        **scalars,
+        "model": json.dumps(model),
         "source": f"jaxres {version('jaxres')}",
         "references": f"https://doi.org/{DOI}",
     }

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import reprlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,13 +15,14 @@ import numpy as np
 
 from .._checks import require
 from . import _arguments as check
-from ._function import Point, function_name, parameters_of
+from ._function import Point, Seen, function_name, parameters_of
 from ._labels import Labels, provenance
 from ._layout import Layout, layout
+from ._model import describe_sweep, is_model
 from ._plan import Plan, cut, profile
 from ._run import Job, Runner, cores
+from ._store import FORMAT
 
-FORMAT = 1
 MEMORY = 2**30
 
 
@@ -73,30 +75,31 @@ def prepare(
     elsewhere: bool = False,
 ) -> Prepared:
     """Checks the arguments of `jaxres.sweep` and plans it; `elsewhere`: for other processes, of one thread each."""
-    groups = check.check_axes(axes)
+    memory = check.check_memory(memory)
+    groups, about = check.check_axes(axes, memory)
     require(
-        of is None or callable(of), f"Argument `of` must be a function of the model, but is {of!r}."
+        of is None or callable(of),
+        f"Argument `of` must be a function of the model, but is {reprlib.repr(of)}.",
     )
     require(
-        isinstance(memory, int) and memory > 0,
-        f"Argument `memory` must be a positive number of bytes, but is {memory!r}.",
+        title is None or (isinstance(title, str) and check.encodable(title)),
+        f"Argument `title` must be a text, but is {reprlib.repr(title)}.",
     )
-    require(
-        not isinstance(gradient, str) and all(isinstance(name, str) for name in gradient),
-        f"Argument `gradient` must be a sequence of names, but is {gradient!r}.",
-    )
-    gradient = tuple(gradient)
+    gradient = check.check_names("gradient", gradient)
     chunk = check.check_chunk(chunk, groups)
+    labels = check.check_labels(labels)
+    labels |= {name: x | labels.get(name, {}) for name, x in about.items()}
     function, defaults, names = parameters_of(function)
     numbers, static = check.split_parameters(function, defaults, names, groups, fixed, gradient)
     point = Point(function, of, static, gradient)
 
     first = {name: x[0] for group in groups for name, x in group.items()}
     parameters = {**numbers, **first}
-    meanings: dict[str, list[str]] = {}
+    seen = Seen()
     costs, outputs = profile(
-        lambda p: point(p, meanings), parameters, [tuple(group) for group in groups]
+        lambda p: point(p, seen), parameters, [tuple(group) for group in groups]
     )
+    meanings = seen.meanings
     derivatives = {
         f"d{name}_d{p}": (name, p)
         for name in outputs
@@ -104,13 +107,6 @@ def prepare(
         if f"d{name}_d{p}" in outputs
     }
     swept = [name for group in groups for name in group]
-    dims = Plan(groups, (), ()).dims
-    clash = sorted({*outputs} & {*swept, *dims, "failed", "sweep"})
-    require(
-        not clash,
-        f"Argument `function` must return outputs named otherwise than axes, but {clash} are. Rename them.",
-    )
-    labels = {} if labels is None else labels
     unknown = sorted({*labels} - {*outputs, *swept})
     require(
         not unknown,
@@ -128,7 +124,8 @@ def prepare(
         platform=jax.default_backend(),
     )
     name = function_name(function) + ("" if of is None else " → " + function_name(of))
-    attrs = provenance(title or f"Sweep of {name}", numbers)
+    model = describe_sweep(function, of, numbers, static, first, is_model(seen.model))
+    attrs = provenance(title or f"Sweep of {name}", numbers, model)
     results = layout(plan, outputs, derivatives, meanings, attrs, labels)
     successful = {k: v.index("successful") for k, v in meanings.items() if "successful" in v}
     job = Job(
@@ -145,6 +142,7 @@ def prepare(
         "format": FORMAT,
         "function": {"name": name, "digest": costs.digest, "jax": jax.__version__},
         "dims": list(plan.dims),
+        "shape": list(plan.shape),
         "axes": {k: _describe(v) for g in groups for k, v in g.items()},
         "fixed": {k: _describe(v) for k, v in numbers.items()}
         | {k: _text(v) for k, v in static.items()},
@@ -153,9 +151,10 @@ def prepare(
         "dtype": str(np.dtype(jax.numpy.result_type(float))),
         "versions": {k: version(k) for k in ("jaxres", "jax", "numpy")},
     }
-    identity = {k: v for k, v in what.items() if k not in ("versions", "function")}
+    identity = {k: v for k, v in what.items() if k not in ("versions", "function", "shape")}
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     how = {
+        "model": model,
         "hash": digest,
         "chunk": chunk,
         "tile": list(plan.tile),
@@ -174,7 +173,7 @@ def _describe(x: np.ndarray) -> Any:
     if x.size <= 8:
         return str(x.tolist())
     ends = [str(x.flat[0].item()), str(x.flat[-1].item())]
-    digest = hashlib.sha256(np.ascontiguousarray(x).tobytes()).hexdigest()[:16]
+    digest = hashlib.sha256(np.ascontiguousarray(x).data).hexdigest()[:16]
     return {"shape": list(x.shape), "first": ends[0], "last": ends[1], "sha256": digest}
 
 

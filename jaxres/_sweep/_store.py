@@ -1,33 +1,53 @@
 """A store of a sweep's results: a zarr group with one chunk for each work item.
 
-    store/                    what `xarray.open_zarr` reads: outputs, `failed`, coordinates
-    store/sweep/manifest.json what was computed: axes, fixed parameters, function, versions, dtypes
-    store/sweep/items/17      written after the chunks of work item 17 have reached the disk, with its failures
+    store/                    what `xarray.open_zarr` reads: outputs, `failed`, coordinates; every chunk ends in its CRC
+    store/sweep/manifest.json what was computed: the model, axes, fixed parameters, function, versions, dtypes
+    store/sweep/items/17      written after the chunks of work item 17 have reached the disk: their checksums, failures
+    store/sweep/lock          held by every process that writes
 
-A work item counts only with its marker. So whatever ends a sweep, from Ctrl-C to a power cut, at worst the items under
-way are computed again. Chunks and markers appear under their names only when they are complete.
+A work item counts only with its marker, and only while its chunks are what the marker says. So whatever ends a sweep,
+from Ctrl-C to a power cut, and whatever happens to the files afterwards, at worst some items are computed again. Chunks
+and markers appear under their names only when they are complete.
 """
 
 import json
 import os
+import re
 import shutil
 import tempfile
-import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ._files import StoreError, checksum, folder, read_json, sync, telling, write_json, writing
 from ._layout import Layout
 from ._plan import Plan
-from ._run import Item, missing
+from ._run import Item
 
 if TYPE_CHECKING:
     import xarray
 
-#: entries of the manifest that say how, not what: they may differ when a sweep goes on
-_HOW = ("chunk", "tile", "block", "created", "config", "hash", "versions.jax", "versions.numpy")
+#: of the files; stores in another one are refused
+FORMAT = 2
+#: entries of the manifest that say how, not what, or say it in other words: they may differ when a sweep goes on
+_HOW = (
+    *("chunk", "tile", "block", "created", "config", "hash", "versions.jax", "versions.numpy"),
+    *("model", "shape", "files"),
+)
+_KINDS = {
+    **dict.fromkeys(("dims", "shape", "tile", "block", "gradient"), list),
+    **dict.fromkeys(("function", "axes", "fixed", "outputs", "versions", "files"), dict),
+    **dict.fromkeys(("dtype", "created"), str),
+}
+_MARKER = {"points": int, "failed": int, "messages": list, "seconds": float, "chunks": dict}
+_AGAIN = (
+    "Repeat the call that made the store, or `jaxres resume` it: what is damaged is computed again."
+)
+_ANEW = "Restore the file from a copy, or compute into another folder."
 
 
 class Store:
@@ -42,72 +62,225 @@ class Store:
     @classmethod
     def create(cls, path: Path, plan: Plan, layout: Layout, manifest: Mapping[str, Any]) -> "Store":
         """Makes the store, all at once: another process that makes the same one meanwhile does no harm."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-        try:
-            _fill(folder / "new", plan, layout, manifest)
+        told = (
+            f"Argument `store` must be a folder that can be made and written to, but {path} is not"
+        )
+        with telling(told, "Name another folder, or make room."):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            place = Path(tempfile.mkdtemp(dir=path.parent, prefix=_prefix(path)))
             try:
-                os.rename(folder / "new", path)
-                _sync(path.parent)
+                _fill(place / "new", plan, layout, manifest)
+                os.rename(place / "new", path)
+                sync(path.parent)
             except OSError:
                 if not is_store(path):
                     raise
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                shutil.rmtree(place, ignore_errors=True)
         return cls(path)
 
-    def done(self) -> set[int]:
-        """The work items that are complete."""
-        return {int(entry.name) for entry in os.scandir(self._items) if entry.name.isdigit()}
+    @property
+    def plan(self) -> Plan:
+        """How the grid is cut, without the axes' values."""
+        axes = [
+            {name: np.broadcast_to(0.0, n)}
+            for name, n in zip(self.manifest["dims"], self.manifest["shape"], strict=True)
+        ]
+        return Plan(tuple(axes), tuple(self.manifest["block"]), tuple(self.manifest["tile"]))
 
-    def write(self, plan: Plan, number: int, item: Item, seconds: float) -> None:
-        """One work item: its chunks, then its marker."""
-        import zarr
+    # ----------------------------------------------------------------------------------------------
+    # What is there
+    # ----------------------------------------------------------------------------------------------
 
+    def markers(self) -> set[int]:
+        """The work items that were computed, whatever has become of their files since."""
+        with telling(f"{self._items} cannot be read", _ANEW):
+            names = [entry.name for entry in os.scandir(self._items)]
+        return {int(name) for name in names if re.fullmatch(r"0|[1-9][0-9]{0,17}", name)}
+
+    def check(
+        self, items: Iterable[int] | None = None
+    ) -> tuple[dict[int, dict[str, Any]], dict[int, str]]:
+        """The markers of the work items that are complete, and what is wrong with the damaged ones.
+
+        Every file is read. Only of the given `items`, if they are given.
+        """
+        plan, found = self.plan, self.markers()
+        chosen = found if items is None else found & {*items}
+        good, damaged = {}, {}
+        for number in sorted(chosen):
+            try:
+                good[number] = self._check(plan, number)
+            except (OSError, StoreError) as error:
+                damaged[number] = str(error)
+        return good, damaged
+
+    def _check(self, plan, number):
+        path = self._items / str(number)
+        if number >= plan.items:
+            raise StoreError(f"{path} is damaged: there are {plan.items} work items.")
+        marker = read_json(path, "", _MARKER)
+        files = self._files(plan, number)
+        if marker["chunks"].keys() != files.keys():
+            raise StoreError(f"{path} is damaged: it is of other outputs.")
+        for name, file in files.items():
+            if not file.is_file():
+                raise StoreError(f"{file} is missing.")
+            if checksum(file) != marker["chunks"][name]:
+                raise StoreError(f"{file} is damaged: its checksum is wrong.")
+        return marker
+
+    def _files(self, plan, number):
+        """The chunks of a work item by the names of their arrays; arrays without entries have none."""
         region = plan.region(number)
-        chunk = "/".join(str(s.start // t) for s, t in zip(region, plan.tile, strict=True))
-        for name, values in {**item.outputs, "failed": item.failed}.items():
-            if name not in self._arrays:
-                array = zarr.open_array(self.path / name, mode="r+")
-                self._arrays[name] = array.with_config({"write_empty_chunks": True})
-            array = self._arrays[name]
-            array[region] = values
-            own = "/0" * (array.ndim - len(region))
-            written = self.path / name / f"c/{chunk}{own}"
-            for path in (
-                written,
-                *written.parents[: array.ndim],
-            ):  # a new file is an entry of its folder
-                _sync(path)
-        about = {
-            "points": plan.size(number),
-            "failed": int(item.failed.sum()),
-            "messages": list(item.messages),
-            "seconds": seconds,
+        chunk = [str(s.start // t) for s, t in zip(region, plan.tile, strict=True)]
+        own = {k: json.loads(v[v.index("[") :]) for k, v in self.manifest["outputs"].items()}
+        return {
+            name: Path(self.path, name, "c", *chunk, *["0"] * len(shape))
+            for name, shape in {**own, "failed": []}.items()
+            if 0 not in shape
         }
-        _write(self._items / str(number), about)
+
+    def done(self, items: Iterable[int] | None = None) -> set[int]:
+        """The work items that are complete and undamaged."""
+        return set(self.check(items)[0])
+
+    def broken(self) -> list[str]:
+        """Files that were written when the store was made, metadata and coordinates, and are damaged or missing."""
+        files = self.manifest["files"].items()
+        return [
+            name
+            for name, crc in files
+            if not (self.path / name).is_file() or checksum(self.path / name) != crc
+        ]
 
     def summary(self) -> dict[str, Any]:
-        """Work items, points, failures, messages and seconds so far."""
+        """Work items, points, failures, messages and seconds so far; what is damaged, and what is not there yet."""
+        good, damaged = self.check()
         total: dict[str, Any] = {
-            "items": 0,
+            "items": len(good),
             "points": 0,
             "failed": 0,
             "seconds": 0.0,
             "messages": [],
+            "damaged": [
+                *damaged.values(),
+                *(f"{self.path / n} is damaged." for n in self.broken()),
+            ],
+            "unfinished": self._unfinished(good, damaged),
         }
-        for number in sorted(self.done()):
-            about = json.loads((self._items / str(number)).read_text(encoding="utf-8"))
-            total["items"] += 1
+        for about in good.values():
             for key in ("points", "failed", "seconds", "messages"):
                 total[key] += about[key]
         return total
 
-    def dataset(self, *, lazy: bool = False) -> "xarray.Dataset":
-        """The results, read when they are used. With `lazy` as dask arrays, chunk by chunk."""
+    def messages(self) -> list[str]:
+        """What went wrong at single points."""
+        markers = (read_json(self._items / str(n), _AGAIN, _MARKER) for n in sorted(self.markers()))
+        return [message for marker in markers for message in marker["messages"]]
+
+    def unfinished(self) -> str:
+        """Which work items have no marker, in words; empty if all have."""
+        return self._unfinished(dict.fromkeys(self.markers()), {})
+
+    def _unfinished(self, good, damaged):
+        items = self.plan.items
+        if items - len(good) <= 0:
+            return ""
+        text = f"{items - len(good)} of {items} work items are not computed"
+        if damaged:
+            text += f", {len(damaged)} of them because their files are damaged"
+        n = next((about["shard"][1] for about in good.values() if about and about.get("shard")), 1)
+        if n > 1:
+            missing = [
+                i for i in range(n) if not range(i, items, n) or {*range(i, items, n)} - {*good}
+            ]
+            shards = ", ".join(f"{i + 1}/{n}" for i in missing[:8])
+            text += f": shards {shards}{' and more' if len(missing) > 8 else ''} are missing or unfinished"
+        return text
+
+    # ----------------------------------------------------------------------------------------------
+    # Writing and reading
+    # ----------------------------------------------------------------------------------------------
+
+    def writing(self) -> AbstractContextManager[None]:
+        """While this process writes; what killed ones have left goes first."""
+        return writing(self.path / "sweep" / "lock", self._clean)
+
+    def _clean(self):
+        for left in self._items.glob(".*"):
+            left.unlink(missing_ok=True)
+        for name in (*self.manifest["outputs"], "failed"):
+            for left in Path(self.path, name).rglob("*.partial"):
+                left.unlink(missing_ok=True)
+        unfinished = re.compile(re.escape(_prefix(self.path)) + "[a-z0-9_]{8}")
+        for left in self.path.parent.iterdir():  # of no use to any process: the store is there
+            if unfinished.fullmatch(left.name) and {x.name for x in left.iterdir()} <= {"new"}:
+                shutil.rmtree(left, ignore_errors=True)
+
+    def repair(self, plan: Plan, layout: Layout) -> list[str]:
+        """Writes damaged metadata and coordinates anew; which those were."""
+        broken = self.broken()
+        if broken:
+            place = Path(tempfile.mkdtemp(dir=self.path.parent, prefix=_prefix(self.path)))
+            try:
+                _fill(place / "new", plan, layout, self.manifest)
+                for name in broken:
+                    (self.path / name).parent.mkdir(parents=True, exist_ok=True)
+                    os.replace(place / "new" / name, self.path / name)
+                    sync((self.path / name).parent)
+                renewed = read_manifest(place / "new")["files"]
+            finally:
+                shutil.rmtree(place, ignore_errors=True)
+            self.manifest["files"] |= {name: renewed[name] for name in broken}
+            write_json(self.path / "sweep" / "manifest.json", self.manifest)
+        return broken
+
+    def write(
+        self, plan: Plan, number: int, item: Item, seconds: float, shard: tuple[int, int] | None
+    ) -> None:
+        """One work item: its chunks, then its marker."""
+        import zarr
+
+        region, files = plan.region(number), self._files(plan, number)
+        outputs = {**item.outputs, "failed": item.failed}
+        for name, file in files.items():
+            if name not in self._arrays:
+                array = zarr.open_array(_local(self.path), path=name, mode="r+")
+                self._arrays[name] = array.with_config({"write_empty_chunks": True})
+            array = self._arrays[name]
+            array[region] = outputs[name]
+            # a new file is an entry of its folder
+            for path in (file, *file.parents[: array.ndim]):
+                sync(path)
+        about = {
+            "points": plan.size(number),
+            "failed": int(item.failed.sum()),
+            "messages": list(item.messages),
+            "seconds": float(seconds),
+            "shard": shard,
+            "chunks": {name: checksum(file) for name, file in files.items()},
+        }
+        write_json(self._items / str(number), about)
+
+    def dataset(self, *, lazy: bool = False, check: bool = True) -> "xarray.Dataset":
+        """The results, read when they are used. With `lazy` as dask arrays, chunk by chunk.
+
+        What is damaged raises `StoreError`, unless it is not to be looked for (`check`).
+        """
         import xarray
 
-        data = xarray.open_zarr(self.path, chunks={} if lazy else None, consolidated=False)
+        if check:
+            damaged = self.summary()["damaged"]
+            if damaged:
+                more = f" (and {len(damaged) - 1} more like it)" if len(damaged) > 1 else ""
+                raise StoreError(f"{damaged[0]}{more} {_AGAIN}")
+        chunks: Any = {} if lazy else None
+        data = xarray.open_zarr(_local(self.path, True), chunks=chunks, consolidated=False)
+        data = data.set_coords([*self.manifest["axes"]])
+        unfinished = self.unfinished()
+        if unfinished:
+            data = data.assign_attrs(unfinished=unfinished)
         return data.drop_encoding()  # zarr's, which no other format understands
 
 
@@ -118,12 +291,14 @@ def is_store(path: Path) -> bool:
 
 def read_manifest(path: Path) -> dict[str, Any]:
     """What a store was made for."""
-    if not is_store(path):
-        raise ValueError(
-            f"Argument `store` must be a store made by jaxres.sweep, but {path} has no sweep/manifest.json. "
-            "Name another folder."
-        )
-    return json.loads((path / "sweep" / "manifest.json").read_text(encoding="utf-8"))
+    file = folder("store", path) / "sweep" / "manifest.json"
+    with telling(f"{file} cannot be read", _ANEW):
+        if not file.is_file():
+            raise StoreError(
+                f"Argument `store` must be a store made by jaxres.sweep, but {path} has no sweep/manifest.json. "
+                "Name another folder."
+            )
+    return read_json(file, _ANEW, _KINDS, FORMAT)
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> list[str]:
@@ -148,11 +323,32 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") 
     return found
 
 
+def _local(path, read_only=False):
+    """The store as zarr knows it: a folder, whatever characters its path has, and no URL."""
+    from zarr.storage import LocalStore
+
+    return LocalStore(path, read_only=read_only)
+
+
+def _prefix(path):
+    """How the names of folders begin in which the store is made."""
+    # a name as long as can be has no room for anything in front of it
+    return (
+        f".{path.name}."
+        if len(path.name.encode()) < 200
+        else f".{sha256(path.name.encode()).hexdigest()[:16]}."
+    )
+
+
 def _fill(path, plan, layout, manifest):
     import zarr
+    from zarr.codecs import Crc32cCodec, ZstdCodec
 
-    attrs = {**layout.attrs, "coordinates": " ".join(layout.coordinates)}  # so xarray knows them
-    group = zarr.create_group(path, zarr_format=3, attributes=attrs)
+    compressors = [ZstdCodec(level=0), Crc32cCodec()]
+    # so xarray knows them; a name with a space cannot stand there
+    coordinates = " ".join(name for name in layout.coordinates if not re.search(r"\s", name))
+    attrs = {**layout.attrs, "coordinates": coordinates}
+    group = zarr.create_group(_local(path), zarr_format=3, attributes=attrs)
     for name, variable in layout.variables.items():
         own = variable.shape[len(plan.shape) :]
         group.create_array(
@@ -160,9 +356,10 @@ def _fill(path, plan, layout, manifest):
             shape=variable.shape,
             chunks=plan.tile + tuple(max(n, 1) for n in own),
             dtype=variable.dtype,
-            fill_value=missing(variable.dtype),
+            fill_value=variable.fill,
             dimension_names=variable.dims,
             attributes=dict(variable.attrs),
+            compressors=compressors,
         )
     for name, (dim, values, attrs) in layout.coordinates.items():
         group.create_array(
@@ -171,31 +368,15 @@ def _fill(path, plan, layout, manifest):
             chunks=(len(values),),
             dimension_names=(dim,),
             attributes=dict(attrs),
+            compressors=compressors,
         )
     (path / "sweep" / "items").mkdir(parents=True)
     # a group of its own, so that no reader of the store stumbles over a folder it does not know
     group.create_group("sweep")
-    _write(path / "sweep" / "manifest.json", manifest)
-    for folder, _, files in os.walk(path, topdown=False):
-        for name in (*files, "."):
-            _sync(Path(folder, name))
-
-
-def _write(path: Path, content: Any) -> None:
-    """A complete file, on the disk, or none."""
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    with open(partial, "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1, ensure_ascii=False)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    """Waits until a file or a folder has reached the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    made = [Path(place, name) for place, _, names in os.walk(path) for name in names]
+    files = {file.relative_to(path).as_posix(): checksum(file) for file in made}
+    (path / "sweep" / "lock").touch()
+    write_json(path / "sweep" / "manifest.json", {**manifest, "files": files})
+    for place, _, names in os.walk(path, topdown=False):
+        for name in (*names, "."):
+            sync(Path(place, name))

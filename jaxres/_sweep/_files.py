@@ -1,0 +1,158 @@
+"""Files that outlive their process: written as a whole or not at all, checked when they are read.
+
+Shared by the stores of sweeps and the checkpoints of designs.
+"""
+
+import contextlib
+import json
+import os
+import re
+import uuid
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+#: bytes that a file's name may have
+LONGEST = 255
+
+
+class StoreError(ValueError):
+    """A store or a checkpoint that cannot be read, written or trusted: which file it is, and what helps."""
+
+
+def folder(argument: str, path: Any) -> Path:
+    """The path of a folder that can exist on this machine, be it there or not."""
+    try:
+        text = os.fspath(path)
+    except TypeError:
+        text = None
+    if not isinstance(text, str):
+        raise StoreError(f"Argument `{argument}` must be the path of a folder, but is {path!r}.")
+    wrong = None
+    if not text:
+        wrong = "is empty"
+    elif re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text):
+        wrong = "is a URL, and only local folders are supported"
+    else:
+        for name in Path(text).parts:
+            wrong = wrong or unusable(name.strip(os.sep) or "root", paths=True)
+    if wrong:
+        raise StoreError(
+            f"Argument `{argument}` must be the path of a folder, but {text!r} {wrong}. Name another folder."
+        )
+    return Path(text)
+
+
+def unusable(name: str, *, paths: bool = False) -> str | None:
+    """Why a file cannot have this name, or None. Not of `paths`: why an array of a store cannot."""
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        return "has characters that cannot be encoded in UTF-8"
+    if "\0" in name:
+        return "has a NUL character"
+    if size > LONGEST:
+        return f"has {size} bytes, more than the {LONGEST} that a file's name may have"
+    if paths:
+        return None
+    if name in ("", ".", "..", "zarr.json", "sweep"):
+        return "is a name that a store needs for itself"
+    return "has a slash" if "/" in name or "\\" in name else None
+
+
+@contextlib.contextmanager
+def telling(what: str, remedy: str) -> Iterator[None]:
+    """What the operating system refuses, as a `StoreError`: a full disk, a folder that is read-only, ..."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"{what}: {error.strerror or error}. {remedy}") from error
+
+
+def checksum(path: Path) -> int:
+    """The CRC-32 of a file."""
+    total = 0
+    with open(path, "rb") as file:
+        while block := file.read(2**22):
+            total = zlib.crc32(block, total)
+    return total
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """A complete file with its own checksum, on the disk; or none."""
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with open(partial, "w", encoding="utf-8", errors="surrogatepass") as file:
+            whole = {**content, "checksum": _checksum_of(content)}
+            json.dump(whole, file, indent=1, ensure_ascii=False)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    sync(path.parent)
+
+
+def read_json(
+    path: Path, remedy: str, kinds: Mapping[str, type] | None = None, form: int | None = None
+) -> dict[str, Any]:
+    """What `write_json` wrote; `StoreError` with the `remedy` if it is anything else.
+
+    `kinds`: entries that must be there, each with its type. `form`: the value of the entry `format`.
+    """
+    try:
+        content = json.loads(path.read_bytes().decode("utf-8", "surrogatepass"))
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror or error}. {remedy}") from error
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"{path} is damaged: it is not JSON ({error}). {remedy}") from error
+    if not isinstance(content, dict):
+        raise StoreError(f"{path} is damaged: it holds {type(content).__name__}. {remedy}")
+    if form is not None and isinstance(content.get("format"), int) and content["format"] != form:
+        raise StoreError(
+            f"{path} is in format {content['format']}, and this version of jaxres reads format {form}. Read it with "
+            "the version that wrote it, or compute into another folder."
+        )
+    said = content.pop("checksum", None)
+    if said != _checksum_of(content):
+        raise StoreError(f"{path} is damaged: its checksum is wrong. {remedy}")
+    wrong = [k for k, kind in (kinds or {}).items() if not isinstance(content.get(k), kind)]
+    if wrong:
+        raise StoreError(f"{path} is damaged: it has no valid {', '.join(wrong)}. {remedy}")
+    return content
+
+
+def _checksum_of(content):
+    return zlib.crc32(json.dumps(content, sort_keys=True).encode())
+
+
+def sync(path: Path) -> None:
+    """Waits until a file or a folder has reached the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def writing(lock: Path, clean: Callable[[], None]) -> Iterator[None]:
+    """Holds the file `lock` while this process writes beside it; first lets `clean` remove what killed ones left.
+
+    That only if no other process writes there. The system lets go of the lock when a process ends, however it ends.
+    """
+    with open(lock, "ab") as file:
+        try:
+            import fcntl
+        except ModuleNotFoundError:  # Windows: leftovers stay
+            yield
+            return
+        with contextlib.suppress(
+            OSError
+        ):  # another process writes, or the file system has no locks
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            clean()
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_SH)
+        yield
