@@ -6,7 +6,6 @@ import shutil
 import time
 import warnings
 from concurrent.futures import BrokenExecutor, Executor
-from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +59,7 @@ class Memory:
 def drive(
     sweep: Prepared,
     *,
-    store: str | PathLike | None = None,
+    store: Any = None,
     executor: Executor | None = None,
     shard: Any = None,
     memory: int,

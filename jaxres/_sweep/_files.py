@@ -67,7 +67,11 @@ def telling(what: str, remedy: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StoreError(f"{what}: {error.strerror or error}. {remedy}") from error
+        raise StoreError(f"{what}: {_reason(error)}. {remedy}") from error
+
+
+def _reason(error):
+    return f"{error.strerror or error}" + (f" ({error.filename})" if error.filename else "")
 
 
 def checksum(path: Path) -> int:
@@ -95,7 +99,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_json(
-    path: Path, remedy: str, kinds: Mapping[str, type] | None = None, form: int | None = None
+    path: Path, remedy: str, kinds: Mapping[str, Any] | None = None, form: int | None = None
 ) -> dict[str, Any]:
     """What `write_json` wrote; `StoreError` with the `remedy` if it is anything else.
 

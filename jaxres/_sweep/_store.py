@@ -10,6 +10,7 @@ from Ctrl-C to a power cut, and whatever happens to the files afterwards, at wor
 and markers appear under their names only when they are complete.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -43,7 +44,10 @@ _KINDS = {
     **dict.fromkeys(("function", "axes", "fixed", "outputs", "versions", "files"), dict),
     **dict.fromkeys(("dtype", "created"), str),
 }
-_MARKER = {"points": int, "failed": int, "messages": list, "seconds": float, "chunks": dict}
+_MARKER = {
+    **dict.fromkeys(("points", "failed"), int),
+    **{"messages": list, "seconds": float, "chunks": dict, "shard": list | None},
+}
 _AGAIN = (
     "Repeat the call that made the store, or `jaxres resume` it: what is damaged is computed again."
 )
@@ -176,12 +180,20 @@ class Store:
 
     def messages(self) -> list[str]:
         """What went wrong at single points."""
-        markers = (read_json(self._items / str(n), _AGAIN, _MARKER) for n in sorted(self.markers()))
-        return [message for marker in markers for message in marker["messages"]]
+        return [message for marker in self._marked().values() for message in marker["messages"]]
 
     def unfinished(self) -> str:
         """Which work items have no marker, in words; empty if all have."""
-        return self._unfinished(dict.fromkeys(self.markers()), {})
+        whole = len(self.markers()) >= self.plan.items
+        return "" if whole else self._unfinished(self._marked(), {})
+
+    def _marked(self):
+        """The markers that can be read; the chunks are not looked at."""
+        found = {}
+        for number in sorted(self.markers()):
+            with contextlib.suppress(StoreError):  # told by `check`
+                found[number] = read_json(self._items / str(number), "", _MARKER)
+        return found
 
     def _unfinished(self, good, damaged):
         items = self.plan.items
@@ -190,7 +202,7 @@ class Store:
         text = f"{items - len(good)} of {items} work items are not computed"
         if damaged:
             text += f", {len(damaged)} of them because their files are damaged"
-        n = next((about["shard"][1] for about in good.values() if about and about.get("shard")), 1)
+        n = next((about["shard"][1] for about in good.values() if about["shard"]), 1)
         if n > 1:
             missing = [
                 i for i in range(n) if not range(i, items, n) or {*range(i, items, n)} - {*good}
