@@ -339,3 +339,98 @@ t.sweep({str(tmp_path / "store")!r})
         left.mkdir(parents=True)
         sweep(path)
         assert [x.name for x in tmp_path.iterdir()] == [path.name]
+
+
+def valley(p):
+    return (p["x"] - 1) ** 2 + 100 * (p["y"] - p["x"] ** 2) ** 2
+
+
+def search(store, **changes):
+    call = {"bounds": {"x": (-5.0, 5.0), "y": (None, 10.0)}, "starts": 2, "steps": 13}
+    return jr.design(valley, {"x": -1.2, "y": 0.4}, store=store, progress=False, **call | changes)
+
+
+@pytest.fixture(scope="module", params=[jr.LBFGS(), jr.SciPy("L-BFGS-B")], ids=["lbfgs", "scipy"])
+def designed(request, tmp_path_factory):
+    path = tmp_path_factory.mktemp("designed") / "run"
+    return path, search(path, optimiser=request.param), request.param
+
+
+class TestCheckpoints:
+    @pytest.fixture
+    def run(self, designed, tmp_path):
+        shutil.copytree(designed[0], tmp_path / "run")
+        return tmp_path / "run"
+
+    @pytest.mark.parametrize("junk", [*JUNK, "PK\3\4", "\x93NUMPY", "truncated", "nan", "shape"])
+    def test_a_damaged_state_is_one_error_with_file_and_remedy(self, designed, run, junk):
+        state = run / "design/state.npz"
+        with np.load(state) as file:
+            arrays = dict(file)
+        if junk == "truncated":
+            state.write_bytes(state.read_bytes()[:-100])
+        elif junk == "nan":
+            floats = {k: np.full_like(x, np.nan) for k, x in arrays.items() if x.dtype.kind == "f"}
+            np.savez(state, **arrays | floats)
+        elif junk == "shape":
+            np.savez(state, **arrays | {k: x[..., None] for k, x in arrays.items()})
+        else:
+            state.write_bytes(junk.encode())
+        before = state.read_bytes()
+        with pytest.raises(StoreError, match=r"state\.npz is damaged: .*Restore the file.*another"):
+            search(run, steps=20, optimiser=designed[2])
+        assert state.read_bytes() == before
+
+    def test_every_bit_of_a_state_counts(self, designed, run):
+        state = run / "design/state.npz"
+        sound = state.read_bytes()
+        with np.load(state) as file:
+            arrays = dict(file)
+        for bit in range(0, 8 * len(sound), max(len(sound) // 25, 1)):
+            flip(state, bit)
+            try:
+                loaded = jr._design._checkpoint.Checkpoint(run, _manifest(run)).load()
+            except StoreError:
+                continue
+            finally:
+                state.write_bytes(sound)
+            for name, x in loaded.items():  # a date in the archive, say
+                np.testing.assert_array_equal(x, arrays[name])
+
+    @pytest.mark.parametrize("name", ["manifest", "progress", "result"])
+    @pytest.mark.parametrize("junk", JUNK)
+    def test_so_is_every_other_file(self, run, name, junk):
+        from jaxres._design._checkpoint import read_manifest, read_progress
+
+        (run / f"design/{name}.json").write_text(junk)
+        with pytest.raises(StoreError, match=rf"{name}\.json is damaged: .*(Restore|Delete)"):
+            (read_manifest if name == "manifest" else read_progress)(run)
+
+    def test_the_state_of_another_search_is_refused(self, designed, run, tmp_path):
+        search(tmp_path / "other", optimiser=designed[2], tol=1e-3)
+        shutil.copy(tmp_path / "other/design/state.npz", run / "design/state.npz")
+        with pytest.raises(StoreError, match=r"state\.npz is damaged"):
+            search(run, optimiser=designed[2])
+
+    def test_leftovers_are_cleaned_up_and_the_result_is_the_same(self, designed, run):
+        for name in (".0123.npz", ".manifest.json.0123"):
+            (run / "design" / name).touch()
+        again = search(run, optimiser=designed[2])
+        np.testing.assert_array_equal(again.ends, designed[1].ends)
+        names = {"manifest.json", "state.npz", "progress.json", "result.json", "lock"}
+        assert {x.name for x in (run / "design").iterdir()} == names
+
+    def test_a_folder_that_cannot_be_made_is_told(self, tmp_path):
+        (tmp_path / "file").touch()
+        with pytest.raises(
+            StoreError, match=r"must be a folder that can be written to, but .*file"
+        ):
+            search(tmp_path / "file" / "run")
+
+
+def _manifest(run):
+    return {
+        k: v
+        for k, v in json.loads((run / "design/manifest.json").read_text()).items()
+        if k != "checksum"
+    }

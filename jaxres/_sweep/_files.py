@@ -120,7 +120,7 @@ def read_json(
         )
     said = content.pop("checksum", None)
     if said != _checksum_of(content):
-        raise StoreError(f"{path} is damaged: its checksum is wrong. {remedy}")
+        raise StoreError(f"{path} is damaged: its checksum is missing or wrong. {remedy}")
     wrong = [k for k, kind in (kinds or {}).items() if not isinstance(content.get(k), kind)]
     if wrong:
         raise StoreError(f"{path} is damaged: it has no valid {', '.join(wrong)}. {remedy}")
