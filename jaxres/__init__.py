@@ -116,7 +116,7 @@ from ._states import (
     trace_distance as trace_distance,
 )
 from ._superoperator import Superoperator as Superoperator
-from ._sweep import sweep as sweep
+from ._sweep import model_of as model_of, sweep as sweep
 from ._system import System as System
 from ._thermodynamics import (
     effective_beta as effective_beta,

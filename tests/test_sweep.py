@@ -344,6 +344,238 @@ class TestFailures:
         assert not (tmp_path / "store").exists()
 
 
+class Opaque:
+    """An object that resists everything."""
+
+    def __array__(self, *arguments, **options):
+        raise RuntimeError("no array")
+
+    def __repr__(self):
+        raise RuntimeError("no text")
+
+    def __len__(self):
+        return 3
+
+
+#: what has no place in any argument
+STRANGE = [
+    None,
+    "text",
+    Opaque(),
+    object(),
+    10**400,
+    -1,
+    2.5,
+    1j,
+    np.nan,
+    [],
+    {},
+    (None,),
+    [[1.0], 2.0],
+]
+STRANGE += [
+    b"bytes",
+    [10**400],
+    {"x": None},
+    {1: 2},
+    np.array([None]),
+    lambda: 0,
+    {"a"},
+    True,
+    range(3),
+]
+#: and which of it has one after all
+FITS = {
+    "axes": [],
+    "fixed": [None, {}],
+    "gradient": [[], {}, {"x": None}],
+    "labels": [None, {}],
+    "chunk": [None, {}, 10**400],
+    "memory": [10**400],
+    "progress": [None, True],
+    "title": [None, "text"],
+    "shard": [None],
+    "store": [None, "text"],
+    "executor": [None],
+    "of": [None],
+}
+
+
+class TestArguments:
+    """Where no types are checked, as in a user's own process."""
+
+    def test_everything_strange_is_a_named_error_before_any_work(self, tmp_path):
+        code = """
+import os, sys, warnings; warnings.simplefilter("ignore")
+import jax; jax.config.update("jax_enable_x64", True)
+import jaxres as jr, numpy as np
+from jaxres._sweep import _drive
+from test_sweep import FITS, STRANGE
+from sweep_functions import wave
+_drive._compute = None  # nothing gets as far as that
+bad = []
+def fits(name, x):
+    return any(type(x) is type(y) and x == y for y in FITS[name])
+def attempt(name, **changes):
+    call = {"function": wave, "axes": {"x": [1.0, 2.0], "y": [3.0]}, "progress": False} | changes
+    try:
+        jr.sweep(**call)
+    except ValueError as error:
+        if not str(error).startswith(f"Argument `{name}` must "):
+            bad.append((name, changes, str(error)[:200]))
+    except BaseException as error:
+        bad.append((name, changes.keys(), type(error).__name__, str(error)[:200]))
+    else:
+        bad.append((name, "accepted"))
+for name in FITS:
+    for x in STRANGE:
+        if not fits(name, x) and not (name == "of" and callable(x)):
+            attempt(name, **{name: x} | ({"store": "s"} if name == "shard" else {}))
+for x in STRANGE:
+    if not isinstance(x, range):
+        attempt("axes", axes={"x": x, "y": [3.0]})
+        attempt("axes", axes={("x", "y"): (x, [1.0, 2.0, 3.0])})
+        attempt("axes", axes={("x", "y"): x})
+    if not isinstance(x, (int, float, complex)) or isinstance(x, bool) or x == 10**400:
+        attempt("fixed", fixed={"scale": x})
+    if isinstance(x, (tuple, int, float, bytes, type(None))):
+        attempt("axes", axes={x: [1.0], "y": [3.0]})
+    if not callable(x):
+        attempt("function", function=x)
+    if type(x) is not int or x < 0:
+        attempt("chunk", chunk={"x": x})
+    if not isinstance(x, str):
+        attempt("labels", labels={"x": {"units": x}})
+attempt("labels", labels={"vector": {"dims": ("a", "a")}})
+attempt("labels", labels={"vector": {"dims": ("x",)}})
+attempt("labels['vector']['dims']", labels={"vector": {"dims": 3}})
+attempt("shard", shard=(1.5, 2), store="s")
+assert os.listdir(".") == [], os.listdir(".")
+assert not bad, "\\n".join(map(str, bad))
+"""
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr[-4000:]
+
+    @pytest.mark.parametrize("n", [10**9, 10**12, 10**15])
+    def test_an_axis_that_is_too_long_is_refused_by_its_length(self, n):
+        class Long:
+            ndim = 1
+
+            def __len__(self):
+                return n
+
+            def __array__(self, *arguments, **options):
+                raise AssertionError("it must not be made")
+
+        for axes in ({"x": Long(), "y": Y}, {("x", "y"): (Long(), Long())}, {"x": range(n)}):
+            with pytest.raises(ValueError, match=rf"`axes` must .* fit `memory`.* 'x' has {n}"):
+                sweep(wave, axes)
+
+    def test_masked_axes_are_refused(self):
+        masked = np.ma.masked_array([1.0, 99.0, 3.0], [False, True, False])
+        for axes in ({"x": masked, "y": Y}, {("x", "y"): (masked, [1.0, 2.0, 3.0])}):
+            with pytest.raises(ValueError, match=r"`axes` must .* along 'x', .* masked array"):
+                sweep(wave, axes)
+        with pytest.raises(ValueError, match="`fixed` must have known values"):
+            sweep(wave, {"x": X, "y": Y}, fixed={"scale": masked})
+        data = sweep(wave, {"x": masked.compressed(), "y": Y})
+        assert data.x.values.tolist() == [1.0, 3.0]
+
+    def test_labelled_axes_keep_their_labels(self, tmp_path):
+        about = {"units": "meV", "long_name": "a width", "symbol": "w", "note": 3}
+        x = xarray.DataArray(X, dims="x", attrs=about)
+        for store in (None, tmp_path / "a"):
+            data = sweep(wave, {"x": x, "y": Y}, store=store, labels={"x": {"symbol": "W"}})
+            assert data.x.attrs == {"units": "meV", "long_name": "a width", "symbol": "W"}
+        data = sweep(
+            wave, {("x", "y"): (x, xarray.DataArray(X, attrs={"units": "K"}))}, gradient=["x"]
+        )
+        assert data.x.units == "meV" and data.y.units == "K" and data.dheight_dx.units == "1/meV"
+        data = sweep(jr.letter.model, {"rate": xarray.DataArray([1.0], attrs={"units": "GHz"})})
+        assert data.rate.units == "GHz" and data.rate.symbol == "Γ"
+
+    @pytest.mark.parametrize(
+        "outputs",
+        [
+            {"k": 1.0, "rho": np.eye(2)},
+            {"j": 1.0, "rho": np.eye(2)},
+            {"a_0": 1.0, "a": np.ones(3)},
+            {"x": 1.0},
+            {"failed": 1.0},
+            {"level": 1.0, "v": np.ones(3)},
+            {"x_y": 1.0},
+        ],
+    )
+    @pytest.mark.parametrize("kept", [False, True])
+    def test_outputs_named_like_a_dimension_are_refused(self, tmp_path, monkeypatch, outputs, kept):
+        monkeypatch.setattr("jaxres._sweep._drive._compute", None)
+        call = {
+            "function": lambda x, y=1.0: {k: v * x for k, v in outputs.items()},
+            "axes": {("x", "y"): (X, X)} if "x_y" in outputs else {"x": X},
+            "labels": {"v": {"dims": ["level"]}} if "v" in outputs else None,
+            "store": tmp_path / "a" if kept else None,
+        }
+        with pytest.raises(ValueError, match="`function` must return outputs named otherwise"):
+            sweep(**call)
+        assert not list(tmp_path.iterdir())
+
+    def test_outputs_named_like_a_derivative_are_refused(self):
+        with pytest.raises(ValueError, match=r"named otherwise than derivatives, but .'dy_dx'"):
+            sweep(lambda x: {"y": x**2, "dy_dx": 7.0}, {"x": X}, gradient=["x"])
+
+    @pytest.mark.parametrize(
+        "name", ["a/b", "a\\b", ".", "..", "zarr.json", "sweep", "a\0", "x" * 256, "é" * 128, "\ud800"]
+    )  # fmt: skip
+    def test_names_that_files_cannot_hold_are_refused(self, monkeypatch, name):
+        monkeypatch.setattr("jaxres._sweep._drive._compute", None)
+        for function, axes, labels in (
+            (lambda x: {name: x}, {"x": X}, None),
+            (lambda **p: p[name], {name: X}, None),
+            (lambda x: {"v": x * jnp.ones(2)}, {"x": X}, {"v": {"dims": (name,)}}),
+        ):
+            with pytest.raises(ValueError, match=r"names that a file can hold, but .* Rename it"):
+                sweep(function, axes, labels=labels)
+
+    @pytest.mark.parametrize(
+        "name", ["a b", "a#b", "a?b", "ä", "__a", ".a", "c", "value", "x" * 255, "a\nb"]
+    )
+    def test_all_other_names_are_kept(self, tmp_path, name):
+        outputs = sweep(lambda x: {name: x}, {"x": X}, store=tmp_path / "a")
+        np.testing.assert_array_equal(outputs[name], X)
+        axes = sweep(lambda **p: {"v": p[name]}, {name: X}, store=tmp_path / "b")
+        assert axes.v.dims == (name,)
+        np.testing.assert_array_equal(axes[name], X)
+
+    @pytest.mark.parametrize("kept", [False, True])
+    def test_outputs_without_entries(self, tmp_path, kept):
+        def function(x):
+            return {"none": jnp.zeros((0, 2)) * x, "y": x + 1}
+
+        store = tmp_path / "a" if kept else None
+        for _ in range(2):
+            data = sweep(function, {"x": X}, store=store, chunk=2)
+            assert data.none.shape == (5, 0, 2) and not data.failed.any()
+            np.testing.assert_array_equal(data.y, X + 1)
+        if kept:
+            assert Store(store).done() == {0, 1, 2}
+
+    @pytest.mark.parametrize(
+        "output", [jax.random.key(0), jnp.ones(2, jnp.bfloat16), np.array(["a"])]
+    )
+    def test_outputs_that_files_cannot_hold_are_refused(self, output):
+        with pytest.raises(ValueError, match="`function` must return numbers or arrays of numbers"):
+            sweep(lambda x: {"a": output, "b": x}, {"x": X})
+
+
 class TestStore:
     def test_is_what_xarray_opens_with_one_chunk_for_each_item(self, tmp_path):
         data = sweep(wave, {"x": X, "y": Y}, store=tmp_path / "a", chunk={"x": 2, "y": 3})

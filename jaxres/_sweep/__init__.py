@@ -5,6 +5,7 @@ from concurrent.futures import Executor
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
+from ._model import model_of as model_of
 from ._prepare import MEMORY, prepare
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ def sweep(
       `Reservoir`, or a tuple of them), whose parameters are then its numeric fields, by dotted names: `rate`,
       `packet.width`, `levels.1`.
     - `axes`: values by name, one-dimensional. Each entry is an axis of the grid, the first one outermost; a tuple of
-      names with a tuple of arrays of one length is one axis along which they vary together (zipped).
+      names with a tuple of arrays of one length is one axis along which they vary together (zipped). An
+      `xarray.DataArray` brings its unit, symbol and long name along.
     - `of`: what is computed of what `function` returns (a tuple is handed over as several arguments), or of the model.
       By default that itself; the steady state, if it is a system and its reservoir.
     - `fixed`: the other parameters, where the defaults of `function` (or the model's own values) do not do.
@@ -43,7 +45,8 @@ def sweep(
     - `labels`: by name of an axis or an output: `symbol`, `long_name`, `units`, and for an output `dims`, the names of
       its own axes. The parameters of the Letter have theirs.
     - `store`: folder of a zarr store. What is in it already is not computed again, so an interrupted sweep goes on;
-      the results are then read from it when they are used.
+      the results are then read from it when they are used. What is damaged in it is named in a warning and computed
+      again.
     - `executor`: where to compute, any `concurrent.futures.Executor`, for example a
       `ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn"))` or dask's `client.get_executor()`.
     - `shard`: "i/n" (or (i, n)), i from 1 to n: only every n-th work item. Needs a `store`, which all shards share.
@@ -54,14 +57,16 @@ def sweep(
 
     **Returns:** `xarray.Dataset` of all outputs: an array alone is `value`, the entries of a dictionary or the fields
     of a module have their names, enumerations are numbers with `flag_meanings`. `failed` is true where an output is not
-    finite or a result is not `successful`; the messages of points that raised are in the attribute `failures`.
+    finite, a result is not `successful`, or nothing was computed yet; the messages of points that raised are in the
+    attribute `failures`, what other shards still have to do is in `unfinished`, and the whole model, of which
+    `jaxres.model_of` makes it again, in `model`.
 
     **Cost:** what an axis does not touch is computed once for all of its values in a block (a nested `jax.vmap` for
     each axis), whatever the order of the axes. Blocks fill the cache, one after the other on each local device, or on
     each core of a CPU; work items are made of blocks, and hold a bounded number of points.
 
     **Raises:** `ValueError` for anything wrong with the arguments, before any work; in particular for a store that was
-    made with other parameters. `RuntimeError` if the executor broke.
+    made with other parameters, is damaged beyond repair, or cannot be written. `RuntimeError` if the executor broke.
 
     !!! example
         >>> data = jr.sweep(lambda x, y: x * y**2, {"x": [1.0, 2.0], "y": [3.0, 4.0, 5.0]}, gradient=["y"])

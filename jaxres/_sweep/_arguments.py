@@ -1,7 +1,6 @@
 """The arguments of a sweep, checked: everything that can be wrong is told before any work."""
 
 import operator
-import reprlib
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence, Sized
 from typing import Any
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._checks import require
+from ._files import short
 from ._function import Fields
 from ._labels import FIELDS
 from ._plan import Axes
@@ -37,14 +37,14 @@ def check_axes(axes: Any, memory: int) -> tuple[Axes, dict[str, dict[str, Any]]]
     require(
         isinstance(axes, Mapping) and len(axes) > 0,
         "Argument `axes` must be a dictionary of names and their values, with at least one, but is "
-        f"{_short(axes)}. Write {{'rate': [1.0, 5.0]}}, and zipped axes as {{('rate', 'width'): (rates, widths)}}.",
+        f"{short(axes)}. Write {{'rate': [1.0, 5.0]}}, and zipped axes as {{('rate', 'width'): (rates, widths)}}.",
     )
     groups, seen, labels = [], set(), {}
     for key, values in axes.items():
         names = key if isinstance(key, tuple) else (key,)
         require(
             len(names) > 0 and all(isinstance(name, str) and name for name in names),
-            f"Argument `axes` must have names, or tuples of names for zipped axes, as keys, but has {_short(key)}.",
+            f"Argument `axes` must have names, or tuples of names for zipped axes, as keys, but has {short(key)}.",
         )
         if isinstance(key, tuple):
             try:
@@ -117,7 +117,7 @@ def _axis(name, values):
         array = np.asarray(None)
     require(
         array.dtype.kind in "iufc",
-        f"Argument `axes` must have numbers along {name!r}, but has {_short(values)}.",
+        f"Argument `axes` must have numbers along {name!r}, but has {short(values)}.",
     )
     require(
         array.ndim == 1 and array.size > 0,
@@ -135,7 +135,7 @@ def check_names(argument: str, names: Any) -> tuple[str, ...]:
         listed = tuple(names)
     require(
         all(isinstance(name, str) for name in listed),
-        f"Argument `{argument}` must be a sequence of names, but is {_short(names)}.",
+        f"Argument `{argument}` must be a sequence of names, but is {short(names)}.",
     )
     return listed
 
@@ -147,7 +147,7 @@ def check_labels(labels: Any) -> dict[str, dict[str, Any]]:
         isinstance(labels, Mapping)
         and all(isinstance(k, str) and isinstance(v, Mapping) for k, v in labels.items()),
         "Argument `labels` must be a dictionary of names, each with a dictionary such as {'units': 'm'}, but is "
-        f"{_short(labels)}.",
+        f"{short(labels)}.",
     )
     for name, about in labels.items():
         for key, value in about.items():
@@ -161,7 +161,7 @@ def check_labels(labels: Any) -> dict[str, dict[str, Any]]:
                 require(
                     isinstance(key, str) and isinstance(value, str) and encodable(key + value),
                     f"Argument `labels` must have texts for {name!r} (symbol, long_name, units), but has "
-                    f"{_short(key)}: {_short(value)}.",
+                    f"{short(key)}: {short(value)}.",
                 )
     return {name: dict(about) for name, about in labels.items()}
 
@@ -193,7 +193,7 @@ def split_parameters(
     fixed = {} if fixed is None else fixed
     require(
         isinstance(fixed, Mapping) and all(isinstance(name, str) for name in fixed),
-        f"Argument `fixed` must be a dictionary of names and values, but is {_short(fixed)}.",
+        f"Argument `fixed` must be a dictionary of names and values, but is {short(fixed)}.",
     )
     swept = [name for group in axes for name in group]
     _check_names(function, names, {"axes": swept, "fixed": fixed, "gradient": gradient})
@@ -217,7 +217,7 @@ def split_parameters(
             except (TypeError, ValueError, OverflowError) as error:
                 raise ValueError(
                     f"Argument `fixed` must have numbers of a size that can be computed with, but {name!r} is "
-                    f"{_short(value)}."
+                    f"{short(value)}."
                 ) from error
             require(
                 ~np.isnan(numbers[name]),
@@ -297,7 +297,7 @@ def _check_number(where, name, value):
     }
     require(
         is_number or is_array or (value is None and where == "axes"),
-        f"Argument `{where}` must name numbers, but {name!r} is {_short(value)}: {remedy[where]}.",
+        f"Argument `{where}` must name numbers, but {name!r} is {short(value)}: {remedy[where]}.",
     )
 
 
@@ -314,7 +314,7 @@ def check_shard(shard: Any) -> tuple[int, int] | None:
         i = n = 0
     require(
         valid,
-        f"Argument `shard` must be i/n with i from 1 to n, such as '2/8', but is {_short(shard)}.",
+        f"Argument `shard` must be i/n with i from 1 to n, such as '2/8', but is {short(shard)}.",
     )
     return i, n
 
@@ -328,7 +328,7 @@ def check_chunk(chunk: Any, axes: Axes) -> Any:
     require(
         all(isinstance(n, int | np.integer) and not isinstance(n, bool) and n > 0 for n in sizes),
         "Argument `chunk` must be a positive number of points, or the extents of a work item by axis, but is "
-        f"{_short(chunk)}.",
+        f"{short(chunk)}.",
     )
     if isinstance(chunk, Mapping):
         unknown = sorted(map(str, chunk.keys() - set(dims)))
@@ -344,7 +344,7 @@ def check_memory(memory: Any) -> int:
     """A number of bytes."""
     require(
         isinstance(memory, int | np.integer) and not isinstance(memory, bool) and memory > 0,
-        f"Argument `memory` must be a positive number of bytes, but is {_short(memory)}.",
+        f"Argument `memory` must be a positive number of bytes, but is {short(memory)}.",
     )
     return min(int(memory), sys.maxsize)
 
@@ -353,11 +353,3 @@ def _list(names):
     if names is None:
         return "any"
     return ", ".join(map(repr, sorted(names) if isinstance(names, set) else names)) or "none"
-
-
-def _short(values):
-    try:
-        text = reprlib.repr(values)
-    except Exception:  # an object that cannot even be shown
-        text = f"an object of {type(values).__name__}"
-    return text if len(text) < 80 else text[:77] + "..."

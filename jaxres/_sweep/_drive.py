@@ -13,7 +13,7 @@ import numpy as np
 
 from .._checks import require
 from ._arguments import check_shard
-from ._files import folder, telling
+from ._files import folder, short, telling
 from ._layout import Layout
 from ._plan import Plan
 from ._prepare import Prepared
@@ -69,11 +69,11 @@ def drive(
     require(
         executor is None or isinstance(executor, Executor),
         "Argument `executor` must be a concurrent.futures.Executor, such as a ProcessPoolExecutor with the spawn "
-        f"context, or client.get_executor() of a dask client, but is {executor!r}.",
+        f"context, or client.get_executor() of a dask client, but is {short(executor)}.",
     )
     require(
         progress is None or isinstance(progress, bool),
-        f"Argument `progress` must be True, False or None, but is {progress!r}.",
+        f"Argument `progress` must be True, False or None, but is {short(progress)}.",
     )
     part = check_shard(shard)
     require(

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import re
+import reprlib
 import uuid
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +16,15 @@ from typing import Any
 
 #: bytes that a file's name may have
 LONGEST = 255
+
+
+def short(x: Any) -> str:
+    """A value in a message, however long it is."""
+    try:
+        text = reprlib.repr(x)
+    except Exception:  # an object that cannot even be shown
+        text = f"an object of {type(x).__name__}"
+    return text if len(text) < 80 else text[:77] + "..."
 
 
 class StoreError(ValueError):
@@ -28,7 +38,9 @@ def folder(argument: str, path: Any) -> Path:
     except TypeError:
         text = None
     if not isinstance(text, str):
-        raise StoreError(f"Argument `{argument}` must be the path of a folder, but is {path!r}.")
+        raise StoreError(
+            f"Argument `{argument}` must be the path of a folder, but is {short(path)}."
+        )
     wrong = None
     if not text:
         wrong = "is empty"

@@ -14,6 +14,7 @@ from .._checks import require
 from .._master import RESULTS, steady_state
 from .._reservoir import Reservoir
 from .._system import System
+from ._files import short
 
 _DATA = (bool, int, float, complex, np.generic, np.ndarray, jax.Array)
 
@@ -209,7 +210,7 @@ def parameters_of(function: Any) -> tuple[Callable, dict[str, Any], set[str] | N
         require(
             len(fields.fields) > 0,
             "Argument `function` must be a function of keyword parameters, or a model with numeric fields, but is "
-            f"{function!r}.",
+            f"{short(function)}.",
         )
         return fields, dict(fields.fields), set(fields.fields)
     try:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import re
-import reprlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ import numpy as np
 
 from .._checks import require
 from . import _arguments as check
+from ._files import short
 from ._function import Point, Seen, function_name, parameters_of
 from ._labels import Labels, provenance
 from ._layout import Layout, layout
@@ -79,11 +79,11 @@ def prepare(
     groups, about = check.check_axes(axes, memory)
     require(
         of is None or callable(of),
-        f"Argument `of` must be a function of the model, but is {reprlib.repr(of)}.",
+        f"Argument `of` must be a function of the model, but is {short(of)}.",
     )
     require(
         title is None or (isinstance(title, str) and check.encodable(title)),
-        f"Argument `title` must be a text, but is {reprlib.repr(title)}.",
+        f"Argument `title` must be a text, but is {short(title)}.",
     )
     gradient = check.check_names("gradient", gradient)
     chunk = check.check_chunk(chunk, groups)

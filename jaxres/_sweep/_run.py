@@ -178,7 +178,7 @@ class Runner:
                 bad = ~np.isfinite(value)
             else:
                 continue
-            failed |= bad.reshape(*shape, -1).any(axis=-1)
+            failed |= bad.any(axis=tuple(range(len(shape), bad.ndim)))
         return failed
 
 
