@@ -127,6 +127,11 @@ class TestChunks:
                 Store(store).dataset()
             check_recovers(store, made[1], name)
 
+    def test_all_markers(self, made, store):
+        shutil.rmtree(store / "sweep/items")
+        assert Store(store).done() == set()
+        xarray.testing.assert_identical(sweep(store).load(), made[1])
+
     def test_of_another_shard_are_left_to_it(self, store):
         (store / "height/c/0/1").unlink()  # work item 1, the second shard's
         with warnings.catch_warnings():
@@ -240,6 +245,7 @@ class TestPlaces:
             ("file", "something else"),
             ("/proc/nothing/a", "No such file|room"),
             ("/".join(["x" * 250] * 20), "File name too long"),
+            ("/".join(["x" * 250] * 15 + ["y" * 240]), "paths of less than 4096 bytes"),
         ],
     )
     def test_any_that_it_cannot_is_refused_before_the_work(
@@ -248,8 +254,9 @@ class TestPlaces:
         monkeypatch.chdir(tmp_path)
         Path("file").touch()
         monkeypatch.setattr("jaxres._sweep._drive._compute", None)
+        prepared = prepare(lambda x: x, {"x": [1.0]})
         with pytest.raises(ValueError, match=f"(?s)Argument `store` must .*({message})"):
-            drive(prepare(lambda x: x, {"x": [1.0]}), store=name, memory=2**20)
+            drive(prepared, store=name, memory=2**20)
         assert [x.name for x in tmp_path.iterdir()] == ["file"]
 
     def test_a_disk_that_is_too_small_is_told_before_the_work(self, tmp_path, monkeypatch):
@@ -322,11 +329,14 @@ if {place!r} == "_fill":
 else:
     real = os.replace
     def replace(a, b):
-        real(a, b) if "manifest" in str(b) else os.kill(os.getpid(), signal.SIGKILL)
+        real(a, b) if "items" not in str(b) else os.kill(os.getpid(), signal.SIGKILL)
     os.replace = replace
 t.sweep({str(tmp_path / "store")!r})
 """
-        done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False)
+        # a cache of compiled programs must not be torn
+        environment = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "0"}
+        command = [sys.executable, "-W", "ignore", "-c", code]
+        done = subprocess.run(command, check=False, env=environment)
         assert done.returncode == -signal.SIGKILL
         assert any(x.name.startswith(".") for x in tmp_path.rglob("*"))
         xarray.testing.assert_identical(sweep(tmp_path / "store").load(), made[1])

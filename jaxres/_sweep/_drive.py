@@ -2,10 +2,12 @@
 
 import json
 import math
+import os
 import shutil
 import time
 import warnings
 from concurrent.futures import BrokenExecutor, Executor
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +25,8 @@ from ._store import Store, differences, is_store
 if TYPE_CHECKING:
     import xarray
 
+#: bytes that a path may have, its end included (Linux)
+PATH = 4096
 #: least and most work items under way in an executor
 IN_FLIGHT = (2, 1024)
 
@@ -97,8 +101,10 @@ def drive(
         with telling(
             told, "Make room or mend the folder, and repeat the call: what is done is kept."
         ):
-            with place.writing():
-                done = _take_stock(place, sweep, part)
+            done, whole = _take_stock(place, sweep, part)
+            # what is whole is only read: its folder need not be one that can be written to
+            with suppress(OSError) if whole else nullcontext(), place.writing():
+                place.repair(sweep.plan, sweep.layout)
                 _compute(sweep, place, executor, part, memory, progress, done)
             messages = place.messages()
         data = place.dataset(check=False)
@@ -115,6 +121,7 @@ def open_store(path: Path, sweep: Prepared) -> tuple[Store, Prepared]:
             "Name another folder.",
         )
         if not found:
+            _check_length(path, sweep)
             _check_room(path, sweep)
     store = Store(path) if found else Store.create(path, sweep.plan, sweep.layout, sweep.manifest)
     different = differences(store.manifest, json.loads(json.dumps(sweep.manifest)))
@@ -131,6 +138,19 @@ def open_store(path: Path, sweep: Prepared) -> tuple[Store, Prepared]:
     return store, sweep.recut(tile, store.manifest["block"])
 
 
+def _check_length(path, sweep):
+    """The longest path of a chunk, with what zarr puts behind it while it writes."""
+    name = max(sweep.layout.variables, key=lambda name: len(os.fsencode(name)))
+    axes = sweep.layout.variables[name].dims
+    chunk = path.absolute() / name / "c" / "/".join("9" * 9 for _ in axes)
+    size = len(os.fsencode(chunk)) + len(".partial") + 33
+    require(
+        size < PATH,
+        f"Argument `store` must be a folder whose files have paths of less than {PATH} bytes, but some would have "
+        f"{size}. Name a folder nearer to the root.",
+    )
+
+
 def _check_room(path, sweep):
     """Floating-point numbers hardly get smaller by being compressed, let alone to a quarter."""
     place = next(parent for parent in path.absolute().parents if parent.exists())
@@ -144,18 +164,19 @@ def _check_room(path, sweep):
 
 
 def _take_stock(store, sweep, part):
-    """The work items of this shard that are done. Damage is told, and mended or computed again."""
+    """The work items of this shard that are done, and whether nothing is left to write. Damage is told."""
     i, n = part or (1, 1)
-    good, damaged = store.check(range(i - 1, sweep.plan.items, n))
-    told = [f"{store.path / name} is damaged." for name in store.repair(sweep.plan, sweep.layout)]
-    told += damaged.values()
+    mine = range(i - 1, sweep.plan.items, n)
+    good, damaged = store.check(mine)
+    broken = store.broken()
+    told = [*(f"{store.path / name} is damaged." for name in broken), *damaged.values()]
     if told:
         more = f" And {len(told) - 3} more." if len(told) > 3 else ""
         warnings.warn(
             f"{' '.join(told[:3])}{more} Made anew: {len(damaged)} work items are computed again.",
             stacklevel=4,
         )
-    return {*good}
+    return {*good}, len(good) == len(mine) and not broken
 
 
 def _compute(sweep, place, executor, part, memory, progress, done):

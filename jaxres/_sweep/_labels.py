@@ -32,6 +32,8 @@ _KNOWN = {
     "j": ("j", "level of the row of the density matrix, 0 the ground state", ""),
     "k": ("k", "level of the column of the density matrix, 0 the ground state", ""),
 }
+#: attributes that have another meaning
+_RESERVED = ("coordinates", "failures", "unfinished")
 _DIMS = {"rho": ("j", "k"), "populations": ("j",)}
 FIELDS = ("symbol", "long_name", "units")
 
@@ -75,7 +77,7 @@ def provenance(title: str, fixed: Mapping[str, Any], model: Mapping[str, Any]) -
     scalars = {
         name: value.item()
         for name, value in fixed.items()
-        if np.ndim(value) == 0 and np.isrealobj(value)
+        if np.ndim(value) == 0 and np.isrealobj(value) and name not in _RESERVED
     }
     return scalars | {
         "title": title,

@@ -58,9 +58,9 @@ class Store:
     """An open store. Several processes may write to one at a time: each item has its own files."""
 
     def __init__(self, path: Path):
-        self.path = path
-        self.manifest = read_manifest(path)
-        self._items = path / "sweep" / "items"
+        self.path = folder("store", path)
+        self.manifest = read_manifest(self.path)
+        self._items = self.path / "sweep" / "items"
         self._arrays: dict[str, Any] = {}
 
     @classmethod
@@ -76,7 +76,7 @@ class Store:
                 _fill(place / "new", plan, layout, manifest)
                 os.rename(place / "new", path)
                 sync(path.parent)
-            except OSError:
+            except Exception:  # another process was faster, and may have removed this one's folder
                 if not is_store(path):
                     raise
             finally:
@@ -98,6 +98,8 @@ class Store:
 
     def markers(self) -> set[int]:
         """The work items that were computed, whatever has become of their files since."""
+        if not self._items.is_dir():
+            return set()
         with telling(f"{self._items} cannot be read", _ANEW):
             names = [entry.name for entry in os.scandir(self._items)]
         return {int(name) for name in names if re.fullmatch(r"0|[1-9][0-9]{0,17}", name)}
@@ -233,7 +235,8 @@ class Store:
     def repair(self, plan: Plan, layout: Layout) -> list[str]:
         """Writes damaged metadata and coordinates anew; which those were."""
         broken = self.broken()
-        if broken:
+        if broken or not self._items.is_dir():
+            self._items.mkdir(parents=True, exist_ok=True)
             place = Path(tempfile.mkdtemp(dir=self.path.parent, prefix=_prefix(self.path)))
             try:
                 _fill(place / "new", plan, layout, self.manifest)
