@@ -30,7 +30,6 @@ no energy piles up in the system. So cumulants of all reservoirs together vanish
 """
 
 import math
-import operator
 from collections.abc import Sequence
 
 import equinox as eqx
@@ -40,8 +39,9 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Inexact
 
 from ._amplitudes import AbstractAmplitudes, Exact
+from ._arguments import Checked, as_number, check_numerics
 from ._batched import inverse, matmul
-from ._checks import check_instance, check_shape, inexact_array
+from ._checks import as_inexact, check_finite, check_shape
 from ._master import (
     RESULTS,
     Baths,
@@ -55,9 +55,10 @@ from ._master import (
     to_real_matrix,
 )
 from ._quadrature import AbstractQuadrature, DoubleExponential
+from ._renewal import gaps
 from ._scattering_map import scattering_map
-from ._states import check_operator
-from ._superoperator import Superoperator
+from ._states import State, as_rough_state
+from ._superoperator import Superoperator, check_map
 from ._system import System
 from ._trajectories import equal_levels
 
@@ -76,8 +77,9 @@ class EnergyDistribution(eqx.Module):
     energy: Float[Array, "*b N N"]
     probability: Float[Array, "*b N N"]
 
-    def moment(self, n: int) -> Float[Array, "*b"]:
-        """⟨wⁿ⟩."""
+    def moment(self, n: Checked[int]) -> Float[Array, "*b"]:
+        """⟨wⁿ⟩, for n = 0, 1, 2 and so on."""
+        n = as_number("n", n, 0)
         return jnp.sum(self.probability * self.energy**n, axis=(-2, -1))
 
     @property
@@ -91,13 +93,16 @@ class EnergyDistribution(eqx.Module):
         off = self.energy - self.mean[..., None, None]
         return jnp.sum(self.probability * off**2, axis=(-2, -1))
 
-    def generating(self, s: Inexact[ArrayLike, ""]) -> Inexact[Array, "*b"]:
+    def generating(self, s: Checked[Inexact[ArrayLike, ""]]) -> Inexact[Array, "*b"]:
         """⟨e^{sw}⟩; with s = iχ the characteristic function."""
+        s = as_inexact("s", s)
+        check_shape("s", s, 0, "()")
+        check_finite("s", s)
         return jnp.sum(self.probability * jnp.exp(s * self.energy), axis=(-2, -1))
 
 
 def energy_distribution(
-    system: System, S: Superoperator, rho: Inexact[Array, "N N"]
+    system: Checked[System], S: Checked[Superoperator], rho: State
 ) -> EnergyDistribution:
     r"""The energy exchanged in one collision, measured before and after.
 
@@ -120,12 +125,12 @@ def energy_distribution(
         >>> print(jnp.round(gain.generating(0.1 - 0.5), 8))
         1.0
     """
-    check_instance("S", S, Superoperator, "a map, as jaxres.scattering_map returns it")
-    rho = check_operator("rho", rho, system)
+    check_map("S", S, system)
+    rho = as_rough_state("rho", rho, system.size)
     same = equal_levels(system)
     dephased = jnp.where(same, rho, 0)
     probability = jnp.real(jnp.einsum("aajk,jk->aj", S.tensor, dephased))
-    return EnergyDistribution(system.levels[:, None] - system.levels[None, :], probability)
+    return EnergyDistribution(gaps(system), probability)
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -134,12 +139,12 @@ def energy_distribution(
 
 
 def tilted_generator(
-    system: System,
-    baths: Baths,
-    fields: Inexact[Array, " B"],
+    system: Checked[System],
+    baths: Checked[Baths],
+    fields: Checked[Inexact[ArrayLike, " B"]],
     *,
-    amplitudes: AbstractAmplitudes = Exact(),
-    quadrature: AbstractQuadrature = DoubleExponential(),
+    amplitudes: Checked[AbstractAmplitudes] = Exact(),
+    quadrature: Checked[AbstractQuadrature] = DoubleExponential(),
 ) -> Superoperator:
     r"""The generator L(s) that counts the energy which each reservoir's collisions bring.
 
@@ -163,12 +168,14 @@ def tilted_generator(
         True
     """
     baths = _with_finite_rates(_as_baths(system, baths))
-    fields = inexact_array(fields)
+    fields = as_inexact("fields", fields)
     check_shape("fields", fields, 1, "(B,)")
+    check_finite("fields", fields)
     if fields.shape[0] != len(baths):
         raise ValueError(
             f"Argument `fields` must have one value for each of {len(baths)} reservoirs, but has {fields.shape[0]}."
         )
+    check_numerics(amplitudes, quadrature)
     maps = [
         scattering_map(system, bath, amplitudes=amplitudes, quadrature=quadrature) for bath in baths
     ]
@@ -211,12 +218,12 @@ class CountingStatistics(eqx.Module):
 
 
 def counting_statistics(
-    system: System,
-    baths: Baths,
-    order: int = 4,
+    system: Checked[System],
+    baths: Checked[Baths],
+    order: Checked[int] = 4,
     *,
-    amplitudes: AbstractAmplitudes = Exact(),
-    quadrature: AbstractQuadrature = DoubleExponential(),
+    amplitudes: Checked[AbstractAmplitudes] = Exact(),
+    quadrature: Checked[AbstractQuadrature] = DoubleExponential(),
 ) -> CountingStatistics:
     r"""Mean, noise and higher cumulants of the energy current from each reservoir, in the steady state.
 
@@ -246,9 +253,8 @@ def counting_statistics(
         [-1.  1. -1.  1.]
     """
     baths = _with_finite_rates(_as_baths(system, baths))
-    order = operator.index(order)
-    if order < 2:
-        raise ValueError(f"Argument `order` must be at least 2, but is {order}.")
+    order = as_number("order", order, 2)
+    check_numerics(amplitudes, quadrature)
     maps = [
         scattering_map(system, bath, amplitudes=amplitudes, quadrature=quadrature) for bath in baths
     ]

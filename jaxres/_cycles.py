@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Complex, Float
 
 from ._amplitudes import AbstractAmplitudes, Exact
+from ._arguments import Checked, check_numerics
 from ._master import RESULTS, Baths, _as_baths, admissible, steady_state_of
 from ._quadrature import AbstractQuadrature, DoubleExponential
 from ._renewal import AbstractWaitingTimes, Fixed, Poisson, check_renewal, cycle_map_of, gaps
@@ -49,12 +50,12 @@ class LimitCycle(eqx.Module):
 
 
 def limit_cycle(
-    system: System,
-    baths: Baths,
-    waiting_times: AbstractWaitingTimes = Fixed(),
+    system: Checked[System],
+    baths: Checked[Baths],
+    waiting_times: Checked[AbstractWaitingTimes] = Fixed(),
     *,
-    amplitudes: AbstractAmplitudes = Exact(),
-    quadrature: AbstractQuadrature = DoubleExponential(),
+    amplitudes: Checked[AbstractAmplitudes] = Exact(),
+    quadrature: Checked[AbstractQuadrature] = DoubleExponential(),
 ) -> LimitCycle:
     r"""The limit cycle of collisions with several reservoirs in turn.
 
@@ -87,6 +88,7 @@ def limit_cycle(
     baths = _as_baths(system, baths)
     for bath in baths:
         check_renewal(system, bath, waiting_times)
+    check_numerics(amplitudes, quadrature)
     maps = [
         scattering_map(system, bath, amplitudes=amplitudes, quadrature=quadrature) for bath in baths
     ]
@@ -152,12 +154,12 @@ class CycleState(eqx.Module):
 
 
 def cycle_state(
-    system: System,
-    bath: Reservoir,
-    waiting_times: AbstractWaitingTimes = Poisson(),
+    system: Checked[System],
+    bath: Checked[Reservoir],
+    waiting_times: Checked[AbstractWaitingTimes] = Poisson(),
     *,
-    amplitudes: AbstractAmplitudes = Exact(),
-    quadrature: AbstractQuadrature = DoubleExponential(),
+    amplitudes: Checked[AbstractAmplitudes] = Exact(),
+    quadrature: Checked[AbstractQuadrature] = DoubleExponential(),
 ) -> CycleState:
     r"""The stationary state under collisions whose waiting times follow any law.
 
@@ -184,6 +186,7 @@ def cycle_state(
         0.107778
         0.110912
     """
+    check_renewal(system, bath, waiting_times)
     cycle = limit_cycle(system, [bath], waiting_times, amplitudes=amplitudes, quadrature=quadrature)
     return CycleState(
         after=cycle.after[0],

@@ -2,16 +2,19 @@ r"""What a state tells about its parameters: Fisher information, of a measuremen
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Complex, Float, Inexact
+from jaxtyping import Array, ArrayLike, Complex, Float, Inexact
 
-from ._checks import complex_array
+from ._arguments import Checked
+from ._checks import as_matrix, concrete, require
 from ._safe import eigh
+from ._states import State, as_operators, as_rough_state, finite, nan_unless, not_negative, rounding
+
+#: the derivatives of a state in P parameters
+Derivatives = Checked[Inexact[ArrayLike, "P N N"]]
 
 
 def classical_fisher(
-    rho: Inexact[Array, "N N"],
-    drho: Inexact[Array, "P N N"],
-    basis: Inexact[Array, "N N"] | None = None,
+    rho: State, drho: Derivatives, basis: Checked[Inexact[ArrayLike, "N N"] | None] = None
 ) -> Float[Array, "P P"]:
     r"""The Fisher information of a projective measurement.
 
@@ -26,6 +29,9 @@ def classical_fisher(
     **Returns:** shape (P, P). No unbiased estimate from ν measurements has a covariance below $F^{-1}/ν$. Outcomes of
     probability 0 are left out: their term vanishes with them wherever p_i stays non-negative.
 
+    **Raises:** `ValueError` for a matrix that is not a state, derivatives that are not Hermitian, or a basis that is
+    not unitary; those that are traced give NaN.
+
     !!! example
         >>> beta, system = 0.7, jr.System([-0.5, 0.5])
         >>> drho = jax.jacfwd(lambda b: jr.gibbs_state(system, b))(beta)
@@ -33,19 +39,48 @@ def classical_fisher(
         >>> print(jnp.round(F[0, 0] * 4 * jnp.cosh(beta / 2) ** 2, 12))  # the energy's variance
         1.0
     """
-    rho, drho = complex_array(rho), complex_array(drho)
+    rho, drho = _state_and_derivatives(rho, drho)
     if basis is not None:
-        basis = complex_array(basis)
+        basis = _unitary(basis, rho.shape[0])
         rho, drho = (jnp.conj(basis.T) @ x @ basis for x in (rho, drho))
     p, dp = jnp.real(jnp.diagonal(rho)), jnp.real(jnp.diagonal(drho, axis1=1, axis2=2))
     there = p > jnp.finfo(p.dtype).eps
     weight = jnp.where(there, 1 / jnp.where(there, p, 1), 0)
-    return (dp * weight[None]) @ dp.T
+    return (dp * weight[None]) @ dp.T * nan_unless(not_negative(p))
 
 
-def quantum_fisher(
-    rho: Inexact[Array, "N N"], drho: Inexact[Array, "P N N"]
-) -> Float[Array, "P P"]:
+def _state_and_derivatives(rho, drho):
+    """The state, and its derivatives: Hermitian, of any size, since they have a dimension."""
+    rho, room = as_rough_state("rho", rho), rounding(drho) ** 0.5
+    N, drho = rho.shape[0], as_operators("drho", drho, rho.shape[0])
+    if drho.ndim != 3:
+        raise ValueError(
+            f"Argument `drho` must have shape (P, {N}, {N}), but has shape {drho.shape}."
+        )
+    adjoint = jnp.conj(jnp.swapaxes(drho, 1, 2))
+    skew, size = (jnp.max(jnp.abs(X), initial=0) for X in (drho - adjoint, drho))
+    if concrete(skew):
+        require(
+            ~(skew > room * size),
+            f"Argument `drho` must be Hermitian, but differs from its adjoint by {skew:.2g}.",
+        )
+    return rho, drho.astype(rho.dtype) * nan_unless(skew <= room * size)
+
+
+def _unitary(basis, size):
+    """A basis of so many vectors."""
+    room = 1e3 * size * rounding(basis)
+    basis = as_matrix("basis", basis, size)
+    defect = jnp.max(jnp.abs(jnp.conj(basis.T) @ basis - jnp.eye(size)))
+    if concrete(defect):
+        require(
+            defect <= room,
+            f"Argument `basis` must be unitary, but U†U differs from 1 by {defect:.2g}.",
+        )
+    return basis * nan_unless(defect <= room)
+
+
+def quantum_fisher(rho: State, drho: Derivatives) -> Float[Array, "P P"]:
     r"""The quantum Fisher information: the largest that any measurement has.
 
     $$F_{ab} = \mathrm{Re}\,\mathrm{Tr}[∂_aρ\, L_b], \qquad ρ L_b + L_b ρ = 2 ∂_b ρ$$
@@ -56,7 +91,10 @@ def quantum_fisher(
 
     **Returns:** shape (P, P). Right for pure and degenerate states too: on the kernel of ρ, where L_b is open, it is 0,
     and does not count. Differentiable by the equation for L itself, without a derivative of eigenvectors, wherever the
-    rank of ρ does not change.
+    rank of ρ does not change. NaN for an eigenvalue of ρ below −√ε.
+
+    **Raises:** `ValueError` for a matrix that is not a state, or derivatives that are not Hermitian; those that are
+    traced give NaN.
 
     !!! example
         >>> psi = lambda x: jnp.array([jnp.cos(x / 2), jnp.sin(x / 2) * jnp.exp(0.3j)])
@@ -64,9 +102,10 @@ def quantum_fisher(
         >>> print(jnp.round(jr.quantum_fisher(rho(1.1), jax.jacfwd(rho)(1.1)[None]), 12))
         [[1.]]
     """
-    rho, drho = complex_array(rho), complex_array(drho)
+    rho, drho = _state_and_derivatives(rho, drho)
     L = jax.vmap(lambda X: logarithmic_derivative(rho, X))(drho)
-    return jnp.real(jnp.einsum("aij,bji->ab", drho, L))
+    sound = not_negative(eigh(jax.lax.stop_gradient(rho))[0])
+    return jnp.real(jnp.einsum("aij,bji->ab", drho, L)) * nan_unless(sound) * finite(rho)
 
 
 def logarithmic_derivative(

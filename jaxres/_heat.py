@@ -2,15 +2,16 @@
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Inexact
+from jaxtyping import Array, Float
 
 from ._amplitudes import AbstractAmplitudes, Exact
+from ._arguments import Checked, check_numerics
 from ._checks import check_instance
 from ._master import POOR_MAP
 from ._quadrature import AbstractQuadrature, DoubleExponential
 from ._reservoir import Reservoir
 from ._scattering_map import collision_map, joint_map
-from ._states import check_operator
+from ._states import State, as_rough_state
 from ._system import System
 
 
@@ -37,12 +38,12 @@ class CollisionHeat(eqx.Module):
 
 
 def collision_heat(
-    system: System,
-    bath: Reservoir,
-    rho: Inexact[Array, "N N"],
+    system: Checked[System],
+    bath: Checked[Reservoir],
+    rho: State,
     *,
-    amplitudes: AbstractAmplitudes = Exact(),
-    quadrature: AbstractQuadrature = DoubleExponential(),
+    amplitudes: Checked[AbstractAmplitudes] = Exact(),
+    quadrature: Checked[AbstractQuadrature] = DoubleExponential(),
 ) -> CollisionHeat:
     r"""The heat that a collision brings to the system in state ρ, from motion and from internal levels (Ref. 12).
 
@@ -61,7 +62,8 @@ def collision_heat(
     """
     check_instance("system", system, System, "a jaxres.System")
     check_instance("bath", bath, Reservoir, "a jaxres.Reservoir")
-    rho = check_operator("rho", rho, system)
+    check_numerics(amplitudes, quadrature)
+    rho = as_rough_state("rho", rho, system.size)
     return _collision_heat(system, bath, rho, amplitudes, quadrature)
 
 

@@ -1,5 +1,8 @@
 r"""What a state knows: purity, entropies, coherence, and how well two states can be told apart.
 
+A matrix that is not a state (Hermitian, of trace 1) is refused by a `ValueError`; one that is traced, or NaN, gives
+NaN.
+
 All logarithms are natural. Every function is of the matrix ρ, in the energy eigenbasis, and none needs a derivative of
 eigenvectors: derivatives are right where eigenvalues meet.
 
@@ -12,25 +15,26 @@ is finite, ln 1/ε ≈ 33 in double precision.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Complex, Float, Inexact
+from jaxtyping import Array, Complex, Float
 
-from ._checks import Scalar, check_scalar, complex_array, real_array
+from ._arguments import Checked
+from ._checks import Scalar, as_scalar, check_instance
 from ._safe import eigh, modulus
-from ._states import of_each, populations
+from ._states import States, as_operators, finite, not_negative, of_each
 from ._system import System
 
 
-def purity(rho: Inexact[Array, "*b N N"]) -> Float[Array, "*b"]:
+def purity(rho: States) -> Float[Array, "*b"]:
     r"""$\mathrm{Tr}\,ρ^2$: 1 for a pure state, 1/N for the fully mixed one.
 
     !!! example
         >>> print(jr.purity(jnp.eye(4) / 4))
         0.25
     """
-    return jnp.sum(jnp.real(rho) ** 2 + jnp.imag(rho) ** 2, axis=(-2, -1))
+    return of_each(lambda rho: jnp.sum(jnp.real(rho) ** 2 + jnp.imag(rho) ** 2), rho=rho)
 
 
-def l1_coherence(rho: Inexact[Array, "*b N N"]) -> Float[Array, "*b"]:
+def l1_coherence(rho: States) -> Float[Array, "*b"]:
     r"""$C_1 = \sum_{j≠k} |ρ_{jk}|$, coherence between the levels.
 
     Source: Baumgratz, Cramer and Plenio, Phys. Rev. Lett. 113, 140401 (2014). Where an entry vanishes, its modulus has
@@ -40,11 +44,12 @@ def l1_coherence(rho: Inexact[Array, "*b N N"]) -> Float[Array, "*b"]:
         >>> print(jnp.round(jr.l1_coherence(jnp.full((3, 3), 1 / 3)), 12))
         2.0
     """
-    off = ~jnp.eye(rho.shape[-1], dtype=bool)
-    return jnp.sum(modulus(jnp.where(jnp.broadcast_to(off, rho.shape), rho, 0)), axis=(-2, -1))
+    rho = as_operators("rho", rho)
+    off = jnp.broadcast_to(~jnp.eye(rho.shape[-1], dtype=bool), rho.shape)
+    return jnp.sum(modulus(jnp.where(off, rho, 0)), axis=(-2, -1)) * finite(rho)
 
 
-def von_neumann_entropy(rho: Inexact[Array, "*b N N"]) -> Float[Array, "*b"]:
+def von_neumann_entropy(rho: States) -> Float[Array, "*b"]:
     r"""The entropy of a state, in nats, $S = -\mathrm{Tr}[ρ \ln ρ]$.
 
     $dS = -\mathrm{Tr}[dρ\,(\ln ρ + 1)]$, with ln ε in the kernel: at pure states this is right along every smooth curve
@@ -54,12 +59,10 @@ def von_neumann_entropy(rho: Inexact[Array, "*b N N"]) -> Float[Array, "*b"]:
         >>> print(jnp.round(jr.von_neumann_entropy(jnp.eye(2) / 2), 6))
         0.693147
     """
-    return of_each(_entropy, complex_array(rho))
+    return of_each(entropy_of, rho=rho)
 
 
-def relative_entropy(
-    rho: Inexact[Array, "*#b N N"], sigma: Inexact[Array, "*#b N N"]
-) -> Float[Array, "*b"]:
+def relative_entropy(rho: States, sigma: States) -> Float[Array, "*b"]:
     r"""How far ρ is from σ, in nats, $D(ρ‖σ) = \mathrm{Tr}[ρ(\ln ρ - \ln σ)] ≥ 0$.
 
     It never grows under a completely positive, trace-preserving map (Lindblad, Commun. Math. Phys. 40, 147 (1975)).
@@ -72,7 +75,7 @@ def relative_entropy(
         >>> print(jnp.round(jr.relative_entropy(rho, sigma), 6), jr.relative_entropy(sigma, rho))
         0.693147 inf
     """
-    return of_each(_relative_entropy, complex_array(rho), complex_array(sigma))
+    return of_each(_relative_entropy, rho=rho, sigma=sigma)
 
 
 def _relative_entropy(rho, sigma):
@@ -80,12 +83,12 @@ def _relative_entropy(rho, sigma):
     values, U = eigh(jax.lax.stop_gradient(sigma))
     weights = jnp.real(jnp.sum(jnp.conj(U) * (jax.lax.stop_gradient(rho) @ U), axis=0))
     room = _room(values)
-    outside = (jnp.sum(jnp.where(values > room, 0, weights)) > 8 * room) & ~jnp.isnan(cross)
-    return jnp.where(outside, jnp.inf, -_entropy(rho) - cross)
+    outside = jnp.sum(jnp.where(values > room, 0, weights)) > 8 * room
+    return -entropy_of(rho) - cross + jnp.where(outside, jnp.inf, 0)
 
 
 def relative_entropy_to_gibbs(
-    system: System, rho: Inexact[Array, "*b N N"], beta: Scalar
+    system: Checked[System], rho: States, beta: Checked[Scalar]
 ) -> Float[Array, "*b"]:
     r"""The free energy above that of equilibrium, in units of temperature, without a logarithm of the Gibbs state.
 
@@ -99,16 +102,20 @@ def relative_entropy_to_gibbs(
         >>> bool(jnp.abs(D) < 1e-15)
         True
     """
-    beta = real_array(beta)
-    check_scalar("beta", beta)
-    action = -beta * system.levels
+    check_instance("system", system, System, "a jaxres.System")
+    beta = as_scalar("beta", beta)
+    return of_each(lambda rho: free_energy_of(system.levels, rho, beta), system.size, rho=rho)
+
+
+def free_energy_of(levels, rho, beta):
+    action = -beta * levels
     top = jnp.max(action)
     log_Z = jax.nn.logsumexp(action - top)
-    energy = populations(rho) @ (top - action)
-    return energy - von_neumann_entropy(rho) + log_Z
+    energy = jnp.real(jnp.diagonal(rho)) @ (top - action)
+    return energy - entropy_of(rho) + log_Z
 
 
-def relative_entropy_of_coherence(rho: Inexact[Array, "*b N N"]) -> Float[Array, "*b"]:
+def relative_entropy_of_coherence(rho: States) -> Float[Array, "*b"]:
     r"""$C(ρ) = S(\mathrm{diag}\,ρ) - S(ρ)$, the relative entropy to the nearest state without coherence, in nats.
 
     Times the temperature it is the free energy that coherence adds to that of the populations. Source: Baumgratz,
@@ -119,13 +126,10 @@ def relative_entropy_of_coherence(rho: Inexact[Array, "*b N N"]) -> Float[Array,
         >>> print(jnp.round(jr.relative_entropy_of_coherence(jnp.full((2, 2), 0.5)), 6))
         0.693147
     """
-    dephased = rho * jnp.broadcast_to(jnp.eye(rho.shape[-1], dtype=rho.dtype), rho.shape)
-    return von_neumann_entropy(dephased) - von_neumann_entropy(rho)
+    return of_each(lambda rho: entropy_of(jnp.diag(jnp.diagonal(rho))) - entropy_of(rho), rho=rho)
 
 
-def fidelity(
-    rho: Inexact[Array, "*#b N N"], sigma: Inexact[Array, "*#b N N"]
-) -> Float[Array, "*b"]:
+def fidelity(rho: States, sigma: States) -> Float[Array, "*b"]:
     r"""$F = (\mathrm{Tr}\sqrt{\sqrt{ρ}\,σ\sqrt{ρ}})^2 = ‖\sqrt ρ\sqrt σ‖_1^2$, between 0 (orthogonal) and 1 (equal).
 
     For a pure state ψ it is ⟨ψ|σ|ψ⟩. Source: Jozsa, J. Mod. Opt. 41, 2315 (1994).
@@ -143,7 +147,7 @@ def fidelity(
         >>> print(jnp.round(jr.fidelity(up, plus), 12))
         0.5
     """
-    return of_each(_fidelity, complex_array(rho), complex_array(sigma))
+    return of_each(_fidelity, rho=rho, sigma=sigma)
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -156,11 +160,6 @@ def _room(values):
     return 8 * values.size * jnp.finfo(values.dtype).eps * jnp.max(jnp.abs(values))
 
 
-def _is_state(values):
-    """Whether no eigenvalue is negative, beyond doubt."""
-    return values[0] >= -jnp.sqrt(jnp.finfo(values.dtype).eps)
-
-
 @jax.custom_jvp
 def logarithm(rho: Complex[Array, "N N"]) -> Complex[Array, "N N"]:
     """The logarithm of a state, with ln ε for the eigenvalues that cannot be told from 0; NaN if one is below −√ε.
@@ -168,7 +167,7 @@ def logarithm(rho: Complex[Array, "N N"]) -> Complex[Array, "N N"]:
     Its derivatives, of any order, come from e^L = ρ and not from those of the eigenvectors that solve it.
     """
     values, U = eigh(rho)
-    logs = jnp.where(_is_state(values), jnp.log(jnp.maximum(values, _room(values))), jnp.nan)
+    logs = jnp.where(not_negative(values), jnp.log(jnp.maximum(values, _room(values))), jnp.nan)
     return (U * logs[None]) @ jnp.conj(U.T)
 
 
@@ -204,18 +203,18 @@ def _logarithm_jvp(primals, tangents):
 
 
 @jax.custom_jvp
-def _entropy(rho: Complex[Array, "N N"]) -> Float[Array, ""]:
+def entropy_of(rho: Complex[Array, "N N"]) -> Float[Array, ""]:
     values = eigh(rho)[0]
     room = _room(values)
     entropy = -jnp.sum(values * jnp.log(jnp.maximum(values, room)))
-    return jnp.where(_is_state(values), entropy, jnp.nan)
+    return jnp.where(not_negative(values), entropy, jnp.nan)
 
 
-@_entropy.defjvp
+@entropy_of.defjvp
 def _entropy_jvp(primals, tangents):
     (rho,), (drho,) = primals, tangents
     slope = -jnp.real(jnp.sum(drho.T * logarithm(rho)) + jnp.trace(drho))
-    return _entropy(rho), slope
+    return entropy_of(rho), slope
 
 
 def _root(rho):
@@ -223,7 +222,7 @@ def _root(rho):
     values, U = eigh(rho)
     there = values > _room(values)
     roots = jnp.where(there, jnp.sqrt(jnp.where(there, values, 1)), 0)
-    return (U * jnp.where(_is_state(values), roots, jnp.nan)[None]) @ jnp.conj(U.T)
+    return (U * jnp.where(not_negative(values), roots, jnp.nan)[None]) @ jnp.conj(U.T)
 
 
 @jax.custom_jvp

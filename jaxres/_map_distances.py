@@ -9,17 +9,20 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
-from ._checks import check_instance, real_array
+from ._arguments import Checked, as_number
+from ._checks import Scalar, as_scalar, check_instance
 from ._safe import eigh
-from ._states import trace_distance
+from ._states import finite, trace_norm
 from ._superoperator import Superoperator
 
 
-def choi_distance(S: Superoperator, T: Superoperator) -> Float[Array, ""]:
+def choi_distance(S: Checked[Superoperator], T: Checked[Superoperator]) -> Float[Array, ""]:
     r"""The trace distance of the Choi states, $D = \tfrac{1}{2N} \|C_S - C_T\|_1$, between 0 and 1 for channels.
 
     For maps that preserve Hermiticity, completely positive or not. It bounds the `diamond_distance`, which lies between
     D and N D.
+
+    **Raises:** `ValueError` for a map that does not preserve Hermiticity (under jit: a run-time error).
 
     !!! example
         >>> one = jr.Superoperator.identity(2)
@@ -27,11 +30,11 @@ def choi_distance(S: Superoperator, T: Superoperator) -> Float[Array, ""]:
         >>> print(jnp.round(jr.choi_distance(one, flip), 12))
         1.0
     """
-    _check_pair(S, T)
-    return trace_distance(S.choi / S.size, T.choi / T.size)
+    S, T = _pair("choi_distance", S, T)
+    return trace_norm(S.choi - T.choi) / (2 * S.size)
 
 
-def process_fidelity(S: Superoperator, T: Superoperator) -> Float[Array, ""]:
+def process_fidelity(S: Checked[Superoperator], T: Checked[Superoperator]) -> Float[Array, ""]:
     r"""The fidelity of the Choi states, $F = \frac{1}{N^2}\left(\mathrm{Tr}\sqrt{\sqrt{C_S} C_T \sqrt{C_S}}\right)^2$.
 
     1 for equal channels; if one of them is unitary, $F = \mathrm{Tr}[C_S C_T]/N^2$, and the fidelity of the outgoing
@@ -46,9 +49,8 @@ def process_fidelity(S: Superoperator, T: Superoperator) -> Float[Array, ""]:
         >>> print(jnp.round(jr.process_fidelity(often, jr.Superoperator.identity(2)), 12))
         0.75
     """
-    _check_pair(S, T)
-    S, T = (X.positive("process_fidelity") for X in (S, T))
-    return (_root_fidelity(S.choi, T.choi) / S.size) ** 2
+    S, T = (X.positive("process_fidelity") for X in _pair("process_fidelity", S, T))
+    return (_root_fidelity(S.choi, T.choi) / S.size) ** 2 * finite(S.choi) * finite(T.choi)
 
 
 class DiamondDistance(eqx.Module):
@@ -64,7 +66,11 @@ class DiamondDistance(eqx.Module):
 
 
 def diamond_distance(
-    S: Superoperator, T: Superoperator, *, tol: float = 1e-6, max_steps: int = 1000
+    S: Checked[Superoperator],
+    T: Checked[Superoperator],
+    *,
+    tol: Checked[Scalar] = 1e-6,
+    max_steps: Checked[int] = 1000,
 ) -> DiamondDistance:
     r"""The most that one use of a map can tell S from T, $\tfrac12 \|S - T\|_⋄$, with any entangled spectator.
 
@@ -80,6 +86,8 @@ def diamond_distance(
 
     **Returns:** `DiamondDistance`, two bounds that hold wherever the search has ended.
 
+    **Raises:** `ValueError` for a map that does not preserve Hermiticity (under jit: a run-time error).
+
     What is maximised is concave. Any ρ > 0 gives both bounds: with X = √ρ C √ρ its own value, and the largest
     eigenvalue of H = Tr_out ρ^(−1/2)|X|ρ^(−1/2), which is feasible in the dual problem (Watrous, Theory of Computing 5,
     217 (2009)). H is the gradient too, and ρ climbs by log ρ → log ρ + s log H, with a step s that adapts.
@@ -91,12 +99,15 @@ def diamond_distance(
         >>> print(jnp.round(distance.lower, 6), jnp.round(distance.upper, 6), jr.choi_distance(decay, one).round(3))
         0.36 0.36 0.225
     """
-    _check_pair(S, T)
-    C = (S.choi - T.choi).reshape((S.size,) * 4)
-    root, upper = _best_input(jax.lax.stop_gradient(C), real_array(tol), max_steps)
+    S, T = _pair("diamond_distance", S, T)
+    tol, max_steps = as_scalar("tol", tol, positive=True), as_number("max_steps", max_steps, 0)
+    choi = S.choi - T.choi
+    C = choi.reshape((S.size,) * 4)
+    root, upper = _best_input(jax.lax.stop_gradient(C), tol, max_steps)
     # the best ρ makes no first-order change of its own
-    X = _between(root, C)
-    return DiamondDistance(trace_distance(X, jnp.zeros_like(X)), upper / 2)
+    return DiamondDistance(
+        trace_norm(_between(root, C)) / 2 * finite(choi), upper / 2 * finite(choi)
+    )
 
 
 @eqx.filter_jit
@@ -146,13 +157,15 @@ def _between(root, C):
     return X.reshape(root.size, root.size)
 
 
-def _check_pair(S, T):
+def _pair(form, S, T):
+    """The maps, if they are maps on the same levels that preserve Hermiticity."""
     for name, X in (("S", S), ("T", T)):
         check_instance(name, X, Superoperator, "a jaxres.Superoperator")
     if S.size != T.size:
         raise ValueError(
             f"Argument `T` must act on {S.size} levels, as `S` does, but acts on {T.size}."
         )
+    return S.preserving_hermiticity(form, None), T.preserving_hermiticity(form, None)
 
 
 # With √ρ √σ = P Σ Q† it is Tr Σ, and its differential is ½ Tr[√σ Q Σ⁻¹ Q† √σ dρ] + ½ Tr[√ρ P Σ⁻¹ P† √ρ dσ], where Σ⁻¹

@@ -15,8 +15,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
 from ._amplitudes import AbstractAmplitudes, Exact
+from ._arguments import Checked, as_number, check_numerics
 from ._batched import inverse, matmul
-from ._checks import check_instance, concrete, require
+from ._checks import as_index, check_instance, concrete, require
 from ._packet import EffusionPacket
 from ._quadrature import AbstractQuadrature, DoubleExponential
 from ._renewal import gaps
@@ -27,12 +28,12 @@ from ._trajectories import equal_levels
 
 
 def perturbation_series(
-    system: System,
-    bath: Reservoir,
-    order: int,
+    system: Checked[System],
+    bath: Checked[Reservoir],
+    order: Checked[int],
     *,
-    amplitudes: AbstractAmplitudes = Exact(),
-    quadrature: AbstractQuadrature = DoubleExponential(),
+    amplitudes: Checked[AbstractAmplitudes] = Exact(),
+    quadrature: Checked[AbstractQuadrature] = DoubleExponential(),
 ) -> Complex[Array, "n N N"]:
     r"""The coefficients of the steady state in powers of the rate, Eqs. (10) to (15).
 
@@ -46,7 +47,7 @@ def perturbation_series(
     **Arguments:**
 
     - `system`, `bath`, `amplitudes`, `quadrature`: as for `scattering_map`. The rate plays no role.
-    - `order`: the highest n. Every order costs one product with S.
+    - `order`: the highest n, a whole number from 0 on. Every order costs one product with S.
 
     **Returns:** $ρ^{(0)}$ to $ρ^{(order)}$, shape (order + 1, N, N), differentiable. NaN where the
     populations at order 0 are not unique (uncoupled levels), and for traced levels of which two are
@@ -64,8 +65,9 @@ def perturbation_series(
         0.015546
     """
     check_instance("system", system, System, "a jaxres.System")
-    if order < 0:
-        raise ValueError(f"Argument `order` must not be negative, but is {order}.")
+    check_instance("bath", bath, Reservoir, "a jaxres.Reservoir")
+    check_numerics(amplitudes, quadrature)
+    order = as_number("order", order, 0)
     equal = _equal_neighbours(system)
     if concrete(equal):
         require(
@@ -78,12 +80,12 @@ def perturbation_series(
 
 
 def perturbative_state(
-    system: System,
-    bath: Reservoir,
-    order: int,
+    system: Checked[System],
+    bath: Checked[Reservoir],
+    order: Checked[int],
     *,
-    amplitudes: AbstractAmplitudes = Exact(),
-    quadrature: AbstractQuadrature = DoubleExponential(),
+    amplitudes: Checked[AbstractAmplitudes] = Exact(),
+    quadrature: Checked[AbstractQuadrature] = DoubleExponential(),
 ) -> Complex[Array, "N N"]:
     r"""The steady state to a given order in the rate, $\sum_{n ≤ order} Γ^n ρ^{(n)}$ (Eq. 10).
 
@@ -137,7 +139,9 @@ def _series(system, S, order):
     return jnp.where(expands, jnp.stack(series), jnp.nan)
 
 
-def coherence_estimate(system: System, bath: Reservoir, j: int = 0, k: int = 1) -> Float[Array, ""]:
+def coherence_estimate(
+    system: Checked[System], bath: Checked[Reservoir], j: Checked[int] = 0, k: Checked[int] = 1
+) -> Float[Array, ""]:
     r"""The Letter's estimate of the steady coherence |ρ_jk|, up to a factor of order one (Eq. 24).
 
     $$|ρ_{jk}| ∼ \frac{Γ}{ω} \exp\!\left(-\frac{β m Δx^2 ω^2}{2ħ^2}\right),
@@ -154,7 +158,8 @@ def coherence_estimate(system: System, bath: Reservoir, j: int = 0, k: int = 1) 
     falls too fast. There the fast particles of the gas keep the coherence: the mean of the same
     factor over all momenta is z K₁(z) ∼ e^{−z}, as found with exact amplitudes.
 
-    **Raises:** `ValueError` for another packet, which has no β or no Δx.
+    **Raises:** `ValueError` for another packet, which has no β or no Δx, and for a `j` or a `k` that is not the index
+    of a level.
 
     !!! example
         >>> system, bath = jr.letter.model(splitting=0.6, rate=0.01)
@@ -171,6 +176,7 @@ def coherence_estimate(system: System, bath: Reservoir, j: int = 0, k: int = 1) 
         raise ValueError(
             f"Argument `bath` must have a jaxres.EffusionPacket, but its packet is {packet!r}."
         )
-    omega = jnp.abs(system.levels[j] - system.levels[k])
+    j, k = as_index("j", j, system.size), as_index("k", k, system.size)
+    omega = jnp.abs(gaps(system)[j, k])
     exponent = packet.beta * packet.mass * (packet.width * omega) ** 2 / 2
     return bath.rate / omega * jnp.exp(-exponent)

@@ -13,11 +13,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Complex, Float, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, Complex, Float, PRNGKeyArray
 
 from . import _levels
 from ._amplitudes import AbstractAmplitudes, Exact
-from ._checks import check_instance, check_scalar, check_shape, real_array
+from ._arguments import Checked, as_key, check_numerics
+from ._checks import as_real, as_scalar, check_instance, check_scalar
 from ._quadrature import AbstractQuadrature, DoubleExponential
 from ._reservoir import Reservoir
 from ._scattering_map import scattering_map
@@ -33,15 +34,15 @@ class AbstractWaitingTimes(eqx.Module):
     """The law of θ = Γτ, the time between two collisions in units of its mean; so ⟨θ⟩ = 1."""
 
     @abc.abstractmethod
-    def sample(self, key: PRNGKeyArray) -> Float[Array, ""]:
+    def sample(self, key: Checked[PRNGKeyArray]) -> Float[Array, ""]:
         """One θ ≥ 0."""
 
     @abc.abstractmethod
-    def phase(self, u: Float[Array, "*s"]) -> Complex[Array, "*s"]:
+    def phase(self, u: Checked[Float[ArrayLike, "*s"]]) -> Complex[Array, "*s"]:
         """⟨e^{−iuθ}⟩, elementwise: what a flight leaves of a coherence, on average."""
 
     @abc.abstractmethod
-    def mean_phase(self, u: Float[Array, "*s"]) -> Complex[Array, "*s"]:
+    def mean_phase(self, u: Checked[Float[ArrayLike, "*s"]]) -> Complex[Array, "*s"]:
         """(1 − ⟨e^{−iuθ}⟩)/iu, and 1 at u = 0: what is left of it at a random instant of time."""
 
 
@@ -54,9 +55,10 @@ class Poisson(AbstractWaitingTimes):
     """
 
     def sample(self, key):
-        return jax.random.exponential(key)
+        return jax.random.exponential(as_key("key", key))
 
     def phase(self, u):
+        u = as_real("u", u)
         return 1 / jax.lax.complex(jnp.ones_like(u), u)
 
     def mean_phase(self, u):
@@ -72,12 +74,14 @@ class Fixed(AbstractWaitingTimes):
     """
 
     def sample(self, key):
+        as_key("key", key)
         return jnp.ones(())
 
     def phase(self, u):
-        return jnp.exp(-1j * u)
+        return jnp.exp(-1j * as_real("u", u))
 
     def mean_phase(self, u):
+        u = as_real("u", u)
         return jnp.exp(-0.5j * u) * jnp.sinc(u / (2 * jnp.pi))
 
 
@@ -95,20 +99,16 @@ class Gamma(AbstractWaitingTimes):
         (0.4935...-0.7356j)
     """
 
-    shape: Float[Array, ""] = eqx.field(converter=real_array)
-
-    def __check_init__(self):
-        check_shape("shape", self.shape, 0, "()")
-        check_scalar("shape", self.shape, positive=True)
+    shape: Float[Array, ""] = eqx.field(converter=lambda x: as_scalar("shape", x, positive=True))
 
     def sample(self, key):
-        return jax.random.gamma(key, self.shape) / self.shape
+        return jax.random.gamma(as_key("key", key), self.shape) / self.shape
 
     def phase(self, u):
-        return jnp.exp(-self.shape * jnp.log1p(1j * u / self.shape))
+        return jnp.exp(-self.shape * jnp.log1p(1j * as_real("u", u) / self.shape))
 
     def mean_phase(self, u):
-        w = 1j * u / self.shape
+        w = 1j * as_real("u", u) / self.shape
         z = -self.shape * jnp.log1p(w)
         return _over(jnp.expm1, _EXPM1, z) * _over(jnp.log1p, _LOG1P, w)
 
@@ -132,12 +132,12 @@ def _over(f, coefficients, z):
 
 
 def cycle_map(
-    system: System,
-    bath: Reservoir,
-    waiting_times: AbstractWaitingTimes = Poisson(),
+    system: Checked[System],
+    bath: Checked[Reservoir],
+    waiting_times: Checked[AbstractWaitingTimes] = Poisson(),
     *,
-    amplitudes: AbstractAmplitudes = Exact(),
-    quadrature: AbstractQuadrature = DoubleExponential(),
+    amplitudes: Checked[AbstractAmplitudes] = Exact(),
+    quadrature: Checked[AbstractQuadrature] = DoubleExponential(),
 ) -> Superoperator:
     r"""The average of one cycle, a flight and a collision: the map from collision to collision.
 
@@ -163,6 +163,7 @@ def cycle_map(
         1.0
     """
     check_renewal(system, bath, waiting_times)
+    check_numerics(amplitudes, quadrature)
     S = scattering_map(system, bath, amplitudes=amplitudes, quadrature=quadrature)
     return _cycle_map(system, S, bath.rate, waiting_times)
 

@@ -33,11 +33,12 @@ from collections.abc import Sequence
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Complex, Float, Inexact
+from jaxtyping import Array, ArrayLike, Bool, Complex, Float
 
 from ._amplitudes import AbstractAmplitudes, Exact
-from ._checks import Scalar, check_instance, check_scalar, check_shape, real_array
-from ._information import logarithm, relative_entropy_to_gibbs, von_neumann_entropy
+from ._arguments import Checked, check_numerics
+from ._checks import Scalar, as_scalar, as_vector, check_instance
+from ._information import entropy_of, free_energy_of, logarithm
 from ._master import (
     POOR_MAP,
     RESULTS,
@@ -49,9 +50,10 @@ from ._master import (
 )
 from ._packet import AbstractPacket
 from ._quadrature import AbstractQuadrature, DoubleExponential
+from ._renewal import gaps
 from ._scattering_map import scattering_map
-from ._states import check_state, populations
-from ._superoperator import Superoperator
+from ._states import State, check_state, populations
+from ._superoperator import Superoperator, check_map
 from ._system import System
 
 
@@ -72,7 +74,7 @@ class CollisionThermodynamics(eqx.Module):
 
 
 def collision_thermodynamics(
-    system: System, S: Superoperator, rho: Inexact[Array, "N N"], beta: Scalar
+    system: Checked[System], S: Checked[Superoperator], rho: State, beta: Checked[Scalar]
 ) -> CollisionThermodynamics:
     r"""Energy, entropy and entropy production of one collision with map S, for a system in state ρ.
 
@@ -99,9 +101,8 @@ def collision_thermodynamics(
         >>> bool(jnp.abs(one.entropy_production + one.coherent) < 1e-9)
         True
     """
-    check_instance("S", S, Superoperator, "a map, as jaxres.scattering_map returns it")
-    rho, beta = check_state("rho", rho, system), real_array(beta)
-    check_scalar("beta", beta)
+    check_map("S", S, system)
+    rho, beta = check_state("rho", rho, system), as_scalar("beta", beta)
     return _collision_thermodynamics(system, S, rho, beta)
 
 
@@ -109,17 +110,17 @@ def collision_thermodynamics(
 def _collision_thermodynamics(system, S, rho, beta):
     after = S(rho)
     energy = jnp.sum(system.levels * populations(after - rho))
-    entropy = von_neumann_entropy(after) - von_neumann_entropy(rho)
+    entropy = entropy_of(after) - entropy_of(rho)
     heated = covariant(system, S)(rho)
-    coherent = relative_entropy_to_gibbs(system, after, beta)
-    coherent = coherent - relative_entropy_to_gibbs(system, heated, beta)
+    coherent = free_energy_of(system.levels, after, beta)
+    coherent = coherent - free_energy_of(system.levels, heated, beta)
     return CollisionThermodynamics(energy, entropy, entropy - beta * energy, coherent)
 
 
 def covariant(system: System, S: Superoperator) -> Superoperator:
     """S averaged over the time of the collision: it commutes with the free evolution."""
     e = system.levels
-    gain = e[:, None] - e[None, :]  # [j', j]: e_j' − e_j
+    gain = gaps(system)  # [j', j]: e_j' − e_j
     apart = jnp.abs(gain[:, None, :, None] - gain[None, :, None, :])
     room = 64 * jnp.finfo(e.dtype).eps * jnp.max(jnp.abs(e))
     return Superoperator(jnp.where(apart <= room, S.tensor, 0), S.error, S.trace_defect)
@@ -150,13 +151,13 @@ class Currents(eqx.Module):
 
 
 def currents(
-    system: System,
-    baths: Baths,
-    rho: Inexact[Array, "N N"] | None = None,
+    system: Checked[System],
+    baths: Checked[Baths],
+    rho: State | None = None,
     *,
-    betas: Sequence[Scalar] | Float[Array, " B"] | None = None,
-    amplitudes: AbstractAmplitudes = Exact(),
-    quadrature: AbstractQuadrature = DoubleExponential(),
+    betas: Checked[Sequence[Scalar] | Float[ArrayLike, " B"] | None] = None,
+    amplitudes: Checked[AbstractAmplitudes] = Exact(),
+    quadrature: Checked[AbstractQuadrature] = DoubleExponential(),
 ) -> Currents:
     r"""Energy, entropy and entropy production per unit time, reservoir by reservoir.
 
@@ -191,14 +192,14 @@ def currents(
         rho = check_state("rho", rho, system)
     if betas is None:
         betas = [_temperature(bath.packet) for bath in baths]
-    if isinstance(betas, Sequence):
-        betas = jnp.stack([real_array(beta) for beta in betas])
-    betas = real_array(betas)
-    check_shape("betas", betas, 1, "(B,)")
+    if isinstance(betas, list | tuple) and betas:
+        betas = jnp.stack([as_scalar("betas", beta) for beta in betas])
+    betas = as_vector("betas", betas, shape="(B,)")
     if betas.shape[0] != len(baths):
         raise ValueError(
             f"Argument `betas` must have one value for each of {len(baths)} reservoirs, but has {betas.shape[0]}."
         )
+    check_numerics(amplitudes, quadrature)
     maps = [
         scattering_map(system, bath, amplitudes=amplitudes, quadrature=quadrature) for bath in baths
     ]
@@ -209,13 +210,13 @@ def currents(
 def _temperature(packet: AbstractPacket):
     """The packet's own β, also where the packet is wrapped in another."""
     check_instance("packet", packet, AbstractPacket, "a particle state")
-    if hasattr(packet, "beta"):
-        return packet.beta  # pyright: ignore[reportAttributeAccessIssue]
-    if hasattr(packet, "packet"):
-        return _temperature(packet.packet)  # pyright: ignore[reportAttributeAccessIssue]
-    raise ValueError(
-        f"Argument `betas` must be given for packets without a temperature, but is None for {packet!r}."
-    )
+    wrapped = getattr(packet, "packet", None)
+    beta = getattr(packet, "beta", None) if wrapped is None else _temperature(wrapped)
+    if beta is None:
+        raise ValueError(
+            f"Argument `betas` must be given for packets without a temperature, but is None for {packet!r}."
+        )
+    return beta
 
 
 @eqx.filter_jit

@@ -9,23 +9,32 @@ and, with the columns vec P_m/√N of a basis of operators as the unitary B, B�
 the process matrix χ. The eigenvectors of C are the Kraus operators.
 """
 
+import math
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Bool, Complex, Float, Inexact
+from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Inexact
 
+from ._arguments import Checked, as_number
 from ._checks import (
     Scalar,
+    as_inexact,
+    as_real,
+    as_scalar,
     check_instance,
     check_shape,
-    complex_array,
     concrete,
-    real_array,
     require,
 )
 from ._operators import operator_basis
 from ._safe import eigh, safe_sqrt
+from ._states import States, as_operators, finite, nan_unless, rounding
+from ._system import System
+
+#: an entry for each way in which operators, N × N matrices, may be given
+Operator = Checked[Inexact[ArrayLike, "N N"]]
 
 
 class Superoperator(eqx.Module):
@@ -54,28 +63,23 @@ class Superoperator(eqx.Module):
         True False
     """
 
-    tensor: Complex[Array, "N N N N"] = eqx.field(converter=complex_array)
-    error: Float[Array, ""] = eqx.field(converter=real_array, default=0.0)
-    trace_defect: Float[Array, ""] = eqx.field(converter=real_array, default=0.0)
-
-    def __check_init__(self):
-        check_shape("tensor", self.tensor, 4, "(N, N, N, N)")
-        if len(set(self.tensor.shape)) > 1:
-            raise ValueError(
-                f"Argument `tensor` must have shape (N, N, N, N), but has shape {self.tensor.shape}."
-            )
+    tensor: Complex[Array, "N N N N"] = eqx.field(converter=lambda x: _tensor(x))
+    error: Float[Array, ""] = eqx.field(converter=lambda x: _error("error", x), default=0.0)
+    trace_defect: Float[Array, ""] = eqx.field(
+        converter=lambda x: _error("trace_defect", x), default=0.0
+    )
 
     # ----------------------------------------------------------------------------------------------
     # From other forms
     # ----------------------------------------------------------------------------------------------
 
     @classmethod
-    def identity(cls, size: int) -> "Superoperator":
+    def identity(cls, size: Checked[int]) -> "Superoperator":
         """The map that changes nothing, on `size` levels."""
-        return cls.from_unitary(jnp.eye(size))
+        return cls.from_unitary(jnp.eye(as_number("size", size, 1)))
 
     @classmethod
-    def from_unitary(cls, U: Inexact[Array, "N N"]) -> "Superoperator":
+    def from_unitary(cls, U: Operator) -> "Superoperator":
         r"""ρ → U ρ U†, for any square matrix U.
 
         !!! example
@@ -83,25 +87,27 @@ class Superoperator(eqx.Module):
             >>> print(jr.populations(flip(jnp.diag(jnp.array([0.25, 0.75])))))
             [0.75 0.25]
         """
-        U = complex_array(U)
+        U = as_inexact("U", U)
         check_shape("U", U, 2, "(N, N)")
-        return cls.from_kraus(U[None])
+        return cls.from_kraus(as_operators("U", U)[None])
 
     @classmethod
-    def from_kraus(cls, operators: Inexact[Array, "K N N"]) -> "Superoperator":
+    def from_kraus(cls, operators: Checked[Inexact[ArrayLike, "K N N"]]) -> "Superoperator":
         r"""$ρ → \sum_n K_n ρ K_n^\dagger$, for Kraus operators of shape (K, N, N)."""
-        K = complex_array(operators)
+        K = as_inexact("operators", operators)
         check_shape("operators", K, 3, "(K, N, N)")
+        K = as_operators("operators", K)
         return cls(jnp.einsum("naj,nbk->abjk", K, jnp.conj(K)))
 
     @classmethod
-    def from_choi(cls, C: Inexact[Array, "M M"]) -> "Superoperator":
+    def from_choi(cls, C: Operator) -> "Superoperator":
         """The map with this Choi matrix, in the order of `.choi`: rows (j'j), the outgoing index first.
 
         **Raises:** `ValueError` for a matrix that is not N² × N².
         """
-        N = round(C.shape[0] ** 0.5)
-        if C.shape != (N * N, N * N):
+        C = as_inexact("C", C)
+        N = math.isqrt(max(C.shape[:1], default=0))
+        if N == 0 or C.shape != (N * N, N * N):
             raise ValueError(
                 f"Argument `C` must be a matrix of N² rows and columns, but has shape {C.shape}."
             )
@@ -139,7 +145,9 @@ class Superoperator(eqx.Module):
         tensor = jnp.conj(self.tensor.transpose(2, 3, 0, 1))
         return Superoperator(tensor, self.error, self.trace_defect)
 
-    def canonical(self) -> tuple[Float[Array, " M"], Complex[Array, "M N N"]]:
+    def canonical(
+        self, tol: Checked[Scalar | None] = None
+    ) -> tuple[Float[Array, " M"], Complex[Array, "M N N"]]:
         r"""The canonical form of a map that preserves Hermiticity, whether it is completely positive or not.
 
         $$S(ρ) = \sum_n λ_n A_n ρ A_n^†, \qquad \mathrm{Tr}\, A_m^† A_n = δ_{mn}, \qquad λ_0 ≥ λ_1 ≥ …$$
@@ -148,17 +156,21 @@ class Superoperator(eqx.Module):
         Where eigenvalues meet, the choice among the A_n is a convention, and only what does not depend on it has a
         derivative.
 
+        **Raises:** `ValueError` for a map that does not preserve Hermiticity, to `tol`, and so has no such form. Under
+        jit, where this cannot be seen in advance, the error is one of run time.
+
         !!! example
             >>> model = jr.letter.model(splitting=6.0, coupling=5.0, width=0.2, position=0.0)
             >>> weights, _ = jr.scattering_map(*model).canonical()
             >>> print(jnp.round(weights, 4))  # Eqs. (22), (23) are not quite a state: one is negative
             [ 1.5589  0.3316  0.1324 -0.0229]
         """
-        C = self.choi
+        C = self.preserving_hermiticity("canonical", tol).choi
         weights, vectors = eigh((C + jnp.conj(C.T)) / 2)
-        return weights[::-1], vectors.T[::-1].reshape(-1, self.size, self.size)
+        operators = vectors.T[::-1].reshape(-1, self.size, self.size)
+        return weights[::-1] * finite(C), operators * finite(C)
 
-    def kraus(self, tol: Scalar | None = None) -> Complex[Array, "M N N"]:
+    def kraus(self, tol: Checked[Scalar | None] = None) -> Complex[Array, "M N N"]:
         r"""Kraus operators of a completely positive map, $S(ρ) = \sum_n K_n ρ K_n^†$, the largest first.
 
         They are $\sqrt{λ_n} A_n$ of the `canonical` form, shape (N², N, N): orthogonal, and 0 from the map's rank on.
@@ -172,10 +184,12 @@ class Superoperator(eqx.Module):
             >>> bool(jnp.allclose(jr.Superoperator.from_kraus(S.kraus()).tensor, S.tensor))
             True
         """
-        weights, operators = self.positive("kraus", tol).canonical()
+        weights, operators = self.positive("kraus", tol).canonical(tol)
         return safe_sqrt(weights)[:, None, None] * operators
 
-    def chi(self, basis: Inexact[Array, "M N N"] | None = None) -> Complex[Array, "M M"]:
+    def chi(
+        self, basis: Checked[Inexact[ArrayLike, "M N N"] | None] = None
+    ) -> Complex[Array, "M M"]:
         r"""The process matrix χ in a basis of operators, $S(ρ) = \sum_{mn} χ_{mn} P_m ρ P_n^†$.
 
         **Arguments:**
@@ -211,51 +225,51 @@ class Superoperator(eqx.Module):
              [0.64 0.   0.   0.36]]
         """
         B = self._columns(None)
-        self = self._hermitian("pauli_transfer_matrix", None)
+        self = self.preserving_hermiticity("pauli_transfer_matrix", None)
         return jnp.real(jnp.conj(B.T) @ self.matrix @ B)
 
     def _columns(self, basis) -> Complex[Array, "M M"]:
         """The unitary matrix whose columns are vec P_m/√N."""
         N = self.size
-        given = basis is not None
-        P = jnp.asarray(basis if given else operator_basis(N), self.tensor.dtype)
+        if basis is None:
+            return jnp.asarray(operator_basis(N), self.tensor.dtype).reshape(N * N, -1).T / N**0.5
+        P, room = as_inexact("basis", basis), 1e3 * N * rounding(basis)
         if P.shape != (N * N, N, N):
             raise ValueError(
                 f"Argument `basis` must have shape {(N * N, N, N)}, but has shape {P.shape}."
             )
-        B = P.reshape(N * N, N * N).T / N**0.5
-        if given and concrete(basis):
-            gram = np.asarray(jnp.conj(B.T) @ B)
-            defect = np.max(np.abs(gram - np.eye(N * N)))
+        B = P.astype(self.tensor.dtype).reshape(N * N, N * N).T / N**0.5
+        defect = jnp.max(jnp.abs(jnp.conj(B.T) @ B - jnp.eye(N * N)))
+        if concrete(defect):
             require(
-                defect < 1e3 * N * np.finfo(gram.dtype).eps,
+                defect < room,
                 f"Argument `basis` must have Tr P_m†P_n = N δ_mn, but that is off by {defect * N:.2g}.",
             )
-        return B
+        return B * nan_unless(defect < room)
 
     # ----------------------------------------------------------------------------------------------
     # Properties
     # ----------------------------------------------------------------------------------------------
 
-    def is_trace_preserving(self, tol: Scalar | None = None) -> Bool[Array, ""]:
+    def is_trace_preserving(self, tol: Checked[Scalar | None] = None) -> Bool[Array, ""]:
         """Whether Tr S(ρ) = Tr ρ for every ρ: every entry of S†(1) − 1 is at most `tol`."""
         return self.adjoint.is_unital(tol)
 
-    def is_unital(self, tol: Scalar | None = None) -> Bool[Array, ""]:
+    def is_unital(self, tol: Checked[Scalar | None] = None) -> Bool[Array, ""]:
         """Whether S(1) = 1: every entry of S(1) − 1 is at most `tol`. Energy that only comes and goes is not."""
         one = jnp.eye(self.size, dtype=self.tensor.dtype)
         return jnp.max(jnp.abs(self(one) - one)) <= self._room(tol)
 
-    def is_hermiticity_preserving(self, tol: Scalar | None = None) -> Bool[Array, ""]:
+    def is_hermiticity_preserving(self, tol: Checked[Scalar | None] = None) -> Bool[Array, ""]:
         """Whether S(ρ†) = S(ρ)†: the Choi matrix is Hermitian."""
         C = self.choi
         return jnp.max(jnp.abs(C - jnp.conj(C.T))) <= self._room(tol)
 
-    def is_completely_positive(self, tol: Scalar | None = None) -> Bool[Array, ""]:
+    def is_completely_positive(self, tol: Checked[Scalar | None] = None) -> Bool[Array, ""]:
         """Whether S has Kraus operators: the Choi matrix is Hermitian, and no eigenvalue is below −`tol`."""
         return self.is_hermiticity_preserving(tol) & (self._least() >= -self._room(tol))
 
-    def is_cptp(self, tol: Scalar | None = None) -> Bool[Array, ""]:
+    def is_cptp(self, tol: Checked[Scalar | None] = None) -> Bool[Array, ""]:
         """Whether S is a quantum channel: completely positive and trace-preserving.
 
         Those of `EffusionPacket` may not be, since its ρ_U, Eqs. (22), (23), is not quite positive; those of
@@ -266,25 +280,32 @@ class Superoperator(eqx.Module):
     def _least(self) -> Float[Array, ""]:
         """The lowest eigenvalue of the Choi matrix."""
         C = jax.lax.stop_gradient(self.choi)
-        return eigh((C + jnp.conj(C.T)) / 2)[0][0]
+        return eigh((C + jnp.conj(C.T)) / 2)[0][0] * finite(C)
 
     def _room(self, tol):
         if tol is not None:
-            return real_array(tol)
+            return as_scalar("tol", tol, nonnegative=True)
         # a sum of M entries is off by M times the error of one; so are an eigenvalue and an entry of S(1)
         M = self.size**2
         error = jax.lax.stop_gradient(self.error)
         largest = jnp.max(jnp.abs(jax.lax.stop_gradient(self.tensor)))
         return M * (error + 16 * jnp.finfo(error.dtype).eps * largest)
 
-    def _hermitian(self, form: str, tol) -> "Superoperator":
+    def preserving_hermiticity(
+        self, form: str, tol: Checked[Scalar | None] = None
+    ) -> "Superoperator":
+        """The map itself, if it preserves Hermiticity; `form` says what needs that.
+
+        **Raises:** `ValueError` (under jit: a run-time error) if it does not.
+        """
+        C, room = self.choi, self._room(tol)
         return _refuse(
             self,
-            ~self.is_hermiticity_preserving(tol),
+            jnp.max(jnp.abs(C - jnp.conj(C.T))) > room,  # not for NaN, of which NaN is made
             f"Argument `self` of {form} must preserve Hermiticity, but S(ρ†) is not S(ρ)†.",
         )
 
-    def positive(self, form: str, tol: Scalar | None = None) -> "Superoperator":
+    def positive(self, form: str, tol: Checked[Scalar | None] = None) -> "Superoperator":
         """The map itself, if it is completely positive; `form` says what needs that.
 
         **Raises:** `ValueError` (under jit: a run-time error) if it is not.
@@ -292,7 +313,7 @@ class Superoperator(eqx.Module):
         least = self._least()
         value = f"{float(least):.3g}" if concrete(least) else "negative"
         return _refuse(
-            self._hermitian(form, tol),
+            self.preserving_hermiticity(form, tol),
             least < -self._room(tol),
             f"Argument `self` of {form} must be completely positive, but the lowest eigenvalue of its Choi matrix is "
             f"{value}. `canonical` has no such limits; a packet whose ρ_U is positive (jaxres.ThermalMixture) makes a "
@@ -303,16 +324,12 @@ class Superoperator(eqx.Module):
     # Operations
     # ----------------------------------------------------------------------------------------------
 
-    def __call__(self, rho: Inexact[Array, "*b N N"]) -> Complex[Array, "*b N N"]:
-        """S(ρ), for one state or a batch of them."""
-        N = self.size
-        if jnp.shape(rho)[-2:] != (N, N):
-            raise ValueError(
-                f"Argument `rho` must have shape (…, {N}, {N}), but has shape {jnp.shape(rho)}."
-            )
+    def __call__(self, rho: States) -> Complex[Array, "*b N N"]:
+        """S(ρ), for one state or a batch of them, or any other matrices."""
+        rho = as_operators("rho", rho, self.size)
         return jnp.einsum("abjk,...jk->...ab", self.tensor, rho)
 
-    def __matmul__(self, other: "Superoperator") -> "Superoperator":
+    def __matmul__(self, other: Checked["Superoperator"]) -> "Superoperator":
         """The map that applies `other` first."""
         check_instance("other", other, Superoperator, "a map; S(rho) applies S to a state")
         if self.size != other.size:
@@ -325,7 +342,7 @@ class Superoperator(eqx.Module):
             trace_defect=self.trace_defect + other.trace_defect,
         )
 
-    def __and__(self, other: "Superoperator") -> "Superoperator":
+    def __and__(self, other: Checked["Superoperator"]) -> "Superoperator":
         """S ⊗ T on the product of two systems; level (j, a) is number j·D + a, as in `jnp.kron`: not by energy.
 
         !!! example
@@ -334,6 +351,7 @@ class Superoperator(eqx.Module):
             >>> hit_or_not.size
             6
         """
+        check_instance("other", other, Superoperator, "a map")
         size = self.size * other.size
         tensor = jnp.einsum("abjk,xymn->axbyjmkn", self.tensor, other.tensor)
         return Superoperator(
@@ -349,3 +367,36 @@ def _refuse(S: Superoperator, bad: Bool[Array, ""], message: str) -> Superoperat
         require(not bad, message)
         return S
     return eqx.error_if(S, bad, message)
+
+
+def check_map(name: str, S: Any, system: System) -> None:
+    """A map on the levels of the system."""
+    check_instance("system", system, System, "a jaxres.System")
+    check_instance(name, S, Superoperator, "a map, as jaxres.scattering_map returns it")
+    check_size(name, S.size, system)
+
+
+def check_size(name: str, size: int, system: System) -> None:
+    """What belongs to as many levels as the system has."""
+    if size != system.size:
+        raise ValueError(
+            f"Argument `{name}` must be of {system.size} levels, as the system is, but is of {size}."
+        )
+
+
+def _tensor(x):
+    x = as_inexact("tensor", x)
+    check_shape("tensor", x, 4, "(N, N, N, N)")
+    if len(set(x.shape)) > 1 or x.size == 0:
+        raise ValueError(
+            f"Argument `tensor` must have shape (N, N, N, N), but has shape {x.shape}."
+        )
+    return x.astype(jnp.result_type(complex))
+
+
+def _error(name, x):
+    x = as_real(name, x)
+    check_shape(name, x, 0, "()")
+    if concrete(x):  # NaN is that of a map that could not be made
+        require(~(x < 0), f"Argument `{name}` must not be negative, but is {x:g}.")
+    return x

@@ -2,17 +2,19 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Complex, Float, Inexact
+from jaxtyping import Array, Complex, Float
 
-from ._checks import Scalar, complex_array, real_array
+from ._arguments import Checked
+from ._checks import Scalar, as_scalar, check_instance
+from ._renewal import gaps
 from ._safe import eigh
-from ._states import of_each, populations
-from ._superoperator import Superoperator
+from ._states import States, as_operators, nan_unless, not_negative, of_each, populations
+from ._superoperator import Superoperator, check_map
 from ._system import System
 
 
 def heat_flow(
-    system: System, S: Superoperator, rate: Scalar, rho: Inexact[Array, "*b N N"]
+    system: Checked[System], S: Checked[Superoperator], rate: Checked[Scalar], rho: States
 ) -> Float[Array, "*b"]:
     r"""The energy per unit time that collisions with map S at rate Γ bring to the system in state ρ.
 
@@ -20,7 +22,9 @@ def heat_flow(
 
     In a steady state the J of all reservoirs add up to 0 (from the trace of H_S with Eq. 8), so that of a single one
     vanishes. It is the whole energy that passes, of which `collision_heat` tells the two sources; `currents` has it for
-    several reservoirs at once.
+    several reservoirs at once. Linear in ρ, which may be any matrix.
+
+    **Raises:** `ValueError` for a negative rate, or a matrix or a map of another size than the system's.
 
     !!! example
         >>> system, bath = jr.letter.model(rate=5.0)
@@ -29,32 +33,41 @@ def heat_flow(
         >>> bool(jr.heat_flow(system, S, 5.0, hot) < 0 < jr.heat_flow(system, S, 5.0, cold))
         True
     """
-    change = S(rho) - rho
-    return real_array(rate) * (populations(change) @ system.levels)
+    check_map("S", S, system)
+    rate, rho = as_scalar("rate", rate, nonnegative=True), as_operators("rho", rho, system.size)
+    return rate * (populations(S(rho) - rho) @ system.levels)
 
 
-def ergotropy(system: System, rho: Inexact[Array, "*b N N"]) -> Float[Array, "*b"]:
+def ergotropy(system: Checked[System], rho: States) -> Float[Array, "*b"]:
     r"""The most work that a unitary operation can draw from ρ.
 
     $$W = \mathrm{Tr}[ρ H_S] - \sum_k r_k e_k, \qquad r_0 ≥ r_1 ≥ …$$
 
     with the eigenvalues r of ρ against the levels e, ascending: what is left is the passive state (Allahverdyan, Balian
     and Nieuwenhuizen, Europhys. Lett. 67, 565 (2004)). Differentiable where the eigenvalues are simple; where some
-    meet, and their levels differ, W has a kink, and the derivative is one of those beside it.
+    meet, and their levels differ, W has a kink, and the derivative is one of those beside it. NaN for a matrix with an
+    eigenvalue below −√ε.
+
+    **Raises:** `ValueError` for a matrix that is not Hermitian or not of trace 1; one that is traced gives NaN.
 
     !!! example
         >>> system = jr.System([-0.3, 0.3])
         >>> print(jnp.round(jr.ergotropy(system, jnp.diag(jnp.array([0.25, 0.75]))), 12))
         0.3
     """
-    rho = complex_array(rho)
-    energy = populations(rho) @ system.levels
-    return energy - of_each(lambda state: _passive_energy(state, system.levels), rho)
+    check_instance("system", system, System, "a jaxres.System")
+    above = gaps(system)[:, 0]  # where energies begin does not matter, and would cost digits
+
+    def work(rho):
+        return jnp.real(jnp.diagonal(rho)) @ above - _passive_energy(rho, above)
+
+    return of_each(work, system.size, rho=rho)
 
 
 @jax.custom_jvp
 def _passive_energy(rho: Complex[Array, "N N"], levels: Float[Array, " N"]) -> Float[Array, ""]:
-    return jnp.sum(eigh(rho)[0][::-1] * levels)
+    values = eigh(rho)[0]
+    return jnp.sum(values[::-1] * levels) * nan_unless(not_negative(values))
 
 
 @_passive_energy.defjvp
@@ -65,10 +78,10 @@ def _passive_energy_jvp(primals, tangents):
     values, U = values[::-1], U[:, ::-1]
     A = (U * levels[None]) @ jnp.conj(U.T)
     slope = jnp.real(jnp.sum(A.T * drho)) + jnp.sum(values * dlevels)
-    return jnp.sum(values * levels), slope
+    return _passive_energy(rho, levels), slope * nan_unless(not_negative(values))
 
 
-def effective_beta(system: System, rho: Inexact[Array, "*b N N"]) -> Float[Array, "*b"]:
+def effective_beta(system: Checked[System], rho: States) -> Float[Array, "*b"]:
     r"""The inverse temperature of the Gibbs state that has the energy of ρ, $β_\mathrm{eff} = 1/T_\mathrm{eff}$.
 
     $$\mathrm{Tr}[H_S\, e^{-βH_S}]/Z(β) = \mathrm{Tr}[H_S ρ]$$
@@ -76,7 +89,9 @@ def effective_beta(system: System, rho: Inexact[Array, "*b N N"]) -> Float[Array
     There is exactly one. For two levels it is that of their populations, $β_\mathrm{eff} = \ln(p_0/p_1)/(e_1 - e_0)$;
     for more, the populations need not be thermal. β and not T, since β passes smoothly from hot through infinite
     temperature, β = 0, to inversion, β < 0. ±∞ for the states at either end of the energies; NaN where all levels are
-    equal.
+    equal, and where a population is below −√ε.
+
+    **Raises:** `ValueError` for a matrix that is not Hermitian or not of trace 1; one that is traced gives NaN.
 
     It is found by Newton's method, kept inside a bracket, for the logarithm of the ratio of the energy's distances from
     both ends, which for two levels is linear in β. Differentiable by the equation itself.
@@ -88,21 +103,31 @@ def effective_beta(system: System, rho: Inexact[Array, "*b N N"]) -> Float[Array
         >>> print(jr.effective_beta(system, jnp.diag(jnp.array([1.0, 0.0, 0.0]))))
         inf
     """
-    return of_each(lambda state: _effective_beta(populations(state), system.levels), rho)
+    check_instance("system", system, System, "a jaxres.System")
+    gap = gaps(system)
+    above, below = gap[:, 0], gap[-1]
+
+    def beta(rho):
+        p = jnp.real(jnp.diagonal(rho))
+        return _effective_beta(p, above, below) * nan_unless(not_negative(p))
+
+    return of_each(beta, system.size, rho=rho)
 
 
-def _effective_beta(p, e):
-    low, high = jnp.sum(p * (e - e[0])), jnp.sum(p * (e[-1] - e))
+def _effective_beta(p, above, below):
+    low, high = jnp.sum(p * above), jnp.sum(p * below)
     inside = (low > 0) & (high > 0)
     target = jnp.log(jnp.where(inside, low, 1)) - jnp.log(jnp.where(inside, high, 1))
-    beta = _beta_of(jnp.where(inside, e, jnp.arange(e.size, dtype=e.dtype)), target)
+    ladder = jnp.arange(p.size, dtype=p.dtype)
+    beta = _beta_of(
+        jnp.where(inside, above, ladder), jnp.where(inside, below, ladder[::-1]), target
+    )
     end = jnp.where(high > 0, jnp.inf, jnp.where(low > 0, -jnp.inf, jnp.nan))
     return jnp.where(inside, beta, end)
 
 
-def _beta_of(levels, target):
+def _beta_of(above, below, target):
     """The β at which ln[Σ_j (e_j − e_0) p_j / Σ_j (e_max − e_j) p_j], p the Gibbs populations, is `target`."""
-    above, below = levels - levels[0], levels[-1] - levels
 
     def excess(beta):
         ratio = jax.nn.logsumexp(-beta * above, b=above) - jax.nn.logsumexp(-beta * above, b=below)

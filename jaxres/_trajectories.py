@@ -15,19 +15,21 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Complex, Float, Inexact, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Inexact, PRNGKeyArray
 
 from . import _levels
 from ._amplitudes import AbstractAmplitudes, Exact
-from ._checks import check_instance, check_shape, concrete, inexact_array, real_array, require
+from ._arguments import Checked, as_flag, as_key, as_number, check_numerics
+from ._checks import as_vector, check_instance, concrete, require
 from ._quadrature import AbstractQuadrature, DoubleExponential
 from ._renewal import AbstractWaitingTimes, Poisson, check_renewal, gaps
 from ._reservoir import Reservoir
 from ._scattering_map import scattering_map
-from ._states import check_state
+from ._states import State, check_state
+from ._superoperator import check_size
 from ._system import System
 
-Times = Float[Array, " T"] | Sequence[float]
+Times = Checked[Float[ArrayLike, " T"] | Sequence[float]]
 
 # --------------------------------------------------------------------------------------------------
 # One realisation
@@ -48,16 +50,16 @@ class Trajectory(eqx.Module):
 
 
 def trajectory(
-    system: System,
-    bath: Reservoir,
-    rho0: Inexact[Array, "N N"],
+    system: Checked[System],
+    bath: Checked[Reservoir],
+    rho0: State,
     *,
-    collisions: int,
-    key: PRNGKeyArray,
-    dephase: bool = False,
-    waiting_times: AbstractWaitingTimes = Poisson(),
-    amplitudes: AbstractAmplitudes = Exact(),
-    quadrature: AbstractQuadrature = DoubleExponential(),
+    collisions: Checked[int],
+    key: Checked[PRNGKeyArray],
+    dephase: Checked[bool] = False,
+    waiting_times: Checked[AbstractWaitingTimes] = Poisson(),
+    amplitudes: Checked[AbstractAmplitudes] = Exact(),
+    quadrature: Checked[AbstractQuadrature] = DoubleExponential(),
 ) -> Trajectory:
     r"""One realisation of the collisions (Eq. 5).
 
@@ -88,18 +90,13 @@ def trajectory(
         >>> print(jnp.round(jr.populations(path.states[-1]), 6))  # the Gibbs state
         [0.514996 0.485004]
     """
-    rho0 = _check_arguments(system, bath, rho0, waiting_times)
-    if collisions < 1:
-        raise ValueError(f"Argument `collisions` must be at least 1, but is {collisions}.")
+    check_renewal(system, bath, waiting_times)
+    rho0 = check_state("rho0", rho0, system)
+    check_numerics(amplitudes, quadrature)
+    collisions, key = as_number("collisions", collisions, 1), as_key("key", key)
+    dephase = as_flag("dephase", dephase)
     S = scattering_map(system, bath, amplitudes=amplitudes, quadrature=quadrature)
     return _trajectory(system, S, bath.rate, rho0, collisions, key, dephase, waiting_times)
-
-
-def _check_arguments(system, bath, rho0, waiting_times):
-    check_renewal(system, bath, waiting_times)
-    rho0 = inexact_array(rho0)
-    dtype = jnp.result_type(rho0.dtype, system.levels.dtype, jnp.complex64)
-    return check_state("rho0", rho0.astype(dtype), system)
 
 
 @eqx.filter_jit
@@ -131,7 +128,9 @@ def _flight(system, rho, time):
     return jnp.exp(-1j * gaps(system) * time) * rho
 
 
-def state_at(system: System, path: Trajectory, times: Times) -> Complex[Array, "T N N"]:
+def state_at(
+    system: Checked[System], path: Checked[Trajectory], times: Times
+) -> Complex[Array, "T N N"]:
     """The states along one realisation at the given times; at a collision, the state right after.
 
     **Arguments:**
@@ -157,8 +156,10 @@ def state_at(system: System, path: Trajectory, times: Times) -> Complex[Array, "
         >>> bool(jnp.max(jnp.abs(mean - jr.evolve(system, bath, ground, times))) < 0.02)
         True
     """
-    instants = real_array(times)
-    check_shape("times", instants, 1, "(T,)")
+    check_instance("system", system, System, "a jaxres.System")
+    check_instance("path", path, Trajectory, "what jaxres.trajectory returns")
+    check_size("path", path.states.shape[-1], system)
+    instants = as_vector("times", times, shape="(T,)")
     known = (instants >= 0) & (instants <= path.times[-1])
     if concrete(known):
         require(
@@ -224,19 +225,19 @@ class Ensemble(eqx.Module):
 
 
 def trajectories(
-    system: System,
-    bath: Reservoir,
-    rho0: Inexact[Array, "N N"],
+    system: Checked[System],
+    bath: Checked[Reservoir],
+    rho0: State,
     times: Times,
     *,
-    realisations: int,
-    key: PRNGKeyArray,
-    dephase: bool = False,
-    waiting_times: AbstractWaitingTimes = Poisson(),
-    amplitudes: AbstractAmplitudes = Exact(),
-    quadrature: AbstractQuadrature = DoubleExponential(),
-    chunk: int = 256,
-    progress: bool = False,
+    realisations: Checked[int],
+    key: Checked[PRNGKeyArray],
+    dephase: Checked[bool] = False,
+    waiting_times: Checked[AbstractWaitingTimes] = Poisson(),
+    amplitudes: Checked[AbstractAmplitudes] = Exact(),
+    quadrature: Checked[AbstractQuadrature] = DoubleExponential(),
+    chunk: Checked[int] = 256,
+    progress: Checked[bool] = False,
 ) -> Ensemble:
     """The average over many realisations (Eq. 5) at the given times, for long runs.
 
@@ -264,21 +265,21 @@ def trajectories(
         >>> bool(jnp.all(jnp.abs(error) < 4 * jnp.real(many.standard_error)))
         True
     """
-    rho0 = _check_arguments(system, bath, rho0, waiting_times)
-    instants = real_array(times)
-    check_shape("times", instants, 1, "(T,)")
+    check_renewal(system, bath, waiting_times)
+    check_numerics(amplitudes, quadrature)
+    rho0, key = check_state("rho0", rho0, system), as_key("key", key)
+    instants = as_vector("times", times, shape="(T,)")
     if not concrete(system, bath, rho0, instants, key):
         raise ValueError(
             "Arguments of `trajectories` must be concrete, but one is traced. Inside jit, grad and "
             "vmap use jax.vmap over jaxres.trajectory and jaxres.state_at."
         )
     require(
-        np.isfinite(instants) & (np.asarray(instants) >= 0),
+        np.asarray(instants) >= 0,
         f"Argument `times` must be finite and not negative, but is {instants}.",
     )
-    for name, value, least in (("realisations", realisations, 2), ("chunk", chunk, 1)):
-        if value < least:
-            raise ValueError(f"Argument `{name}` must be at least {least}, but is {value}.")
+    realisations, chunk = as_number("realisations", realisations, 2), as_number("chunk", chunk, 1)
+    dephase, progress = as_flag("dephase", dephase), as_flag("progress", progress)
 
     starts = range(0, realisations, chunk)
     if progress:

@@ -13,13 +13,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
 from ._amplitudes import AbstractAmplitudes, Exact
-from ._checks import check_scalar, check_shape, complex_array, real_array
+from ._arguments import Checked, as_flag, as_number, check_callable, check_numerics
+from ._checks import as_index, as_scalar, check_instance
 from ._dynamics import relaxation_time_of
 from ._master import Baths, SteadyState, _as_baths, admissible, generator_of, steady_state_of
 from ._quadrature import AbstractQuadrature, DoubleExponential
 from ._scattering_map import collision_map
-from ._states import coherence, gibbs_state, trace_distance
-from ._superoperator import Superoperator
+from ._states import as_rough_state, coherence, gibbs_state, trace_distance
+from ._superoperator import Superoperator, check_size
 from ._system import System
 from ._thermodynamics import ergotropy, heat_flow
 
@@ -29,10 +30,15 @@ Loss = Float[Array, ""] | tuple[Float[Array, ""], dict[str, Float[Array, ""]]]
 class AbstractLoss(eqx.Module):
     """A loss of a system's steady state; how that is computed is by keyword in every loss."""
 
-    amplitudes: AbstractAmplitudes = eqx.field(default=Exact(), kw_only=True)
-    quadrature: AbstractQuadrature = eqx.field(default=DoubleExponential(), kw_only=True)
+    amplitudes: Checked[AbstractAmplitudes] = eqx.field(default=Exact(), kw_only=True)
+    quadrature: Checked[AbstractQuadrature] = eqx.field(default=DoubleExponential(), kw_only=True)
 
-    def solve(self, system: System, baths: Baths) -> tuple[list[Superoperator], list, SteadyState]:
+    def __check_init__(self):
+        check_numerics(self.amplitudes, self.quadrature)
+
+    def solve(
+        self, system: Checked[System], baths: Checked[Baths]
+    ) -> tuple[list[Superoperator], list, SteadyState]:
         """The maps, the rates and the steady state."""
         baths = _as_baths(system, baths)
         maps = [collision_map(system, bath, self.amplitudes, self.quadrature) for bath in baths]
@@ -54,17 +60,13 @@ class Thermostat(AbstractLoss):
         0.1005
     """
 
-    beta: Float[Array, ""] = eqx.field(converter=real_array)
+    beta: Float[Array, ""] = eqx.field(converter=lambda x: as_scalar("beta", x))
     slowest: Float[Array, ""] | None = eqx.field(
-        converter=lambda x: None if x is None else real_array(x), default=None
+        converter=lambda x: None if x is None else as_scalar("slowest", x, positive=True),
+        default=None,
     )
 
-    def __check_init__(self):
-        check_scalar("beta", self.beta)
-        if self.slowest is not None:
-            check_scalar("slowest", self.slowest, positive=True)
-
-    def __call__(self, system: System, baths: Baths) -> Loss:
+    def __call__(self, system: Checked[System], baths: Checked[Baths]) -> Loss:
         """The loss; constraints beside it, if there are any."""
         maps, rates, sol = self.solve(system, baths)
         loss = jnp.log(trace_distance(sol.rho, gibbs_state(system, self.beta)))
@@ -80,14 +82,12 @@ class FastThermostat(AbstractLoss):
     **Arguments:** `beta`: β of the state that is wanted; `distance`: the largest trace distance D allowed.
     """
 
-    beta: Float[Array, ""] = eqx.field(converter=real_array)
-    distance: Float[Array, ""] = eqx.field(converter=real_array, default=1e-4)
+    beta: Float[Array, ""] = eqx.field(converter=lambda x: as_scalar("beta", x))
+    distance: Float[Array, ""] = eqx.field(
+        converter=lambda x: as_scalar("distance", x, positive=True), default=1e-4
+    )
 
-    def __check_init__(self):
-        check_scalar("beta", self.beta)
-        check_scalar("distance", self.distance, positive=True)
-
-    def __call__(self, system: System, baths: Baths) -> Loss:
+    def __call__(self, system: Checked[System], baths: Checked[Baths]) -> Loss:
         """The loss; constraints beside it, if there are any."""
         maps, rates, sol = self.solve(system, baths)
         far = trace_distance(sol.rho, gibbs_state(system, self.beta))
@@ -111,16 +111,17 @@ class CoherenceAt(AbstractLoss):
         0.0
     """
 
-    value: Float[Array, ""] = eqx.field(converter=real_array)
-    j: int = eqx.field(static=True, default=0)
-    k: int = eqx.field(static=True, default=1)
-    least_rate: bool = eqx.field(static=True, default=False)
+    value: Float[Array, ""] = eqx.field(converter=lambda x: as_scalar("value", x, positive=True))
+    j: int = eqx.field(static=True, converter=lambda x: as_number("j", x, 0), default=0)
+    k: int = eqx.field(static=True, converter=lambda x: as_number("k", x, 0), default=1)
+    least_rate: bool = eqx.field(
+        static=True, converter=lambda x: as_flag("least_rate", x), default=False
+    )
 
-    def __check_init__(self):
-        check_scalar("value", self.value, positive=True)
-
-    def __call__(self, system: System, baths: Baths) -> Loss:
+    def __call__(self, system: Checked[System], baths: Checked[Baths]) -> Loss:
         """The loss; constraints beside it, if there are any."""
+        check_instance("system", system, System, "a jaxres.System")
+        as_index("j", self.j, system.size), as_index("k", self.k, system.size)
         _, rates, sol = self.solve(system, baths)
         room = jnp.log(coherence(sol.rho, self.j, self.k) / self.value)
         return (jnp.log(sum(rates)), {"coherence": room}) if self.least_rate else room**2
@@ -135,18 +136,13 @@ class TargetState(AbstractLoss):
     **Arguments:** `rho`: ρ*, shape (N, N), in the energy eigenbasis.
     """
 
-    rho: Complex[Array, "N N"] = eqx.field(converter=complex_array)
+    rho: Complex[Array, "N N"] = eqx.field(converter=lambda x: as_rough_state("rho", x))
 
-    def __check_init__(self):
-        check_shape("rho", self.rho, 2, "(N, N)")
-
-    def __call__(self, system: System, baths: Baths) -> Loss:
+    def __call__(self, system: Checked[System], baths: Checked[Baths]) -> Loss:
         """The loss; constraints beside it, if there are any."""
+        check_instance("system", system, System, "a jaxres.System")
+        check_size("rho", self.rho.shape[0], system)
         _, _, sol = self.solve(system, baths)
-        if self.rho.shape != sol.rho.shape:
-            raise ValueError(
-                f"Argument `rho` must have shape {sol.rho.shape}, but has shape {self.rho.shape}."
-            )
         gap = sol.rho - self.rho
         return jnp.sum(jnp.real(gap) ** 2 + jnp.imag(gap) ** 2)
 
@@ -157,22 +153,23 @@ class HeatCurrent(AbstractLoss):
     **Arguments:** `bath`: r, the place of the reservoir in the sequence. Alone, a reservoir brings none.
     """
 
-    bath: int = eqx.field(static=True, default=0)
+    bath: int = eqx.field(static=True, converter=lambda x: as_number("bath", x, 0), default=0)
 
-    def __call__(self, system: System, baths: Baths) -> Loss:
+    def __call__(self, system: Checked[System], baths: Checked[Baths]) -> Loss:
         """The loss; constraints beside it, if there are any."""
-        maps, rates, sol = self.solve(system, baths)
-        if not 0 <= self.bath < len(maps):
+        count = len(_as_baths(system, baths))
+        if self.bath >= count:
             raise ValueError(
-                f"Argument `bath` must be the place of one of {len(maps)} reservoirs, from 0, but is {self.bath}."
+                f"Argument `bath` must be the place of one of {count} reservoirs, from 0, but is {self.bath}."
             )
+        maps, rates, sol = self.solve(system, baths)
         return -heat_flow(system, maps[self.bath], rates[self.bath], sol.rho)
 
 
 class Ergotropy(AbstractLoss):
     """The most work that could be drawn from the steady state: −W, W as in `jaxres.ergotropy`."""
 
-    def __call__(self, system: System, baths: Baths) -> Loss:
+    def __call__(self, system: Checked[System], baths: Checked[Baths]) -> Loss:
         """The loss; constraints beside it, if there are any."""
         return -ergotropy(system, self.solve(system, baths)[2].rho)
 
@@ -180,7 +177,7 @@ class Ergotropy(AbstractLoss):
 class ErgotropyRate(AbstractLoss):
     r"""Ergotropy per unit time, $-W/τ$: a battery that is emptied and charged again, each relaxation time τ."""
 
-    def __call__(self, system: System, baths: Baths) -> Loss:
+    def __call__(self, system: Checked[System], baths: Checked[Baths]) -> Loss:
         """The loss; constraints beside it, if there are any."""
         maps, rates, sol = self.solve(system, baths)
         return -ergotropy(system, sol.rho) / relaxation_time_of(generator_of(system, maps, rates))
@@ -199,12 +196,22 @@ class Penalised(eqx.Module):
         2.0
     """
 
-    loss: Callable
-    weight: Float[Array, ""] = eqx.field(converter=real_array, default=100.0)
+    loss: Checked[Callable]
+    weight: Float[Array, ""] = eqx.field(
+        converter=lambda x: as_scalar("weight", x, nonnegative=True), default=100.0
+    )
+
+    def __check_init__(self):
+        check_callable("loss", self.loss)
 
     def __call__(self, *model: Any) -> Float[Array, ""]:
         """The loss; constraints beside it, if there are any."""
-        value, constraints = self.loss(*model)
+        parts = self.loss(*model)
+        if not isinstance(parts, tuple):
+            raise ValueError(
+                f"Argument `loss` must be a loss with constraints, but {self.loss!r} has none. Use it as it is."
+            )
+        value, constraints = parts
         return value + self.weight * sum(jnp.minimum(c, 0) ** 2 for c in constraints.values())
 
 
@@ -221,12 +228,32 @@ class Letter(eqx.Module):
         0.470757
     """
 
-    loss: Callable
-    fixed: dict[str, Any] = eqx.field(default_factory=dict)
-    function: Callable | None = eqx.field(default=None, static=True)
+    loss: Checked[Callable]
+    fixed: Checked[dict[str, Any]] = eqx.field(default_factory=dict)
+    function: Checked[Callable | None] = eqx.field(default=None, static=True)
 
-    def __call__(self, parameters: dict[str, Any]) -> Loss:
+    def __check_init__(self):
+        check_callable("loss", self.loss)
+        _check_parameters("fixed", self.fixed)
+        if self.function is not None:
+            check_callable("function", self.function)
+
+    def __call__(self, parameters: Checked[dict[str, Any]]) -> Loss:
         """The loss; constraints beside it, if there are any."""
         from . import letter
 
+        _check_parameters("parameters", parameters)
+        both = sorted(self.fixed.keys() & parameters.keys())
+        if both:
+            raise ValueError(
+                f"Argument `parameters` must be others than those fixed, but has {', '.join(both)} too."
+            )
         return self.loss(*(self.function or letter.model)(**self.fixed, **parameters))
+
+
+def _check_parameters(name, x):
+    """Values by their names."""
+    if not (isinstance(x, dict) and all(isinstance(key, str) for key in x)):
+        raise ValueError(
+            f"Argument `{name}` must be a dict of values by their names, but is {x!r}."
+        )

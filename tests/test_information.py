@@ -211,7 +211,7 @@ class TestDerivatives:
     @pytest.mark.parametrize("small", [1e-3, 1e-7, 1e-11])
     def test_the_logarithm_of_small_close_probabilities(self, small):
         p = np.array([1 - 1.7 * small, small, 0.7 * small])
-        other = jnp.diag(jnp.array([0.5, 0.3, 0.2])) + 0.1 * jnp.asarray(hermitian(7, 3))
+        other = state(7, 3)
         U = jnp.asarray(unitary(8, 3))
         way = jnp.zeros((3, 3)).at[1, 2].set(small).at[2, 1].set(small)
 
