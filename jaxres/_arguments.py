@@ -1,5 +1,6 @@
 """What the doors of the package share, beside the converters of numbers in `_checks.py`."""
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
@@ -56,10 +57,11 @@ def as_key(name: str, x: Any) -> PRNGKeyArray:
     return x
 
 
-def check_callable(name: str, x: Any) -> None:
+def as_function(name: str, x: Any) -> Callable:
     """Something that can be called."""
     if not callable(x):
         raise ValueError(f"Argument `{name}` must be a function, but is {x!r}.")
+    return x
 
 
 def check_numerics(amplitudes: Any, quadrature: Any) -> None:

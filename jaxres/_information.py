@@ -20,7 +20,7 @@ from jaxtyping import Array, Complex, Float
 from ._arguments import Checked
 from ._checks import Scalar, as_scalar, check_instance
 from ._safe import eigh, modulus
-from ._states import States, as_operators, finite, not_negative, of_each
+from ._states import States, as_operators, finite, nan_unless, not_negative, of_each
 from ._system import System
 
 
@@ -31,7 +31,11 @@ def purity(rho: States) -> Float[Array, "*b"]:
         >>> print(jr.purity(jnp.eye(4) / 4))
         0.25
     """
-    return of_each(lambda rho: jnp.sum(jnp.real(rho) ** 2 + jnp.imag(rho) ** 2), rho=rho)
+    return of_each(_purity, rho=rho)
+
+
+def _purity(rho):
+    return jnp.sum(jnp.real(rho) ** 2 + jnp.imag(rho) ** 2)
 
 
 def l1_coherence(rho: States) -> Float[Array, "*b"]:
@@ -79,8 +83,8 @@ def relative_entropy(rho: States, sigma: States) -> Float[Array, "*b"]:
 
 
 def _relative_entropy(rho, sigma):
-    cross = jnp.real(jnp.sum(rho.T * logarithm(sigma)))
     values, U = eigh(jax.lax.stop_gradient(sigma))
+    cross = jnp.real(jnp.sum(rho.T * logarithm(sigma * nan_unless(not_negative(values)))))
     weights = jnp.real(jnp.sum(jnp.conj(U) * (jax.lax.stop_gradient(rho) @ U), axis=0))
     room = _room(values)
     outside = jnp.sum(jnp.where(values > room, 0, weights)) > 8 * room
@@ -104,10 +108,11 @@ def relative_entropy_to_gibbs(
     """
     check_instance("system", system, System, "a jaxres.System")
     beta = as_scalar("beta", beta)
-    return of_each(lambda rho: free_energy_of(system.levels, rho, beta), system.size, rho=rho)
+    return of_each(free_energy_of, system.levels, beta, size=system.size, rho=rho)
 
 
-def free_energy_of(levels, rho, beta):
+def free_energy_of(rho, levels, beta):
+    """D(ρ‖τ) of one state, without checks."""
     action = -beta * levels
     top = jnp.max(action)
     log_Z = jax.nn.logsumexp(action - top)
@@ -126,7 +131,11 @@ def relative_entropy_of_coherence(rho: States) -> Float[Array, "*b"]:
         >>> print(jnp.round(jr.relative_entropy_of_coherence(jnp.full((2, 2), 0.5)), 6))
         0.693147
     """
-    return of_each(lambda rho: entropy_of(jnp.diag(jnp.diagonal(rho))) - entropy_of(rho), rho=rho)
+    return of_each(_excess_of_coherence, rho=rho)
+
+
+def _excess_of_coherence(rho):
+    return entropy_of(jnp.diag(jnp.diagonal(rho))) - entropy_of(rho)
 
 
 def fidelity(rho: States, sigma: States) -> Float[Array, "*b"]:

@@ -17,6 +17,7 @@ A x = b is A⁻¹(db − dA x), at Γ = 0 too, where it is the first order of pe
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -138,7 +139,7 @@ def steady_state(
     )
 
 
-def _as_baths(system: System, baths: Baths) -> tuple[Reservoir, ...]:
+def _as_baths(system: Any, baths: Any) -> tuple[Reservoir, ...]:
     check_instance("system", system, System, "a jaxres.System")
     warn_of_single_precision(system.levels.dtype)
     sequence = (baths,) if isinstance(baths, Reservoir) else baths

@@ -112,8 +112,8 @@ def _collision_thermodynamics(system, S, rho, beta):
     energy = jnp.sum(system.levels * populations(after - rho))
     entropy = entropy_of(after) - entropy_of(rho)
     heated = covariant(system, S)(rho)
-    coherent = free_energy_of(system.levels, after, beta)
-    coherent = coherent - free_energy_of(system.levels, heated, beta)
+    coherent = free_energy_of(after, system.levels, beta)
+    coherent = coherent - free_energy_of(heated, system.levels, beta)
     return CollisionThermodynamics(energy, entropy, entropy - beta * energy, coherent)
 
 

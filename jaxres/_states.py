@@ -8,6 +8,7 @@ derivatives. NaN (a steady state that was not found, say) gives NaN.
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -74,7 +75,11 @@ def trace_distance(rho: States, sigma: States) -> Float[Array, "*b"]:
         >>> print(jr.trace_distance(up, down))
         1.0
     """
-    return of_each(lambda rho, sigma: trace_norm(rho - sigma) / 2, rho=rho, sigma=sigma)
+    return of_each(_trace_distance, rho=rho, sigma=sigma)
+
+
+def _trace_distance(rho, sigma):
+    return trace_norm(rho - sigma) / 2
 
 
 def trace_norm(X: Inexact[Array, "N N"]) -> Float[Array, ""]:
@@ -103,12 +108,16 @@ def _trace_norm_jvp(primals, tangents):
 
 
 def of_each(
-    function: Callable[..., Float[Array, ""]], size: int | None = None, **states: Any
+    function: Callable[..., Float[Array, ""]],
+    *others: Array,
+    size: int | None = None,
+    **states: Any,
 ) -> Float[Array, "*b"]:
-    """A number that belongs to a state (or to several), over the leading axes of the arrays.
+    """A number that belongs to a state (or to several), over the leading axes of the arrays: f(*states, *others).
 
     The states come under the names of the arguments that they are, and are to be of `size` levels, or of as many as
-    the first. √ε of what came in is what their trace and Hermiticity are known to: enough for anything computed.
+    the first. √ε of what came in is what their trace and Hermiticity are known to: enough for anything computed. What
+    is compiled is kept for each function, so let it be none made on the spot.
     """
     arrays, rooms = [], []
     for name, X in states.items():
@@ -126,14 +135,20 @@ def of_each(
             raise ValueError(
                 f"Argument `{name}` must have leading axes that go with {batch}, but has shape {X.shape}."
             ) from error
+    return _of_each(function, tuple(arrays), tuple(rooms), others, batch)
 
+
+@eqx.filter_jit
+def _of_each(function, states, rooms, others, batch):
     def sound(*each):
         good = [_is_state(X, room) for X, room in zip(each, rooms, strict=True)]
-        return function(*each) * nan_unless(jnp.all(jnp.stack(good)))
+        factor = nan_unless(jnp.all(jnp.stack(good)))
+        # of the arguments too: where the function has a constant branch its derivative would be 0
+        return function(*(X * factor for X in each), *others) * factor
 
-    arrays = [jnp.broadcast_to(X, batch + X.shape[-2:]) for X in arrays]
-    signature = ",".join(["(n,n)"] * len(arrays)) + "->()"
-    return jnp.vectorize(sound, signature=signature)(*arrays)
+    states = [jnp.broadcast_to(X, batch + X.shape[-2:]) for X in states]
+    signature = ",".join(["(n,n)"] * len(states)) + "->()"
+    return jnp.vectorize(sound, signature=signature)(*states)
 
 
 def as_operators(name: str, X: Any, size: int | None = None) -> Inexact[Array, "*b N N"]:
@@ -166,7 +181,7 @@ def check_state(name: str, rho: Any, system: System) -> Complex[Array, "N N"]:
 
 
 def as_rough_state(name: str, rho: Any, size: int | None = None) -> Complex[Array, "N N"]:
-    """A density matrix to look at, as `of_each` takes it: NaN in every entry where it is none."""
+    """A density matrix to look at, known to √ε as in `of_each`: NaN in every entry where it is none."""
     room = rounding(rho) ** 0.5
     rho = _one_operator(name, rho, size)
     _refuse_other_than_states(name, rho, room)

@@ -15,6 +15,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Inexact
 
 from ._arguments import Checked, as_number
@@ -398,5 +399,5 @@ def _error(name, x):
     x = as_real(name, x)
     check_shape(name, x, 0, "()")
     if concrete(x):  # NaN is that of a map that could not be made
-        require(~(x < 0), f"Argument `{name}` must not be negative, but is {x:g}.")
+        require(~(np.asarray(x) < 0), f"Argument `{name}` must not be negative, but is {x:g}.")
     return x

@@ -56,12 +56,12 @@ def ergotropy(system: Checked[System], rho: States) -> Float[Array, "*b"]:
         0.3
     """
     check_instance("system", system, System, "a jaxres.System")
-    above = gaps(system)[:, 0]  # where energies begin does not matter, and would cost digits
+    # where energies begin does not matter, and would cost digits
+    return of_each(_ergotropy, gaps(system)[:, 0], size=system.size, rho=rho)
 
-    def work(rho):
-        return jnp.real(jnp.diagonal(rho)) @ above - _passive_energy(rho, above)
 
-    return of_each(work, system.size, rho=rho)
+def _ergotropy(rho, levels):
+    return jnp.real(jnp.diagonal(rho)) @ levels - _passive_energy(rho, levels)
 
 
 @jax.custom_jvp
@@ -105,25 +105,24 @@ def effective_beta(system: Checked[System], rho: States) -> Float[Array, "*b"]:
     """
     check_instance("system", system, System, "a jaxres.System")
     gap = gaps(system)
-    above, below = gap[:, 0], gap[-1]
-
-    def beta(rho):
-        p = jnp.real(jnp.diagonal(rho))
-        return _effective_beta(p, above, below) * nan_unless(not_negative(p))
-
-    return of_each(beta, system.size, rho=rho)
+    return of_each(_effective_beta, gap[:, 0], gap[-1], size=system.size, rho=rho)
 
 
-def _effective_beta(p, above, below):
+def _effective_beta(rho, above, below):
+    p = jnp.real(jnp.diagonal(rho))
+    positive = nan_unless(not_negative(p))
+    p = p * positive
+    # in units of the whole span, so that no unit of energy is better than another
+    span = jnp.where(above[-1] > 0, above[-1], 1)
+    above, below = above / span, below / span
     low, high = jnp.sum(p * above), jnp.sum(p * below)
     inside = (low > 0) & (high > 0)
     target = jnp.log(jnp.where(inside, low, 1)) - jnp.log(jnp.where(inside, high, 1))
     ladder = jnp.arange(p.size, dtype=p.dtype)
-    beta = _beta_of(
-        jnp.where(inside, above, ladder), jnp.where(inside, below, ladder[::-1]), target
-    )
+    above, below = jnp.where(inside, above, ladder), jnp.where(inside, below, ladder[::-1])
+    beta = _beta_of(above, below, target) / span
     end = jnp.where(high > 0, jnp.inf, jnp.where(low > 0, -jnp.inf, jnp.nan))
-    return jnp.where(inside, beta, end)
+    return jnp.where(inside, beta, end) * positive
 
 
 def _beta_of(above, below, target):

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
 from ._amplitudes import AbstractAmplitudes, Exact
-from ._arguments import Checked, as_flag, as_number, check_callable, check_numerics
+from ._arguments import Checked, as_flag, as_function, as_number, check_numerics
 from ._checks import as_index, as_scalar, check_instance
 from ._dynamics import relaxation_time_of
 from ._master import Baths, SteadyState, _as_baths, admissible, generator_of, steady_state_of
@@ -202,7 +202,7 @@ class Penalised(eqx.Module):
     )
 
     def __check_init__(self):
-        check_callable("loss", self.loss)
+        as_function("loss", self.loss)
 
     def __call__(self, *model: Any) -> Float[Array, ""]:
         """The loss; constraints beside it, if there are any."""
@@ -230,13 +230,15 @@ class Letter(eqx.Module):
 
     loss: Checked[Callable]
     fixed: Checked[dict[str, Any]] = eqx.field(default_factory=dict)
-    function: Checked[Callable | None] = eqx.field(default=None, static=True)
+    function: Callable | None = eqx.field(
+        static=True,
+        converter=lambda x: None if x is None else as_function("function", x),
+        default=None,
+    )
 
     def __check_init__(self):
-        check_callable("loss", self.loss)
+        as_function("loss", self.loss)
         _check_parameters("fixed", self.fixed)
-        if self.function is not None:
-            check_callable("function", self.function)
 
     def __call__(self, parameters: Checked[dict[str, Any]]) -> Loss:
         """The loss; constraints beside it, if there are any."""

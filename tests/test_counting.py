@@ -241,7 +241,7 @@ class TestArguments:
 
     def test_what_must_be_given(self, coherent):
         system, baths, _ = coherent
-        with pytest.raises(ValueError, match="`order` must be at least 2"):
+        with pytest.raises(ValueError, match=r"`order` must be .*at least 2"):
             jr.counting_statistics(system, baths, 1)
         with pytest.raises(ValueError, match="`fields` must have one value for each of 2"):
             jr.tilted_generator(system, baths, jnp.zeros(3))
