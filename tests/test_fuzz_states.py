@@ -166,6 +166,10 @@ def calls():
     return cheap, costly
 
 
+ITSELF = []
+ITSELF.append(ITSELF)
+
+
 class Odd:
     """An object that nothing expects."""
 
@@ -175,13 +179,11 @@ class Odd:
 
 def junk():
     """What may come instead of an argument: now and then it is admissible."""
-    itself = []
-    itself.append(itself)
     nan, eye = np.nan, np.eye(2)
     hole = RHO.copy()
     hole[0, 1] = nan
     plain = [
-        None, "0.5", "", b"1", Odd(), Odd, [], (), {}, {"a": 1}, set(), itself, [None], ["a"],
+        None, "0.5", "", b"1", Odd(), Odd, [], (), {}, {"a": 1}, set(), ITSELF, [None], ["a"],
         [[1, 2], [3]], 10**400, -(10**400), [10**400], 1j, 2 + 1j, True, False, np.bool_(True), 0,
         1, -1, 2, 3, 2.5, 0.0, -0.5, 0.3, 1e300, 1e-300, nan, np.inf, -np.inf, np.int64(1),
         np.int64(2), np.uint8(1), np.float32(0.5), np.float64(nan), np.complex64(1), np.str_("x"),
@@ -249,6 +251,8 @@ def campaign(count, seed, tables):
         keys = list(good)
         changed = rng.choice(keys, size=min(len(keys), 1 + (rng.random() < 0.3)), replace=False)
         new = {str(key): pool[rng.integers(len(pool))] for key in changed}
+        if isinstance(function, type) and any(x is ITSELF for x in new.values()):
+            continue  # equinox looks into the fields of an object, without end, before their converters do
         seen = any(has_nan(x) for key, x in new.items() if key in ("rho", "sigma", "rho0", "drho"))
         found = verdict(function, {**good, **new}, seen)
         kind = found if found in ("value", "named") else "failure"
