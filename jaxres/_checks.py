@@ -1,22 +1,33 @@
-"""Conversion and validation at the door: what is concrete is checked once, what is traced is checked in the result."""
+"""Conversion and validation at the door: what is known is checked at once, what is traced is NaN where it is wrong."""
 
+import abc
 import operator
 import reprlib
 import sys
 import warnings
-from collections.abc import Callable
-from contextlib import nullcontext
-from functools import lru_cache
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext
+from functools import lru_cache, wraps
+from typing import Any, TypeVar, cast
 
+import equinox as eqx
 import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, Inexact, Real
+from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Inexact, Real
 
-#: what a user may pass for one real number
-Scalar = Real[ArrayLike, ""]
+_T = TypeVar("_T")
+Function = TypeVar("Function", bound=Callable)
+
+#: `Checked[T]` says that the function itself checks that it is given a T, and what it says if not. So its message is
+#: the same with and without a checker of annotations, and what its converter accepts is never refused before.
+Checked = _T | Any
+
+#: what a user may pass for one real number, for an array of numbers, for a whole number
+Scalar = Checked[Real[ArrayLike, ""]]
+Numbers = Checked[Inexact[ArrayLike, "..."]]
+Count = Checked[int]
 
 
 def concrete(*values: Any) -> bool:
@@ -46,7 +57,7 @@ def real_array(x: Any) -> Array:
     """A floating-point array; Python numbers and integers take the default precision."""
     array = _strong(x)
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
-        raise ValueError(f"Argument must be real, but is complex: {x}. Take its real part.")
+        raise ValueError(f"Argument must be real, but is complex: {shown(x)}. Take its real part.")
     return (
         array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(jnp.result_type(float))
     )
@@ -72,8 +83,10 @@ def require(condition: Any, message: str) -> None:
         raise ValueError(message)
 
 
-def check_scalar(name: str, x: Any, *, positive: bool = False, nonnegative: bool = False) -> None:
-    """A real scalar, finite, of the given sign. Infinite rates are allowed where `nonnegative`."""
+def check_scalar(
+    name: str, x: Any, *, positive: bool = False, nonnegative: bool = False, finite: bool = False
+) -> None:
+    """A real scalar of the given sign, finite; a `nonnegative` one, as a rate, may be infinite if not `finite`."""
     if not concrete(x):
         return
     value = np.asarray(x)
@@ -85,7 +98,7 @@ def check_scalar(name: str, x: Any, *, positive: bool = False, nonnegative: bool
         )
     elif nonnegative:
         require(value >= 0, f"Argument `{name}` must not be negative, but is {value:g}.")
-    else:
+    if finite or not (positive or nonnegative):
         require(np.isfinite(value), f"Argument `{name}` must be finite, but is {value:g}.")
 
 
@@ -96,6 +109,10 @@ def check_shape(name: str, x: Any, ndim: int, shape: str) -> None:
             f"Argument `{name}` must have shape {shape}, but has shape {np.shape(x)}."
             + (" Use jax.vmap to batch over values." if np.ndim(x) > ndim else "")
         )
+
+
+#: differences from an adjoint that are taken for rounding, in units of it, relative to the largest entry
+ROUNDINGS = 64
 
 
 def check_hermitian(name: str, x: Any) -> None:
@@ -114,7 +131,7 @@ def check_hermitian(name: str, x: Any) -> None:
     gap = np.max(np.abs(value - value.conj().T), initial=0.0)
     size = np.max(np.abs(value), initial=0.0)
     require(
-        gap <= 64 * np.finfo(value.dtype).eps * size,
+        gap <= ROUNDINGS * np.finfo(value.dtype).eps * size,
         f"Argument `{name}` must be Hermitian, but differs from its adjoint by {gap:.2g}:\n{value}\n"
         f"Use (A + A.conj().T)/2 if the difference is noise.",
     )
@@ -123,7 +140,19 @@ def check_hermitian(name: str, x: Any) -> None:
 def check_instance(name: str, x: Any, kind: type | tuple[type, ...], remedy: str) -> None:
     """An object of one of the given classes; `remedy` says which ones there are."""
     if not isinstance(x, kind):
-        raise ValueError(f"Argument `{name}` must be {remedy}, but is {x!r}.")
+        raise ValueError(f"Argument `{name}` must be {remedy}, but is {shown(x)}.")
+
+
+def shown(x: Any) -> str:
+    """What a message says of an argument: its `repr`, cut short."""
+    try:
+        return _REPR.repr(x)
+    except (ValueError, RecursionError):  # a whole number of thousands of digits, a list in itself
+        return f"a {type(x).__name__} that cannot be printed"
+
+
+_REPR = reprlib.Repr()
+_REPR.maxother = _REPR.maxstring = 80
 
 
 @lru_cache(maxsize=4)
@@ -143,41 +172,52 @@ def warn_of_single_precision(dtype: Any) -> None:
 # All take the argument's name first, accept what a physicist may have at hand (numbers, nested lists,
 # NumPy and JAX arrays, Qobjs), and give an array of the process's own precision: double where
 # jax_enable_x64 is set, single elsewhere, whatever came in. Mixed precisions never get past them.
+#
+# What is known and wrong raises a `ValueError` that names the argument. What is traced and wrong cannot:
+# it becomes NaN, its derivative too, and so does everything that is computed from it.
 
 
 def as_inexact(name: str, x: Any) -> Array:
     """A real or complex floating-point array of any shape; entries may be anything."""
-    array = _as_array(name, x)
-    kind = complex if jnp.issubdtype(array.dtype, jnp.complexfloating) else float
-    return array.astype(jnp.result_type(kind))
+    return _promoted(numbers(name, x))
+
+
+def as_complex(name: str, x: Any) -> Array:
+    """A complex array of any shape; entries may be anything."""
+    array = as_inexact(name, x)
+    with _arithmetic(array):
+        return array.astype(jnp.result_type(complex))
 
 
 def as_real(name: str, x: Any) -> Array:
     """A real floating-point array of any shape; entries may be anything."""
-    array = _as_array(name, x)
-    if jnp.issubdtype(array.dtype, jnp.complexfloating):
+    array = numbers(name, x)
+    if jnp.iscomplexobj(array):
         raise ValueError(
-            f"Argument `{name}` must be real, but is complex: {x}. Take its real part."
+            f"Argument `{name}` must be real, but is complex: {shown(x)}. Take its real part."
         )
-    return array.astype(jnp.result_type(float))
+    return _promoted(array)
 
 
 def as_scalar(
-    name: str, x: Any, *, positive: bool = False, nonnegative: bool = False
+    name: str, x: Any, *, positive: bool = False, nonnegative: bool = False, finite: bool = False
 ) -> Float[Array, ""]:
     """One real number, as `check_scalar` wants it."""
     value = as_real(name, x)
     check_shape(name, value, 0, "()")
-    check_scalar(name, value, positive=positive, nonnegative=nonnegative)
-    return value
+    check_scalar(name, value, positive=positive, nonnegative=nonnegative, finite=finite)
+    if concrete(value):
+        return value
+    inside = value > 0 if positive else value >= 0 if nonnegative else ~jnp.isnan(value)
+    unbounded = nonnegative and not (positive or finite)
+    return or_nan(inside if unbounded else inside & jnp.isfinite(value), value)
 
 
 def as_vector(name: str, x: Any, *, shape: str = "(N,)") -> Float[Array, " N"]:
     """Finite real numbers in one row; `shape` is what an error calls it."""
     value = as_real(name, x)
     check_shape(name, value, 1, shape)
-    check_finite(name, value)
-    return value
+    return _finite(name, value)
 
 
 def as_matrix(name: str, x: Any, size: int | None = None) -> Inexact[Array, "N N"]:
@@ -189,29 +229,92 @@ def as_matrix(name: str, x: Any, size: int | None = None) -> Inexact[Array, "N N
         raise ValueError(
             f"Argument `{name}` must have shape {wanted}, but has shape {value.shape}."
         )
-    check_finite(name, value)
-    return value
+    if not value.size:
+        raise ValueError(f"Argument `{name}` must have at least one row, but is empty.")
+    return _finite(name, value)
+
+
+# What holds to rounding is asked for to the rounding of the precision in which the matrix comes, and then made to hold
+# in the process's own.
 
 
 def as_hermitian(name: str, x: Any, size: int | None = None) -> Inexact[Array, "N N"]:
-    """A finite Hermitian matrix; a traced one is checked in the result."""
-    value = as_matrix(name, x, size)
-    check_hermitian(name, value)
-    return value
+    """A finite Hermitian matrix."""
+    came = numbers(name, x)
+    value = as_matrix(name, came, size)
+    check_hermitian(name, came)
+    if came.dtype != value.dtype:
+        with _arithmetic(came):
+            value = (value + jnp.conj(value.T)) / 2
+    return value if concrete(came) else or_nan(hermitian(came), value)
 
 
-def as_count(name: str, x: Any, least: int) -> int:
-    """A whole number of at least `least`, known while tracing: an int, or an integer of NumPy or JAX."""
+def as_unitary(name: str, x: Any, size: int | None = None) -> Inexact[Array, "N N"]:
+    """A unitary matrix."""
+    came = numbers(name, x)
+    value = as_matrix(name, came, size)
+    if concrete(came):
+        U = np.asarray(came)
+        defect = np.max(np.abs(U.conj().T @ U - np.eye(len(U))))
+        require(
+            known(lambda: unitary(came)),
+            f"Argument `{name}` must be unitary, but U†U differs from 1 by {defect:.2g}.",
+        )
+    if came.dtype != value.dtype:
+        with _arithmetic(came):
+            for _ in range(3):  # Newton–Schulz: each step squares the distance to a unitary
+                value = 1.5 * value - 0.5 * value @ (jnp.conj(value.T) @ value)
+    return value if concrete(came) else or_nan(unitary(came), value)
+
+
+def as_state(name: str, x: Any, size: int | None = None) -> Complex[Array, "N N"]:
+    """A Hermitian matrix of trace 1; whether it is positive is another question."""
+    came = numbers(name, x)
+    value = as_complex(name, as_matrix(name, came, size))
+    if concrete(came):
+        rho = np.asarray(came)
+        skew, trace = np.max(np.abs(rho - rho.conj().T)), np.trace(rho).real
+        room = 1e3 * np.finfo(rho.dtype).eps
+        require(
+            skew <= room,
+            f"Argument `{name}` must be Hermitian, but differs from its adjoint by {skew:.2g}.",
+        )
+        require(
+            abs(trace - 1) <= room,
+            f"Argument `{name}` must have trace 1, but has trace {trace:g}. Divide it by that.",
+        )
+    if jnp.finfo(came.dtype).eps > jnp.finfo(value.dtype).eps:
+        with _arithmetic(came):
+            value = (value + jnp.conj(value.T)) / 2
+            value = value / jnp.trace(value)
+    return value if concrete(came) else or_nan(normalised(came), value)
+
+
+def as_count(name: str, x: Any, least: int, most: int | None = None) -> int:
+    """A whole number from `least` to `most`, known while tracing: an int, or an integer of NumPy or JAX."""
+    wanted = f"a whole number of at least {least}"
+    wanted += "" if most is None else f" and at most {most}"
     try:
         value = operator.index(x)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"Argument `{name}` must be a whole number of at least {least}, known outside jit, but is {x!r}."
+            f"Argument `{name}` must be {wanted}, known outside jit, but is {shown(x)}."
         ) from error
-    if isinstance(x, bool) or value < least:
+    if isinstance(x, bool) or value < least or (most is not None and value > most):
+        raise ValueError(f"Argument `{name}` must be {wanted}, but is {shown(x)}.")
+    return value
+
+
+def as_float(name: str, x: Any) -> float:
+    """One finite real number, known while tracing, as Python's: where more than single precision is always needed."""
+    try:
+        value = float(x) if isinstance(x, int | float) else float(np.asarray(x)[()])
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ValueError(
-            f"Argument `{name}` must be a whole number of at least {least}, but is {x!r}."
-        )
+            f"Argument `{name}` must be a real number, known outside jit, but is {shown(x)}."
+        ) from error
+    if isinstance(x, str | bytes | np.character) or not np.isfinite(value):
+        raise ValueError(f"Argument `{name}` must be a finite real number, but is {shown(x)}.")
     return value
 
 
@@ -220,9 +323,25 @@ def as_index(name: str, x: Any, size: int) -> int:
     value = as_count(name, x, 0)
     if value >= size:
         raise ValueError(
-            f"Argument `{name}` must be the index of a level, from 0 to {size - 1}, but is {value}."
+            f"Argument `{name}` must be the index of a level, from 0 to {size - 1}, but is {shown(x)}."
         )
     return value
+
+
+def as_flag(name: str, x: Any) -> bool:
+    """True or False, known while tracing."""
+    if not isinstance(x, bool | np.bool_):
+        raise ValueError(f"Argument `{name}` must be True or False, but is {shown(x)}.")
+    return bool(x)
+
+
+def as_choice(name: str, x: Any, choices: Sequence[str]) -> Any:
+    """One of a few names."""
+    if not isinstance(x, str) or x not in choices:
+        raise ValueError(
+            f"Argument `{name}` must be one of {', '.join(map(repr, choices))}, but is {shown(x)}."
+        )
+    return x
 
 
 def check_finite(name: str, x: Array) -> None:
@@ -234,22 +353,156 @@ def check_finite(name: str, x: Array) -> None:
         )
 
 
-def _as_array(name: str, x: Any) -> Array:
-    """An array of numbers, known if `x` is, or a `ValueError` that names the argument."""
-    try:
-        array = _strong(_plain(x))
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(
-            f"Argument `{name}` must be a number or an array of numbers, but is {reprlib.repr(x)}."
-        ) from error
-    if not (jnp.issubdtype(array.dtype, jnp.number) or array.dtype == bool):
-        raise ValueError(
-            f"Argument `{name}` must be a number or an array of numbers, but is {reprlib.repr(x)}."
-        )
-    return array
+def _finite(name: str, x: Array) -> Array:
+    check_finite(name, x)
+    return x if concrete(x) else or_nan(jnp.all(jnp.isfinite(x)), x)
 
 
-def _plain(x: Any) -> Any:
-    """What JAX can make an array of, of an object of QuTiP."""
+def _arithmetic(x: Any) -> ExitStack:
+    """In this context numbers are converted: at once if they are known, and by NumPy's rules of promotion."""
+    stack = ExitStack()
+    stack.enter_context(jax.numpy_dtype_promotion("standard"))
+    if concrete(x):
+        stack.enter_context(jax.ensure_compile_time_eval())
+    return stack
+
+
+def numbers(name: str, x: Any) -> Array:
+    """A floating-point array in the precision in which it comes, known if `x` is."""
+    masked = isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x)
+    if not (masked or _deeper(x, 16)):
+        try:
+            with _arithmetic(x):
+                array = _plain_array(x)
+                if jnp.issubdtype(array.dtype, jnp.inexact):
+                    return array.astype(
+                        array.dtype
+                    )  # of its own precision if it was a Python number
+                if jnp.issubdtype(array.dtype, jnp.integer) or array.dtype == bool:
+                    return array.astype(jnp.result_type(float))
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise ValueError(_no_numbers(name, x)) from error
+    raise ValueError(_no_numbers(name, x) + (" Fill in what is masked." if masked else ""))
+
+
+def _no_numbers(name, x):
+    return f"Argument `{name}` must be a number or an array of numbers, but is {shown(x)}."
+
+
+def _plain_array(x):
     qutip = sys.modules.get("qutip")
-    return x.full() if qutip is not None and isinstance(x, qutip.Qobj) else x
+    if qutip is not None and isinstance(x, qutip.Qobj):
+        return jnp.asarray(x.full())
+    try:
+        return jnp.asarray(x)
+    except OverflowError:  # whole numbers too large for the integers of JAX
+        return jnp.asarray(np.asarray(x, float))
+
+
+def _deeper(x, levels):
+    """Whether there are lists in `x` below so many others, as in one that contains itself."""
+    return isinstance(x, list | tuple) and (
+        levels == 0 or any(_deeper(item, levels - 1) for item in x)
+    )
+
+
+def _promoted(array: Array) -> Array:
+    """A floating-point array in the process's precision."""
+    kind = complex if jnp.iscomplexobj(array) else float
+    with _arithmetic(array):
+        return array.astype(jnp.result_type(kind))
+
+
+# --------------------------------------------------------------------------------------------------
+# Conditions, also for traced numbers
+# --------------------------------------------------------------------------------------------------
+
+
+def or_nan(valid: Bool[Array, ""], tree: Any) -> Any:
+    """The arrays of `tree` where `valid`, NaN elsewhere: in the values and in all derivatives of them."""
+
+    def one(x):
+        with jax.numpy_dtype_promotion("standard"):
+            # a product: of jnp.where(valid, x, nan) the derivative would be 0
+            return x * jnp.where(valid, 1.0, jnp.nan).astype(jnp.real(x).dtype)
+
+    return jax.tree.map(one, tree)
+
+
+def hermitian(X: Inexact[Array, "*b N N"], roundings: float = ROUNDINGS) -> Bool[Array, "*b"]:
+    """Whether matrices are finite and Hermitian to so many roundings of their largest entry."""
+    X = jax.lax.stop_gradient(X)
+    skew = jnp.max(jnp.abs(X - jnp.conj(jnp.swapaxes(X, -1, -2))), axis=(-2, -1))
+    return skew <= roundings * jnp.finfo(X.dtype).eps * jnp.max(jnp.abs(X), axis=(-2, -1))
+
+
+def unitary(U: Inexact[Array, "N N"]) -> Bool[Array, ""]:
+    """Whether U†U is 1 to rounding."""
+    U = jax.lax.stop_gradient(U)
+    N = U.shape[-1]
+    gram = jnp.matmul(jnp.conj(U.T), U, precision="highest")
+    return jnp.max(jnp.abs(gram - jnp.eye(N, dtype=U.dtype))) < 1e3 * N * jnp.finfo(U.dtype).eps
+
+
+def normalised(rho: Inexact[Array, "N N"]) -> Bool[Array, ""]:
+    """Whether a matrix is Hermitian and of trace 1, as `as_state` wants it."""
+    rho = jax.lax.stop_gradient(rho)
+    room = 1e3 * jnp.finfo(rho.dtype).eps
+    skew = jnp.max(jnp.abs(rho - jnp.conj(rho.T)))
+    return (skew <= room) & (jnp.abs(jnp.trace(rho) - 1) <= room)
+
+
+# --------------------------------------------------------------------------------------------------
+# Public functions
+# --------------------------------------------------------------------------------------------------
+
+
+class Restorable(eqx.Module):
+    """An object with conditions that hold to rounding: in another precision it is made anew, and meets them there."""
+
+    @abc.abstractmethod
+    def restored(self) -> "Restorable":
+        """The object through its constructor once more."""
+
+
+def door(function: Function) -> Function:
+    """A public function, whatever the precision of the objects it is given and the process's rules of promotion.
+
+    Objects convert their numbers when they are made; but what has become of them since, under `jax.tree.map` for
+    instance, may be anything. Here all of them get the process's own precision. And inside, types promote as NumPy's
+    do, under `jax_numpy_dtype_promotion="strict"` too.
+    """
+
+    @wraps(function)
+    def entered(*args, **kwargs):
+        with jax.numpy_dtype_promotion("standard"):
+            return function(
+                *map(in_own_precision, args),
+                **{name: in_own_precision(x) for name, x in kwargs.items()},
+            )
+
+    return cast(Function, entered)
+
+
+def in_own_precision(x: Any) -> Any:
+    """An object, or those in a list, with all numbers in the process's precision; anything else as it is."""
+    if isinstance(x, list | tuple) and any(isinstance(item, eqx.Module) for item in x):
+        return type(x)(map(in_own_precision, x)) if type(x) in (list, tuple) else x
+    if not isinstance(x, eqx.Module) or not any(map(_foreign, jax.tree.leaves(x))):
+        return x
+    if isinstance(x, Restorable):
+        return x.restored()
+    return jax.tree.map(
+        lambda y: _promoted(y) if _foreign(y) else in_own_precision(y),
+        x,
+        is_leaf=lambda y: isinstance(y, Restorable),
+    )
+
+
+def _foreign(x):
+    """Whether a leaf is an array of another precision than the process's."""
+    return (
+        isinstance(x, jax.Array)
+        and jnp.issubdtype(x.dtype, jnp.inexact)
+        and x.dtype != jnp.result_type(complex if jnp.iscomplexobj(x) else float)
+    )

@@ -11,6 +11,7 @@ the ends of the table.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -18,14 +19,53 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Inexact
 
-from ._checks import check_scalar, check_shape, concrete, inexact_array, real_array, require
+from ._checks import (
+    Checked,
+    Numbers,
+    Scalar,
+    as_inexact,
+    as_real,
+    concrete,
+    door,
+    known,
+    numbers,
+    or_nan,
+    require,
+    shown,
+)
 from ._elementary import sin_cos
-from ._packet import LocalisedPacket
+from ._packet import LocalisedPacket, admissible, anywhere, positive
 
 #: nodes on which a state is checked, and panels of the energy grid over its momenta
 CHECKS, PANELS = 96, 4
-#: what is let pass as an error of numbers given by hand
-ROOM = 1e-6
+
+
+def room(dtype: Any) -> float:
+    """What is let pass as an error of numbers given by hand; in single precision sums over the nodes need more."""
+    return max(1e-6, 100 * float(jnp.finfo(dtype).eps))
+
+
+def _as_range(x: Any) -> Float[Array, " 2"]:
+    momenta = as_real("momenta", x)
+    if momenta.shape != (2,):
+        raise ValueError(
+            f"Argument `momenta` must be the lowest and the highest momentum, but has shape {momenta.shape}."
+        )
+    low, high = np.asarray(momenta) if concrete(momenta) else momenta
+    valid = (low >= 0) & (low < high) & (high < np.inf)
+    if not concrete(momenta):
+        return or_nan(valid, momenta)
+    require(
+        valid,
+        f"Argument `momenta` must satisfy 0 <= lowest < highest < ∞, but is {np.asarray(momenta)}.",
+    )
+    return momenta
+
+
+def _as_function(x: Any, name: str = "function") -> Callable:
+    if not callable(x):
+        raise ValueError(f"Argument `{name}` must be a function, but is {shown(x)}.")
+    return x
 
 
 class CustomPacket(LocalisedPacket):
@@ -54,42 +94,29 @@ class CustomPacket(LocalisedPacket):
         0.797885
     """
 
-    function: Callable
-    mass: Float[Array, ""] = eqx.field(converter=real_array)
-    momenta: Float[Array, " 2"] = eqx.field(converter=real_array)
-    position: Float[Array, ""] = eqx.field(converter=real_array, default=0.0)
+    function: Callable = eqx.field(converter=_as_function)
+    mass: Float[Array, ""] = eqx.field(converter=positive["mass"])
+    momenta: Float[Array, " 2"] = eqx.field(converter=_as_range)
+    position: Float[Array, ""] = eqx.field(converter=anywhere, default=0.0)
 
     def __check_init__(self):
-        for name in ("mass", "position"):
-            check_shape(name, getattr(self, name), 0, "()")
-            check_scalar(name, getattr(self, name), positive=name == "mass")
-        if self.momenta.shape != (2,):
-            raise ValueError(
-                f"Argument `momenta` must be the lowest and the highest momentum, but has shape {self.momenta.shape}."
-            )
-        if not concrete(self.momenta):
+        trace, skew, least = self._quality()
+        if not concrete(self.momenta, trace):
             return
         low, high = np.asarray(self.momenta)
+        allowed, name = room(self.momenta.dtype), self._name()
         require(
-            (0 <= low) & (low < high) & np.isfinite(high),
-            f"Argument `momenta` must satisfy 0 <= lowest < highest < ∞, but is {np.asarray(self.momenta)}.",
-        )
-        trace, skew, least = self._quality()
-        if not concrete(trace):
-            return
-        name = self._name()
-        require(
-            abs(trace - 1) <= ROOM,
+            abs(trace - 1) <= allowed,
             f"Argument `{name}` must have trace 1 over the momenta {low:g} to {high:g}, but has {float(trace):.8g}. "
             "Divide it by that, or widen `momenta` if the state reaches further.",
         )
         require(
-            skew <= ROOM,
+            skew <= allowed,
             f"Argument `{name}` must be Hermitian, ρ(p, q) = conj ρ(q, p), but differs from its adjoint by "
             f"{float(skew):.2g} of its largest value. Use (ρ(p, q) + conj ρ(q, p))/2 if the difference is noise.",
         )
         require(
-            least >= -ROOM,
+            least >= -allowed,
             f"Argument `{name}` must be positive semidefinite, but has the eigenvalue {float(least):.3g}: it would "
             "give negative probabilities. Mix it with a broader state, or project the eigenvalue out.",
         )
@@ -103,7 +130,19 @@ class CustomPacket(LocalisedPacket):
         low, high = self.momenta
         p = low + (high - low) * jnp.asarray((1 + u) / 2, self.mass.dtype)
         root = jnp.sqrt((high - low) * jnp.asarray(w / 2, self.mass.dtype))
-        rho = self.function(*jnp.meshgrid(p, p, indexing="ij"))
+        try:
+            rho = self.function(*jnp.meshgrid(p, p, indexing="ij"))
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"Argument `{self._name()}` must be a function of arrays of momenta, made of `jax.numpy`, but fails: "
+                f"{error}"
+            ) from error
+        rho = as_inexact(self._name(), rho)
+        if rho.shape != (CHECKS, CHECKS):
+            raise ValueError(
+                f"Argument `{self._name()}` must be elementwise, but makes {rho.shape} of arrays of shape "
+                f"{(CHECKS, CHECKS)}."
+            )
         rho = rho * (root[:, None] * root[None])
         adjoint = jnp.conj(rho.T)
         skew = jnp.max(jnp.abs(rho - adjoint)) / jnp.max(jnp.abs(rho))
@@ -128,16 +167,18 @@ class CustomPacket(LocalisedPacket):
     def valid(self) -> Bool[Array, ""]:
         trace, skew, least = jax.lax.stop_gradient(self._quality())
         low, high = self.momenta
-        numbers = (self.mass > 0) & (low >= 0) & (high > low) & jnp.isfinite(self.position)
-        return numbers & (jnp.abs(trace - 1) <= ROOM) & (skew <= ROOM) & (least >= -ROOM)
+        numbers = admissible(self, "mass", "position") & (low >= 0) & (high > low)
+        allowed = room(self.momenta.dtype)
+        return numbers & (jnp.abs(trace - 1) <= allowed) & (skew <= allowed) & (least >= -allowed)
 
     @classmethod
+    @door
     def pure(
         cls,
-        amplitude: Callable,
-        mass: Float[Array, ""] | float,
-        momenta: tuple[float, float] | Float[Array, " 2"],
-        position: Float[Array, ""] | float = 0.0,
+        amplitude: Checked[Callable],
+        mass: Scalar,
+        momenta: Numbers,
+        position: Scalar = 0.0,
     ) -> "CustomPacket":
         r"""A pure state, ρ_U(p, q) = φ(p) φ*(q), from its amplitude φ(p), elementwise, ∫|φ|² = 1.
 
@@ -150,19 +191,20 @@ class CustomPacket(LocalisedPacket):
             True
         """
         return cls(
-            function=Pure(amplitude),
-            mass=real_array(mass),
-            momenta=real_array(momenta),
-            position=real_array(position),
+            function=Pure(_as_function(amplitude, "amplitude")),
+            mass=mass,
+            momenta=momenta,
+            position=position,
         )
 
     @classmethod
+    @door
     def from_table(
         cls,
-        momenta: Float[Array, " G"],
-        values: Inexact[Array, "K L"],
-        mass: Float[Array, ""] | float,
-        position: Float[Array, ""] | float = 0.0,
+        momenta: Numbers,
+        values: Numbers,
+        mass: Scalar,
+        position: Scalar = 0.0,
     ) -> "CustomPacket":
         r"""ρ_U from a table, `values[i, l]` = ρ_U(p_i, p_l) at evenly spaced `momenta`.
 
@@ -178,23 +220,27 @@ class CustomPacket(LocalisedPacket):
             >>> print(jnp.round(packet.distribution(jnp.array(9.1)), 4))
             0.7821
         """
-        momenta, values = real_array(momenta), inexact_array(values)
-        _check_table(momenta, values, "momenta")
+        momenta, values = _as_even("momenta", momenta), as_inexact("values", values)
+        if values.shape != (momenta.size, momenta.size):
+            raise ValueError(
+                f"Argument `values` must have shape {(momenta.size, momenta.size)}, but has shape {values.shape}."
+            )
         return cls(
             function=Table(momenta, values),
-            mass=real_array(mass),
+            mass=mass,
             momenta=momenta[jnp.array([0, -1])],
-            position=real_array(position),
+            position=position,
         )
 
     @classmethod
+    @door
     def from_wigner(
         cls,
-        function: Callable,
-        mass: Float[Array, ""] | float,
-        momenta: tuple[float, float] | Float[Array, " 2"],
-        positions: Float[Array, " X"],
-        position: Float[Array, ""] | float = 0.0,
+        function: Checked[Callable],
+        mass: Scalar,
+        momenta: Numbers,
+        positions: Numbers,
+        position: Scalar = 0.0,
     ) -> "CustomPacket":
         r"""ρ_U from its Wigner function W(p, x), elementwise in p and x.
 
@@ -210,31 +256,29 @@ class CustomPacket(LocalisedPacket):
             >>> print(jnp.round(packet.distribution(jnp.array(9.0)), 6))
             0.797885
         """
-        positions = real_array(positions)
-        _check_even(positions, "positions")
         return cls(
-            function=Wigner(function, positions),
-            mass=real_array(mass),
-            momenta=real_array(momenta),
-            position=real_array(position),
+            function=Wigner(_as_function(function), _as_even("positions", positions)),
+            mass=mass,
+            momenta=momenta,
+            position=position,
         )
 
     @classmethod
+    @door
     def from_wigner_table(
         cls,
-        momenta: Float[Array, " G"],
-        positions: Float[Array, " X"],
-        values: Float[Array, "K L"],
-        mass: Float[Array, ""] | float,
-        position: Float[Array, ""] | float = 0.0,
+        momenta: Numbers,
+        positions: Numbers,
+        values: Numbers,
+        mass: Scalar,
+        position: Scalar = 0.0,
     ) -> "CustomPacket":
         r"""ρ_U from a table of its Wigner function, `values[i, l]` = W(p_i, x_l), evenly spaced in both.
 
         Interpolated in p by the band-limited rule, summed over x as in `from_wigner`.
         """
-        momenta, positions, values = (real_array(x) for x in (momenta, positions, values))
-        _check_even(momenta, "momenta")
-        _check_even(positions, "positions")
+        momenta, positions = _as_even("momenta", momenta), _as_even("positions", positions)
+        values = as_real("values", values)
         if values.shape != (momenta.size, positions.size):
             raise ValueError(
                 f"Argument `values` must have shape {(momenta.size, positions.size)}, one row for each momentum, but "
@@ -243,9 +287,9 @@ class CustomPacket(LocalisedPacket):
         wigner = Wigner(WignerTable(momenta, positions, values), positions)
         return cls(
             function=wigner,
-            mass=real_array(mass),
+            mass=mass,
             momenta=momenta[jnp.array([0, -1])],
-            position=real_array(position),
+            position=position,
         )
 
 
@@ -282,7 +326,7 @@ class Wigner(eqx.Module):
         sine, cosine = sin_cos((p - q)[..., None] * x)
         mean = jnp.broadcast_to(((p + q) / 2)[..., None], sine.shape)
         W = self.function(mean, jnp.broadcast_to(x, sine.shape))
-        step = self.positions[1] - self.positions[0]
+        step = _step(self.positions)
         # W vanishes at the ends, where the trapezoid would take half
         return step * jax.lax.complex(jnp.sum(W * cosine, -1), -jnp.sum(W * sine, -1))
 
@@ -301,27 +345,37 @@ class WignerTable(eqx.Module):
 
 def _cardinal(p, grid):
     """s_i(p), a new last axis i."""
-    step = grid[1] - grid[0]
-    return jnp.sinc((p[..., None] - grid.reshape((1,) * p.ndim + (-1,))) / step)
+    return jnp.sinc((p[..., None] - grid.reshape((1,) * p.ndim + (-1,))) / _step(grid))
 
 
-def _check_even(grid, name):
+def _step(grid):
+    """The spacing of an even grid, NaN if it is none."""
+    return or_nan(_even(grid), (grid[-1] - grid[0]) / (grid.size - 1))
+
+
+def _even(grid):
+    """Whether a grid ascends in equal steps, to 1e-6 of them or to the rounding of its values."""
+    grid = jax.lax.stop_gradient(grid)
+    step = (grid[-1] - grid[0]) / (grid.size - 1)
+    room = jnp.maximum(1e-6 * step, 4 * jnp.finfo(grid.dtype).eps * jnp.max(jnp.abs(grid)))
+    return (step > 0) & jnp.all(jnp.abs(jnp.diff(grid) - step) <= room)
+
+
+def _as_even(name: str, x: Any) -> Float[Array, " G"]:
+    """An even grid, in the precision in which it comes, and therefore even to all digits."""
+    came = numbers(name, x)
+    grid = as_real(name, came)
     if grid.ndim != 1 or grid.size < 4:
         raise ValueError(
             f"Argument `{name}` must be a vector of at least 4 values, but has shape {grid.shape}."
         )
-    if concrete(grid):
-        steps = np.diff(np.asarray(grid, float))
-        require(
-            (steps > 0) & (np.abs(steps - steps.mean()) < 1e-6 * np.abs(steps.mean())),
-            f"Argument `{name}` must be evenly spaced and ascending, but its steps range from {steps.min():g} to "
-            f"{steps.max():g}. Use jnp.linspace, or give a function instead of a table.",
-        )
-
-
-def _check_table(momenta, values, name):
-    _check_even(momenta, name)
-    if values.shape != (momenta.size, momenta.size):
-        raise ValueError(
-            f"Argument `values` must have shape {(momenta.size, momenta.size)}, but has shape {values.shape}."
-        )
+    if not concrete(grid):
+        return or_nan(_even(came), jnp.linspace(grid[0], grid[-1], grid.size))
+    values = np.asarray(grid)
+    steps = np.diff(values)
+    require(
+        known(lambda: _even(came)),
+        f"Argument `{name}` must be evenly spaced and ascending, but its steps range from {steps.min():g} to "
+        f"{steps.max():g}. Use jnp.linspace, or give a function instead of a table.",
+    )
+    return as_real(name, np.linspace(values[0], values[-1], grid.size))

@@ -35,7 +35,7 @@ from ._checks import (
     require,
     warn_of_single_precision,
 )
-from ._levels import ascending, equal_levels, gaps, splittings
+from ._levels import equal_levels, gaps, splittings
 from ._quadrature import AbstractQuadrature, DoubleExponential
 from ._reservoir import Reservoir
 from ._scattering_map import collision_map, scattering_map
@@ -170,17 +170,7 @@ def _steady_state(system, baths, amplitudes, quadrature):
 
 def admissible(system: System, baths: Sequence[Reservoir]) -> Bool[Array, ""]:
     """The conditions that are checked on concrete values when objects are made, for traced ones."""
-    valid = ascending(system.levels) & jnp.all(jnp.isfinite(system.levels))
-    for bath in baths:
-        W, d = bath.scatterer.layers(bath.colliding(system))
-        valid &= True if bath.unit is None else bath.unit.valid()
-        skew = jnp.max(jnp.abs(W - jnp.conj(jnp.swapaxes(W, -1, -2))))
-        size = jnp.max(jnp.abs(W))
-        hermitian = skew <= 1e3 * jnp.finfo(d.dtype).eps * size
-        valid &= (
-            bath.packet.valid() & (bath.rate >= 0) & jnp.all((d > 0) & jnp.isfinite(d)) & hermitian
-        )
-    return valid
+    return jnp.all(jnp.stack([system.valid(), *(bath.valid(system) for bath in baths)]))
 
 
 def steady_state_of(

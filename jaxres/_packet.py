@@ -3,6 +3,8 @@ r"""States of the incoming particle, as density matrices ρ_U(p, q) over incomin
 import abc
 import math
 from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
 
 import equinox as eqx
 import jax
@@ -10,8 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Inexact
 
-from ._checks import check_scalar, check_shape, concrete, known, real_array
+from ._checks import as_scalar, concrete, known
 from ._elementary import falling_exp, sin_cos
+
+if TYPE_CHECKING:
+    from ._particle_states import MaxwellPacket
 
 
 class AbstractPacket(eqx.Module):
@@ -100,18 +105,34 @@ class LocalisedPacket(AbstractPacket):
         return lambda p, q, same: self.envelope(p, q), self.position
 
 
-def check_numbers(packet: AbstractPacket, *names: str) -> None:
-    """Scalars: finite, and positive but for the position."""
-    for name in names:
-        check_shape(name, getattr(packet, name), 0, "()")
-        check_scalar(name, getattr(packet, name), positive=name != "position")
+#: converters of the fields: finite, and positive but for the position
+positive = {
+    name: partial(as_scalar, name, positive=True) for name in ("beta", "mass", "width", "momentum")
+}
+anywhere = partial(as_scalar, "position")
 
 
 def admissible(packet: AbstractPacket, *names: str) -> Bool[Array, ""]:
-    """The same for traced numbers."""
+    """Whether the numbers are what the converters ask for, also where they are traced."""
     numbers = jnp.stack([getattr(packet, name) for name in names])
     positive = jnp.stack([getattr(packet, name) for name in names if name != "position"])
     return jnp.all(jnp.isfinite(numbers)) & jnp.all(positive > 0)
+
+
+def broad(packet: "EffusionPacket | MaxwellPacket", bound: float) -> Bool[Array, ""]:
+    """Whether the width is at least `bound` √(β/m), with a little room for rounding."""
+    return (packet.width / bound) ** 2 * packet.mass >= packet.beta * (1 - 1e-6)
+
+
+def check_broad(packet: "EffusionPacket | MaxwellPacket", bound: float, symbol: str) -> None:
+    """The same where it is known, whatever else is traced."""
+    if concrete(packet.beta, packet.mass, packet.width) and not known(lambda: broad(packet, bound)):
+        least = bound * math.sqrt(float(packet.beta) / float(packet.mass))
+        raise ValueError(
+            f"Argument `width` must be at least ħ√(β/m)/{symbol} = {least:.6g} for these β and m (the packet is no "
+            f"quantum state below), but is {np.asarray(packet.width):.6g}. Widen the packet, or raise the temperature "
+            "or the mass."
+        )
 
 
 class EffusionPacket(LocalisedPacket):
@@ -142,20 +163,13 @@ class EffusionPacket(LocalisedPacket):
         1.0
     """
 
-    beta: Float[Array, ""] = eqx.field(converter=real_array)
-    mass: Float[Array, ""] = eqx.field(converter=real_array)
-    width: Float[Array, ""] = eqx.field(converter=real_array)
-    position: Float[Array, ""] = eqx.field(converter=real_array, default=0.0)
+    beta: Float[Array, ""] = eqx.field(converter=positive["beta"])
+    mass: Float[Array, ""] = eqx.field(converter=positive["mass"])
+    width: Float[Array, ""] = eqx.field(converter=positive["width"])
+    position: Float[Array, ""] = eqx.field(converter=anywhere, default=0.0)
 
     def __check_init__(self):
-        check_numbers(self, "beta", "mass", "width", "position")
-        if concrete(self.beta, self.mass, self.width) and not known(self.valid):
-            least = math.sqrt(np.asarray(self.beta) / np.asarray(self.mass)) / (4 * math.pi)
-            raise ValueError(
-                f"Argument `width` must be at least ħ√(β/m)/4π = {least:.6g} for these β and m (the effusion packet "
-                f"is no quantum state below), but is {np.asarray(self.width):.6g}. Widen the packet, or raise the "
-                f"temperature or the mass."
-            )
+        check_broad(self, _NARROWEST, "4π")
 
     def envelope(self, p, q):
         ratio = self.beta / self.mass
@@ -174,10 +188,10 @@ class EffusionPacket(LocalisedPacket):
         return jnp.minimum(self.beta / 2, least)
 
     def valid(self):
-        # the bound with a little room for rounding
-        return admissible(self, "beta", "mass", "width", "position") & (
-            (4 * jnp.pi * self.width) ** 2 * self.mass >= self.beta * (1 - 1e-6)
-        )
+        return admissible(self, "beta", "mass", "width", "position") & broad(self, _NARROWEST)
+
+
+_NARROWEST = 1 / (4 * math.pi)
 
 
 def _log_effusion(packet, p, q):

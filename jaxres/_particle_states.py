@@ -5,11 +5,18 @@ import math
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
-from ._checks import check_instance, concrete, known, real_array
-from ._packet import AbstractPacket, LocalisedPacket, admissible, check_numbers
+from ._checks import check_instance
+from ._packet import (
+    AbstractPacket,
+    LocalisedPacket,
+    admissible,
+    anywhere,
+    broad,
+    check_broad,
+    positive,
+)
 
 
 class MaxwellPacket(LocalisedPacket):
@@ -32,20 +39,13 @@ class MaxwellPacket(LocalisedPacket):
         0.797885
     """
 
-    beta: Float[Array, ""] = eqx.field(converter=real_array)
-    mass: Float[Array, ""] = eqx.field(converter=real_array)
-    width: Float[Array, ""] = eqx.field(converter=real_array)
-    position: Float[Array, ""] = eqx.field(converter=real_array, default=0.0)
+    beta: Float[Array, ""] = eqx.field(converter=positive["beta"])
+    mass: Float[Array, ""] = eqx.field(converter=positive["mass"])
+    width: Float[Array, ""] = eqx.field(converter=positive["width"])
+    position: Float[Array, ""] = eqx.field(converter=anywhere, default=0.0)
 
     def __check_init__(self):
-        check_numbers(self, "beta", "mass", "width", "position")
-        if concrete(self.beta, self.mass, self.width) and not known(self.valid):
-            least = math.sqrt(np.asarray(self.beta) / np.asarray(self.mass)) / 2
-            raise ValueError(
-                f"Argument `width` must be at least ħ√(β/m)/2 = {least:.6g} for these β and m (the packet is no "
-                f"quantum state below), but is {np.asarray(self.width):.6g}. Widen the packet, or raise the "
-                f"temperature or the mass."
-            )
+        check_broad(self, 0.5, "2")
 
     def envelope(self, p, q):
         mean, apart = (p + q) / 2, p - q
@@ -59,9 +59,7 @@ class MaxwellPacket(LocalisedPacket):
         return self.beta / 2
 
     def valid(self):
-        return admissible(self, "beta", "mass", "width", "position") & (
-            4 * self.width**2 * self.mass >= self.beta * (1 - 1e-6)
-        )
+        return admissible(self, "beta", "mass", "width", "position") & broad(self, 0.5)
 
 
 class GaussianPacket(LocalisedPacket):
@@ -87,13 +85,10 @@ class GaussianPacket(LocalisedPacket):
         1.0
     """
 
-    momentum: Float[Array, ""] = eqx.field(converter=real_array)
-    mass: Float[Array, ""] = eqx.field(converter=real_array)
-    width: Float[Array, ""] = eqx.field(converter=real_array)
-    position: Float[Array, ""] = eqx.field(converter=real_array, default=0.0)
-
-    def __check_init__(self):
-        check_numbers(self, "momentum", "mass", "width", "position")
+    momentum: Float[Array, ""] = eqx.field(converter=positive["momentum"])
+    mass: Float[Array, ""] = eqx.field(converter=positive["mass"])
+    width: Float[Array, ""] = eqx.field(converter=positive["width"])
+    position: Float[Array, ""] = eqx.field(converter=anywhere, default=0.0)
 
     def envelope(self, p, q):
         arrives = jax.scipy.special.erfc(-math.sqrt(2) * self.width * self.momentum) / 2
@@ -146,13 +141,10 @@ class ThermalMixture(LocalisedPacket):
         True
     """
 
-    beta: Float[Array, ""] = eqx.field(converter=real_array)
-    mass: Float[Array, ""] = eqx.field(converter=real_array)
-    width: Float[Array, ""] = eqx.field(converter=real_array)
-    position: Float[Array, ""] = eqx.field(converter=real_array, default=0.0)
-
-    def __check_init__(self):
-        check_numbers(self, "beta", "mass", "width", "position")
+    beta: Float[Array, ""] = eqx.field(converter=positive["beta"])
+    mass: Float[Array, ""] = eqx.field(converter=positive["mass"])
+    width: Float[Array, ""] = eqx.field(converter=positive["width"])
+    position: Float[Array, ""] = eqx.field(converter=anywhere, default=0.0)
 
     def distribution(self, p):
         a, b = self.beta / (2 * self.mass), 2 * self.width**2
@@ -260,11 +252,8 @@ class MonochromaticBeam(AbstractPacket):
         True
     """
 
-    momentum: Float[Array, ""] = eqx.field(converter=real_array)
-    mass: Float[Array, ""] = eqx.field(converter=real_array)
-
-    def __check_init__(self):
-        check_numbers(self, "momentum", "mass")
+    momentum: Float[Array, ""] = eqx.field(converter=positive["momentum"])
+    mass: Float[Array, ""] = eqx.field(converter=positive["mass"])
 
     def density(self, p, q):
         raise NotImplementedError("A monochromatic beam has a delta for a density.")

@@ -17,7 +17,7 @@ node is stored as its distance to the lower and to the upper end of its panel, b
 import abc
 import math
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -26,6 +26,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ._batched import linear
+from ._checks import as_count
 from ._levels import gaps, splittings
 
 
@@ -103,11 +104,13 @@ class AbstractQuadrature(eqx.Module):
         return 10 * d1 * jnp.minimum(ratio, 1) ** 2
 
 
-def _check_count(name: str, value: int, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(
-            f"Argument `{name}` must be an integer of at least {least}, but is {value!r}."
-        )
+def _nodes(name: str, default: Any) -> Any:
+    """The field of a number of nodes; more than a million are a mistake."""
+
+    def converter(x):
+        return None if x is None and default is None else as_count(name, x, 5, 10**6)
+
+    return eqx.field(static=True, default=default, converter=converter)
 
 
 class DoubleExponential(AbstractQuadrature):
@@ -133,15 +136,11 @@ class DoubleExponential(AbstractQuadrature):
         True
     """
 
-    finite: int | None = eqx.field(static=True, default=None)
-    last: int = eqx.field(static=True, default=32)
-    finer: int = eqx.field(static=True, default=1)
-
-    def __check_init__(self):
-        if self.finite is not None:
-            _check_count("finite", self.finite, 5)
-        _check_count("last", self.last, 5)
-        _check_count("finer", self.finer, 1)
+    finite: int | None = _nodes("finite", None)
+    last: int = _nodes("last", 32)
+    finer: int = eqx.field(
+        static=True, default=1, converter=lambda x: as_count("finer", x, 1, 10**4)
+    )
 
     def finite_rule(self, levels):
         if self.finite is not None:
@@ -173,12 +172,8 @@ class GaussLegendre(AbstractQuadrature):
         True
     """
 
-    finite: int = eqx.field(static=True, default=20)
-    last: int = eqx.field(static=True, default=40)
-
-    def __check_init__(self):
-        _check_count("finite", self.finite, 5)
-        _check_count("last", self.last, 5)
+    finite: int = _nodes("finite", 20)
+    last: int = _nodes("last", 40)
 
     def finite_rule(self, levels):
         del levels

@@ -8,14 +8,24 @@ What QuTiP makes of a map differs by convention too: its Choi matrix has the inc
 not 1; and in χ and in the Pauli basis its σ_y is −σ_y (QuTiP 5.3, its issue 1873).
 """
 
+import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Complex, Inexact
+from jaxtyping import Array, ArrayLike, Complex, Inexact
 
-from ._checks import check_instance, check_shape
+from ._checks import (
+    Checked,
+    as_complex,
+    as_count,
+    as_matrix,
+    check_instance,
+    concrete,
+    door,
+    shown,
+)
 from ._superoperator import Superoperator
 from ._system import System
 
@@ -23,11 +33,12 @@ if TYPE_CHECKING:
     import qutip
 
 
+@door
 def to_qutip(
-    x: System | Superoperator | Inexact[Array, "N N"],
+    x: Checked[System | Superoperator | ArrayLike],
     *,
-    system: System | None = None,
-    dims: Sequence[int] | None = None,
+    system: Checked[System | None] = None,
+    dims: Checked[Sequence[int] | None] = None,
 ) -> "qutip.Qobj":
     r"""The `qutip.Qobj` of a system's Hamiltonian, of a map, or of a state or another operator.
 
@@ -53,22 +64,24 @@ def to_qutip(
 
     if isinstance(x, System):
         return to_qutip(x.from_eigenbasis(jnp.diag(x.levels)), dims=dims)
+    if not isinstance(x, Superoperator):
+        x = as_matrix("x", x)
+    if not concrete(x, system):
+        raise ValueError("Argument `x` must be known numbers, but is traced: QuTiP is outside jit.")
     N = x.size if isinstance(x, Superoperator) else x.shape[-1]
-    dims = [N] if dims is None else list(dims)
-    if np.prod(dims) != N:
-        raise ValueError(f"Argument `dims` must multiply to {N} levels, but is {dims}.")
+    dims = _as_dims(dims, N)
     _check_size(system, N)
     if isinstance(x, Superoperator):
         x = x if system is None else _turned(x, system.basis)
         columns = np.asarray(x.tensor).transpose(1, 0, 3, 2).reshape(N * N, N * N)
         return qutip.Qobj(columns, dims=[[dims, dims], [dims, dims]], superrep="super")
-    check_shape("x", x, 2, "(N, N)")
     x = x if system is None else system.from_eigenbasis(x)
     return qutip.Qobj(np.asarray(x), dims=[dims, dims])
 
 
+@door
 def from_qutip(
-    Q: "qutip.Qobj | Sequence[qutip.Qobj]", *, system: System | None = None
+    Q: "qutip.Qobj | Sequence[qutip.Qobj] | Any", *, system: Checked[System | None] = None
 ) -> Superoperator | Complex[Array, "N N"]:
     r"""What a `qutip.Qobj` is here: a matrix, or for a map a `Superoperator`.
 
@@ -91,24 +104,37 @@ def from_qutip(
     """
     import qutip
 
-    if isinstance(Q, Sequence):
+    remedy = "a qutip.Qobj, or a list of Kraus operators"
+    if isinstance(Q, list | tuple):
+        for K in Q:
+            check_instance("Q", K, qutip.Qobj, remedy)
+            _check_square(K, "oper")
+        if len({str(K.dims) for K in Q}) != 1:
+            raise ValueError(
+                "Argument `Q` must be Kraus operators of one system, at least one, but has dimensions "
+                f"{[K.dims for K in Q]}."
+            )
         Q = qutip.kraus_to_super(list(Q))
-    check_instance("Q", Q, qutip.Qobj, "a qutip.Qobj, or a list of Kraus operators")
+    if not isinstance(Q, qutip.Qobj):
+        raise ValueError(f"Argument `Q` must be {remedy}, but is {shown(Q)}.")
     if Q.isket:
         Q = Q.proj()
-    if Q.shape[0] != Q.shape[1] or Q.dims[0] != Q.dims[1] or Q.type not in ("oper", "super"):
-        raise ValueError(
-            f"Argument `Q` must be a ket, a square operator or a map of a system onto itself, but is a {Q.type} of "
-            f"dimensions {Q.dims}."
-        )
+    _check_square(Q, "oper", "super")
     if Q.type == "oper":
-        matrix = jnp.asarray(Q.full())
+        matrix = as_complex("Q", Q)
         _check_size(system, matrix.shape[0])
         return matrix if system is None else system.to_eigenbasis(matrix)
+    # in a map's dimensions each side is that of an operator, [rows, columns]; qutip.tensor lists the factors' own
+    rows, *columns = cast(list, Q.dims[0])
+    if columns != [rows] or not all(isinstance(d, int) for d in rows):
+        raise ValueError(
+            f"Argument `Q` must be a map of the operators of one system, but has dimensions {Q.dims}, those of a "
+            "product as qutip.tensor makes it, with the indices in another order. Use qutip.super_tensor."
+        )
     Q = qutip.superpauli_to_super(Q) if Q.superrep == "pauli" else qutip.to_super(Q)
     N = round(Q.shape[0] ** 0.5)
     _check_size(system, N)
-    S = Superoperator(jnp.asarray(Q.full().reshape((N,) * 4).transpose(1, 0, 3, 2)))
+    S = Superoperator(as_complex("Q", Q.full().reshape((N,) * 4).transpose(1, 0, 3, 2)))
     if system is None or system.basis is None:
         return S
     return _turned(S, jnp.conj(system.basis.T))
@@ -122,7 +148,29 @@ def _turned(S: Superoperator, U: Inexact[Array, "N N"] | None) -> Superoperator:
     return turn @ S @ turn.adjoint
 
 
+def _check_square(Q: "qutip.Qobj", *kinds: str) -> None:
+    if Q.shape[0] != Q.shape[1] or Q.dims[0] != Q.dims[1] or Q.type not in kinds:
+        raise ValueError(
+            f"Argument `Q` must be a ket, a square operator or a map of a system onto itself, but is a {Q.type} of "
+            f"dimensions {Q.dims}."
+        )
+
+
+def _as_dims(dims: Any, N: int) -> list[int]:
+    """The levels of the factors, N of all together."""
+    if dims is None:
+        return [N]
+    if not isinstance(dims, list | tuple | np.ndarray):
+        raise ValueError(f"Argument `dims` must be a list of whole numbers, but is {shown(dims)}.")
+    dims = [as_count("dims", d, 1) for d in dims]
+    if math.prod(dims) != N:
+        raise ValueError(f"Argument `dims` must multiply to {N} levels, but is {shown(dims)}.")
+    return dims
+
+
 def _check_size(system: System | None, N: int) -> None:
+    if system is not None:
+        check_instance("system", system, System, "a jaxres.System")
     if system is not None and system.size != N:
         raise ValueError(
             f"Argument `system` must have {N} levels, as what is converted has, but has {system.size}."

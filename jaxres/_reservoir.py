@@ -1,11 +1,12 @@
 """The reservoir: which particles come, what they meet, how often."""
 
+from functools import partial
 from typing import Literal
 
 import equinox as eqx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
-from ._checks import check_instance, check_scalar, check_shape, real_array
+from ._checks import as_choice, as_scalar, check_instance
 from ._packet import AbstractPacket
 from ._scatterer import AbstractScatterer
 from ._system import System
@@ -38,8 +39,12 @@ class Reservoir(eqx.Module):
 
     packet: AbstractPacket
     scatterer: AbstractScatterer
-    rate: Float[Array, ""] = eqx.field(converter=real_array)
-    incidence: Incidence = eqx.field(static=True, default="left")
+    rate: Float[Array, ""] = eqx.field(converter=partial(as_scalar, "rate", nonnegative=True))
+    incidence: Incidence = eqx.field(
+        static=True,
+        default="left",
+        converter=lambda x: as_choice("incidence", x, ("left", "right", "both")),
+    )
     unit: Unit | None = None
 
     def __check_init__(self):
@@ -49,14 +54,14 @@ class Reservoir(eqx.Module):
         check_instance(
             "scatterer", self.scatterer, AbstractScatterer, "a jaxres.Slab, Stack or Profile"
         )
-        check_shape("rate", self.rate, 0, "()")
-        check_scalar("rate", self.rate, nonnegative=True)
         if self.unit is not None:
             check_instance("unit", self.unit, Unit, "a jaxres.Unit or None")
-        if self.incidence not in ("left", "right", "both"):
-            raise ValueError(
-                f"Argument `incidence` must be 'left', 'right' or 'both', but is {self.incidence!r}."
-            )
+
+    def valid(self, system: System) -> Bool[Array, ""]:
+        """Whether everything is what the constructors ask for, also where it is traced; it collides with `system`."""
+        layers = self.scatterer.layers(self.colliding(system))
+        valid = self.packet.valid() & (self.rate >= 0) & layers.valid()
+        return valid if self.unit is None else valid & self.unit.valid()
 
     def colliding(self, system: System) -> System:
         """What scatters the particle: the system, or system ⊗ unit."""

@@ -1,23 +1,16 @@
 """What stands in the particle's way: flat pieces on a line, each with its own coupling to the system."""
 
 import abc
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable
+from functools import partial
+from typing import Any, NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float, Inexact
+from jaxtyping import Array, Bool, Float, Inexact
 
-from ._checks import (
-    check_hermitian,
-    check_scalar,
-    check_shape,
-    concrete,
-    inexact_array,
-    real_array,
-    require,
-)
+from ._checks import Checked, as_hermitian, as_scalar, as_vector, hermitian, shown
 from ._system import System
 
 
@@ -31,6 +24,12 @@ class Layers(NamedTuple):
         """The mirror image."""
         return Layers(self.couplings[::-1], self.thicknesses[::-1])
 
+    def valid(self) -> Bool[Array, ""]:
+        """Whether all couplings are Hermitian and all thicknesses positive, also where they are traced."""
+        d = self.thicknesses
+        # more room than at the door: the couplings were turned into the eigenbasis
+        return jnp.all(hermitian(self.couplings, 1e3)) & jnp.all((d > 0) & jnp.isfinite(d))
+
 
 class AbstractScatterer(eqx.Module):
     """A stack of flat slabs that occupies [0, L]; inside slab n the system's Hamiltonian is H_S + W_n."""
@@ -38,6 +37,13 @@ class AbstractScatterer(eqx.Module):
     @abc.abstractmethod
     def layers(self, system: System) -> Layers:
         """Couplings W_n in the energy eigenbasis and thicknesses d_n, left to right."""
+
+
+_as_length = partial(as_scalar, "length", positive=True)
+
+
+def _as_coupling(x) -> Inexact[Array, "N N"]:
+    return as_hermitian("coupling", x)
 
 
 def _check_size(coupling, system: System) -> None:
@@ -63,17 +69,27 @@ class Slab(AbstractScatterer):
         Array(1., dtype=float64)
     """
 
-    coupling: Inexact[Array, "N N"] = eqx.field(converter=inexact_array)
-    length: Float[Array, ""] = eqx.field(converter=real_array)
-
-    def __check_init__(self):
-        check_hermitian("coupling", self.coupling)
-        check_shape("length", self.length, 0, "()")
-        check_scalar("length", self.length, positive=True)
+    coupling: Inexact[Array, "N N"] = eqx.field(converter=_as_coupling)
+    length: Float[Array, ""] = eqx.field(converter=_as_length)
 
     def layers(self, system: System) -> Layers:
         _check_size(self.coupling, system)
         return Layers(system.to_eigenbasis(self.coupling)[None], self.length[None])
+
+
+def _as_slabs(x: Any) -> tuple[Slab, ...]:
+    # an array iterates too, but over nothing that is a slab, and endlessly in vain if it is traced
+    if not isinstance(x, Iterable) or isinstance(x, jax.Array):
+        raise ValueError(f"Argument `slabs` must be a sequence of jaxres.Slab, but is {shown(x)}.")
+    slabs = tuple(x)
+    if not slabs:
+        raise ValueError("Argument `slabs` must have at least one slab, but is empty.")
+    for slab in slabs:
+        if not isinstance(slab, Slab):
+            raise ValueError(
+                f"Argument `slabs` must be a sequence of jaxres.Slab, but has {shown(slab)} in it."
+            )
+    return slabs
 
 
 class Stack(AbstractScatterer):
@@ -89,17 +105,10 @@ class Stack(AbstractScatterer):
         2
     """
 
-    slabs: tuple[Slab, ...] = eqx.field(converter=tuple)
+    slabs: tuple[Slab, ...]
 
-    def __init__(self, slabs: Sequence[Slab]):
-        self.slabs = tuple(slabs)
-        if not self.slabs:
-            raise ValueError("Argument `slabs` must have at least one slab, but is empty.")
-        for slab in self.slabs:
-            if not isinstance(slab, Slab):
-                raise ValueError(
-                    f"Argument `slabs` must be a sequence of jaxres.Slab, but has {slab!r} in it."
-                )
+    def __init__(self, slabs: Checked[Iterable[Slab]]):
+        self.slabs = _as_slabs(slabs)
         sizes = {slab.coupling.shape for slab in self.slabs}
         if len(sizes) > 1:
             raise ValueError(
@@ -133,22 +142,13 @@ class Profile(AbstractScatterer):
         (32,)
     """
 
-    coupling: Inexact[Array, "N N"] = eqx.field(converter=inexact_array)
-    heights: Float[Array, " M"] = eqx.field(converter=real_array)
-    length: Float[Array, ""] = eqx.field(converter=real_array)
+    coupling: Inexact[Array, "N N"] = eqx.field(converter=_as_coupling)
+    heights: Float[Array, " M"] = eqx.field(converter=partial(as_vector, "heights", shape="(M,)"))
+    length: Float[Array, ""] = eqx.field(converter=_as_length)
 
     def __check_init__(self):
-        check_hermitian("coupling", self.coupling)
-        check_shape("heights", self.heights, 1, "(M,)")
-        check_shape("length", self.length, 0, "()")
         if self.heights.size == 0:
             raise ValueError("Argument `heights` must have at least one value, but is empty.")
-        if concrete(self.heights):
-            require(
-                np.isfinite(self.heights),
-                f"Argument `heights` must be finite, but is {self.heights}.",
-            )
-        check_scalar("length", self.length, positive=True)
 
     def layers(self, system: System) -> Layers:
         _check_size(self.coupling, system)

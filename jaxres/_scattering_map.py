@@ -17,7 +17,19 @@ from jaxtyping import Array, Complex, Float
 
 from ._amplitudes import AbstractAmplitudes, Exact
 from ._batched import UNROLLED
-from ._checks import check_instance, concrete, warn_of_single_precision
+from ._checks import (
+    Checked,
+    Count,
+    Scalar,
+    as_count,
+    as_float,
+    check_instance,
+    concrete,
+    door,
+    or_nan,
+    require,
+    warn_of_single_precision,
+)
 from ._levels import gaps, pinned, same_gap, splittings
 from ._moments import moments_of, tensor_of
 from ._particle_states import MonochromaticBeam
@@ -32,14 +44,15 @@ from ._unit import joint_system, trace_out
 REPAIRABLE = 0.5
 
 
+@door
 def scattering_map(
-    system: System,
-    bath: Reservoir,
+    system: Checked[System],
+    bath: Checked[Reservoir],
     *,
-    amplitudes: AbstractAmplitudes = Exact(),
-    quadrature: AbstractQuadrature = DoubleExponential(),
-    tol: float | None = None,
-    max_refinements: int = 5,
+    amplitudes: Checked[AbstractAmplitudes] = Exact(),
+    quadrature: Checked[AbstractQuadrature] = DoubleExponential(),
+    tol: Scalar | None = None,
+    max_refinements: Count = 5,
 ) -> Superoperator:
     r"""The scattering map S of one collision (Eq. 17): ρ after = S(ρ before).
 
@@ -51,7 +64,8 @@ def scattering_map(
     - `tol`: refine the grid (doubling it at most `max_refinements` times) until the estimated error of every entry
       is below; outside jit only.
 
-    **Returns:** `Superoperator`; `.error` is the estimated largest error of an entry of `.tensor`. It is completely
+    **Returns:** `Superoperator`; `.error` is the estimated largest error of an entry of `.tensor`. NaN where the
+    parameters, being traced, are not admissible. The map is completely
     positive if the packet's ρ_U is positive. For a model that conserves flux it preserves the trace to rounding on any
     grid: with M = S†(1), which differs from 1 by the quadrature error, the map returned is
     ρ → S(M^(−1/2) ρ M^(−1/2)).
@@ -74,6 +88,10 @@ def scattering_map(
         "quadrature", quadrature, AbstractQuadrature, "a rule such as jaxres.DoubleExponential()"
     )
     warn_of_single_precision(system.levels.dtype)
+    if tol is not None:
+        tol = as_float("tol", tol)
+        require(tol > 0, f"Argument `tol` must be positive, but is {tol:g}.")
+    max_refinements = as_count("max_refinements", max_refinements, 0, 20)
     S = _scattering_map(system, bath, amplitudes, quadrature)
     if tol is None:
         return S
@@ -102,7 +120,12 @@ def _scattering_map(system, bath, amplitudes, quadrature):
 def collision_map(
     system: System, bath: Reservoir, amplitudes: AbstractAmplitudes, quadrature: AbstractQuadrature
 ) -> Superoperator:
-    """`scattering_map` without its checks, for use inside other pure functions."""
+    """`scattering_map` without its checks, for use inside other pure functions: NaN where they would fail."""
+    S = _collision_map(system, bath, amplitudes, quadrature)
+    return or_nan(system.valid() & bath.valid(system), S)
+
+
+def _collision_map(system, bath, amplitudes, quadrature):
     system = eqx.tree_at(lambda s: s.levels, system, pinned(system.levels))
     if bath.unit is not None:
         return trace_out(system, bath.unit, joint_map(system, bath, amplitudes, quadrature))

@@ -3,14 +3,45 @@
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Inexact
+from jaxtyping import Array, Bool, Float, Inexact
 
 from . import _safe
-from ._checks import check_hermitian, check_shape, concrete, inexact_array, real_array, require
+from ._checks import (
+    Numbers,
+    Restorable,
+    as_hermitian,
+    as_inexact,
+    as_unitary,
+    as_vector,
+    concrete,
+    door,
+    or_nan,
+    require,
+    unitary,
+)
 from ._safe import eigh
 
 
-class System(eqx.Module):
+def _as_levels(x) -> Float[Array, " N"]:
+    levels = as_vector("levels", x)
+    if levels.size == 0:
+        raise ValueError("Argument `levels` must have at least one level, but is empty.")
+    if not concrete(levels):
+        return or_nan(_ascending(levels), levels)
+    require(
+        np.diff(levels) >= 0,
+        f"Argument `levels` must be in ascending order, but is {np.asarray(levels)}. Sort it, or pass the Hamiltonian "
+        "to System.from_hamiltonian, which also turns the couplings.",
+    )
+    return levels
+
+
+def _ascending(levels):
+    # not by differences, which a compiler may contract with what the levels are computed from
+    return jnp.all(levels[1:] >= levels[:-1])
+
+
+class System(Restorable):
     r"""A quantum system with Hamiltonian $H_S = \sum_j e_j |j\rangle\langle j|$ (ħ = 1).
 
     **Arguments:**
@@ -28,42 +59,28 @@ class System(eqx.Module):
         2
     """
 
-    levels: Float[Array, " N"] = eqx.field(converter=real_array)
+    levels: Float[Array, " N"] = eqx.field(converter=_as_levels)
     basis: Inexact[Array, "N N"] | None = eqx.field(
-        converter=lambda U: None if U is None else inexact_array(U), default=None
+        converter=lambda U: None if U is None else as_unitary("basis", U), default=None
     )
 
     def __check_init__(self):
-        check_shape("levels", self.levels, 1, "(N,)")
-        if self.levels.size == 0:
-            raise ValueError("Argument `levels` must have at least one level, but is empty.")
         if self.basis is not None and self.basis.shape != (self.size, self.size):
             raise ValueError(
                 f"Argument `basis` must have shape {(self.size, self.size)}, but has shape {self.basis.shape}."
             )
-        if concrete(self.levels):
-            levels = np.asarray(self.levels)
-            require(
-                np.isfinite(levels),
-                f"Argument `levels` must be finite, but has NaN or infinite entries: {levels}.",
-            )
-            require(
-                np.diff(levels) >= 0,
-                f"Argument `levels` must be in ascending order, but is {levels}. Sort it, or pass the Hamiltonian "
-                "to System.from_hamiltonian, which also turns the couplings.",
-            )
-        if self.basis is not None and concrete(self.basis):
-            U = np.asarray(self.basis)
-            defect = np.max(np.abs(U.conj().T @ U - np.eye(self.size)))
-            require(
-                defect < 1e3 * self.size * np.finfo(U.dtype).eps,
-                f"Argument `basis` must be unitary, but U†U differs from 1 by {defect:.2g}.",
-            )
+
+    def restored(self) -> "System":
+        return System(self.levels, self.basis)
+
+    def valid(self) -> Bool[Array, ""]:
+        """Whether the levels are finite and ascend and the basis is unitary, also where they are traced."""
+        valid = _ascending(self.levels) & jnp.all(jnp.isfinite(self.levels))
+        return valid if self.basis is None else valid & unitary(self.basis)
 
     @classmethod
-    def from_hamiltonian(
-        cls, H: Inexact[Array, "N N"], *, resolve: Inexact[Array, "M M"] | None = None
-    ) -> "System":
+    @door
+    def from_hamiltonian(cls, H: Numbers, *, resolve: Numbers | None = None) -> "System":
         r"""The system with Hamiltonian `H`, any Hermitian matrix; couplings are then given in the basis of `H`.
 
         **Arguments:**
@@ -86,31 +103,36 @@ class System(eqx.Module):
             >>> print(jax.jacfwd(levels)(0.0, flip))
             [-1.  1.]
         """
-        check_hermitian("H", H)
+        H = as_hermitian("H", H)
         if resolve is None:
-            levels, basis = eigh(inexact_array(H))
-        else:
-            check_hermitian("resolve", resolve)
-            if resolve.shape != H.shape:
-                raise ValueError(
-                    f"Argument `resolve` must have the shape of `H`, {H.shape}, but has shape {resolve.shape}."
-                )
-            levels, basis = _safe.resolve(inexact_array(H), inexact_array(resolve))
-        return cls(levels=levels, basis=basis)
+            return cls(*eigh(H))
+        return cls(*_safe.resolve(H, as_hermitian("resolve", resolve, size=H.shape[0])))
 
     @property
     def size(self) -> int:
         """Number of levels N."""
         return self.levels.shape[0]
 
-    def to_eigenbasis(self, operator: Inexact[Array, "*b N N"]) -> Inexact[Array, "*b N N"]:
+    @door
+    def to_eigenbasis(self, operator: Numbers) -> Inexact[Array, "*b N N"]:
         """The operator's matrix in the energy eigenbasis, U† X U."""
+        operator = self._operator(operator)
         if self.basis is None:
             return operator
         return jnp.conj(self.basis.T) @ operator @ self.basis
 
-    def from_eigenbasis(self, operator: Inexact[Array, "*b N N"]) -> Inexact[Array, "*b N N"]:
+    @door
+    def from_eigenbasis(self, operator: Numbers) -> Inexact[Array, "*b N N"]:
         """Back to the basis of the Hamiltonian, U X U†: that of states, which come in the energy eigenbasis."""
+        operator = self._operator(operator)
         if self.basis is None:
             return operator
         return self.basis @ operator @ jnp.conj(self.basis.T)
+
+    def _operator(self, X):
+        X = as_inexact("operator", X)
+        if X.shape[-2:] != (self.size, self.size):
+            raise ValueError(
+                f"Argument `operator` must have shape (…, {self.size}, {self.size}), but has shape {X.shape}."
+            )
+        return X

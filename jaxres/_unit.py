@@ -7,21 +7,34 @@ and σ the state in which every unit arrives. If σ is thermal at the temperatur
 equilibrium: with e^{−βH_S} ⊗ e^{−βH_U} stationary under S_SU, the Gibbs state of the system is so under S.
 """
 
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Inexact
 
-from ._checks import check_instance, check_scalar, complex_array, concrete, require
+from ._checks import (
+    Checked,
+    Restorable,
+    Scalar,
+    as_scalar,
+    as_state,
+    check_instance,
+    concrete,
+    door,
+    normalised,
+    require,
+)
 from ._levels import pinned
 from ._safe import eigh
-from ._states import check_state, gibbs_state
+from ._states import gibbs_state
 from ._superoperator import Superoperator
 from ._system import System
 
 
-class Unit(eqx.Module):
+class Unit(Restorable):
     r"""The internal levels of a particle, and the state in which it arrives.
 
     **Arguments:**
@@ -39,11 +52,15 @@ class Unit(eqx.Module):
     """
 
     levels: System
-    state: Complex[Array, "D D"] = eqx.field(converter=complex_array)
+    state: Complex[Array, "D D"] = eqx.field(converter=partial(as_state, "state"))
 
     def __check_init__(self):
         check_instance("levels", self.levels, System, "a jaxres.System")
-        check_state("state", self.state, self.levels)
+        N = self.levels.size
+        if self.state.shape != (N, N):
+            raise ValueError(
+                f"Argument `state` must have shape {(N, N)}, but has shape {self.state.shape}."
+            )
         if not concrete(self.state):
             return
         value = np.asarray(self.state)
@@ -54,23 +71,22 @@ class Unit(eqx.Module):
             f"Argument `state` must be positive semidefinite, but has the eigenvalue {least:.3g}.",
         )
 
+    def restored(self) -> "Unit":
+        return Unit(self.levels.restored(), self.state)
+
     def valid(self) -> Bool[Array, ""]:
-        """Whether the state is one, also where it is traced."""
+        """Whether the levels ascend and the state is one, also where they are traced."""
         sigma = jax.lax.stop_gradient(self.state)
-        adjoint = jnp.conj(sigma.T)
         room = 1e3 * jnp.finfo(sigma.dtype).eps
-        return (
-            (jnp.max(jnp.abs(sigma - adjoint)) <= room)
-            & (jnp.abs(jnp.trace(sigma) - 1) <= room)
-            & (eigh((sigma + adjoint) / 2)[0][0] >= -room)
-        )
+        least = eigh((sigma + jnp.conj(sigma.T)) / 2)[0][0]
+        return self.levels.valid() & normalised(sigma) & (least >= -room)
 
     @classmethod
-    def thermal(cls, levels: System, beta: Float[Array, ""] | float) -> "Unit":
+    @door
+    def thermal(cls, levels: Checked[System], beta: Scalar) -> "Unit":
         """A unit in the Gibbs state of its levels at inverse temperature β, that of the gas or its own."""
         check_instance("levels", levels, System, "a jaxres.System")
-        check_scalar("beta", beta)
-        return cls(levels, gibbs_state(levels, beta))
+        return cls(levels, gibbs_state(levels, as_scalar("beta", beta)))
 
 
 def joint_system(system: System, unit: Unit) -> tuple[System, Float[Array, "M M"]]:

@@ -9,10 +9,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
 from ._amplitudes import AbstractAmplitudes, Exact
-from ._checks import Scalar, check_scalar, real_array, require
+from ._checks import Checked, Count, Numbers, Scalar, as_count, as_scalar, as_vector, door
 from ._letter_data import MODEL, STATE, coherence_law as coherence_law, dataset
 from ._master import steady_state_of
 from ._packet import EffusionPacket
@@ -31,6 +31,7 @@ Models = Mapping[str, AbstractAmplitudes]
 EXACT: Models = MappingProxyType({"exact": Exact()})
 
 
+@door
 def model(
     *,
     splitting: Scalar = 0.6,
@@ -41,7 +42,7 @@ def model(
     width: Scalar = 1.0,
     position: Scalar = -10.0,
     rate: Scalar = 5.0,
-    incidence: Incidence = "left",
+    incidence: Checked[Incidence] = "left",
 ) -> tuple[System, Reservoir]:
     r"""The Letter's qubit and its reservoir.
 
@@ -58,9 +59,8 @@ def model(
         >>> print(jnp.round(jr.coherence(jr.steady_state(system, bath).rho), 6))
         0.020749
     """
-    splitting, coupling = real_array(splitting), real_array(coupling)
-    check_scalar("splitting", splitting, nonnegative=True)
-    check_scalar("coupling", coupling)
+    splitting = as_scalar("splitting", splitting, nonnegative=True, finite=True)
+    coupling = as_scalar("coupling", coupling)
     system = System(levels=jnp.stack([-splitting / 2, splitting / 2]))
     V = coupling * jnp.array([[0, 1 + 1j], [1 - 1j, 0]])
     packet = EffusionPacket(beta=beta, mass=mass, width=width, position=position)
@@ -144,7 +144,7 @@ def figure1(
 def figure2(
     *,
     amplitudes: Models = EXACT,
-    rates: Float[Array, " G"] | Sequence[float] | None = None,
+    rates: Numbers | None = None,
     progress: Callable[[Sequence], Iterable] = iter,
 ) -> "xarray.Dataset":
     r"""The steady state against the collision rate (Fig. 2). One scattering map serves all rates.
@@ -163,7 +163,7 @@ def figure2(
         >>> print(abs(data.rho.sel(model="exact", j=0, k=1)).values.round(5))
         [0.02075 0.0993 ]
     """
-    rates = jnp.geomspace(0.01, 100, 201) if rates is None else real_array(rates)
+    rates = jnp.geomspace(0.01, 100, 201) if rates is None else as_vector("rates", rates)
     system, bath = model()
     gibbs = _gibbs()
     rho, distance, error = [], [], []
@@ -188,7 +188,7 @@ def figure2(
 def figure3(
     *,
     amplitudes: AbstractAmplitudes = Exact(),
-    points: int = 200,
+    points: Count = 200,
     progress: Callable[[Sequence], Iterable] = iter,
 ) -> "xarray.Dataset":
     r"""Three maps of the steady coherence (Fig. 3): over (Γ, Δ), over (Δx, Δ), over (Δx, Γ).
@@ -213,7 +213,7 @@ def figure3(
         >>> print(abs(data.rho01_rate_splitting).sel(rate=100).values.round(4))
         [0.4122 0.0254 0.0007]
     """
-    require(points >= 2, f"Argument `points` must be at least 2, but is {points}.")
+    points = as_count("points", points, 2, 10_000)
     rates = np.geomspace(0.01, 100, points)
     splittings = np.geomspace(0.1, 20, points)
     widths = np.geomspace(0.1, 30, points)

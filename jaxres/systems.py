@@ -8,25 +8,38 @@ stand in the usual bases: spin up first for a qubit, m = j first for a spin, the
 and products of them, the first qubit's index first, for a chain.
 """
 
-from collections.abc import Sequence
 from functools import lru_cache
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float, Inexact
 
-from ._checks import Scalar, check_scalar, check_shape, concrete, inexact_array, real_array, require
+from ._checks import (
+    Count,
+    Numbers,
+    Scalar,
+    as_count,
+    as_float,
+    as_matrix,
+    as_real,
+    as_scalar,
+    concrete,
+    door,
+    or_nan,
+    require,
+)
 from ._operators import PAULI, annihilation_matrix, spin_matrices
 from ._safe import eigh
 from ._system import System
 
-Vector = Float[Array, "3"] | Sequence[Scalar]
-Vectors = Float[Array, "... 3"] | Sequence[Scalar] | Sequence[Sequence[Scalar]]
-
 Z = (0.0, 0.0, 1.0)
+#: more levels are refused: a map on them has over 10¹² entries
+MOST = 1024
 
 
-def qubit(splitting: Scalar, direction: Vector = Z) -> System:
+@door
+def qubit(splitting: Scalar, direction: Numbers = Z) -> System:
     r"""A qubit in a field of any direction, $H_S = \frac{Δ}{2}\, n·σ$.
 
     **Arguments:**
@@ -50,7 +63,8 @@ def qubit(splitting: Scalar, direction: Vector = Z) -> System:
     return spin(0.5, splitting, direction)
 
 
-def spin(j: int | float, splitting: Scalar, direction: Vector = Z) -> System:
+@door
+def spin(j: Scalar, splitting: Scalar, direction: Numbers = Z) -> System:
     r"""A spin j in a field of any direction, $H_S = Δ\, n·J$: 2j + 1 levels Δ apart.
 
     **Arguments:**
@@ -67,17 +81,21 @@ def spin(j: int | float, splitting: Scalar, direction: Vector = Z) -> System:
         [-0.75 -0.25  0.25  0.75]
     """
     N = _dimension(j)
-    splitting, n = real_array(splitting), _vectors("direction", direction, ())
-    check_shape("splitting", splitting, 0, "()")
-    check_scalar("splitting", splitting, nonnegative=True)
+    splitting = as_scalar("splitting", splitting, nonnegative=True, finite=True)
+    n = _vectors("direction", direction, ())
     if concrete(n):
-        require(np.linalg.norm(n) > 0, f"Argument `direction` must have a direction, but is {n}.")
+        require(np.any(np.asarray(n)), f"Argument `direction` must have a direction, but is {n}.")
+    else:
+        n = or_nan(jnp.any(n != 0), n)
+    # squares of its own numbers may be too large, or too small
+    n = n / jax.lax.stop_gradient(jnp.max(jnp.abs(n)))
     # the levels are known, and the eigenvectors do not depend on Δ: nothing meets at Δ = 0
     _, basis = eigh(spin_operator(j, n / jnp.sqrt(jnp.sum(n**2))))
     return System(splitting * np.arange(-(N - 1) / 2, N / 2).astype(splitting.dtype), basis)
 
 
-def oscillator(size: int, frequency: Scalar) -> System:
+@door
+def oscillator(size: Count, frequency: Scalar) -> System:
     r"""The lowest levels of a harmonic oscillator, $H_S = ω(a^†a + \tfrac12)$.
 
     **Arguments:**
@@ -94,14 +112,13 @@ def oscillator(size: int, frequency: Scalar) -> System:
         >>> print(jr.systems.oscillator(3, 2.0).levels)
         [1. 3. 5.]
     """
-    require(size >= 1, f"Argument `size` must be at least 1, but is {size}.")
-    frequency = real_array(frequency)
-    check_shape("frequency", frequency, 0, "()")
-    check_scalar("frequency", frequency, nonnegative=True)
+    size = as_count("size", size, 1, MOST)
+    frequency = as_scalar("frequency", frequency, nonnegative=True, finite=True)
     return System(frequency * (np.arange(size) + 0.5).astype(frequency.dtype))
 
 
-def chain(sites: int, *, field: Vectors, exchange: Vectors) -> System:
+@door
+def chain(sites: Count, *, field: Numbers, exchange: Numbers) -> System:
     r"""A chain of qubits, N = 2ⁿ levels, in fields and with exchange between neighbours.
 
     $$H_S = \frac12 \sum_i h_i·σ^{(i)} + \sum_i \sum_{a=x,y,z} J^a_i σ_a^{(i)} σ_a^{(i+1)}$$
@@ -127,7 +144,7 @@ def chain(sites: int, *, field: Vectors, exchange: Vectors) -> System:
         >>> jr.systems.on_site(jr.systems.pauli([1.0, 0.0, 0.0]), 0, sites=2).shape
         (4, 4)
     """
-    require(sites >= 1, f"Argument `sites` must be at least 1, but is {sites}.")
+    sites = as_count("sites", sites, 1, MOST.bit_length() - 1)
     h, J = _vectors("field", field, (sites,)), _vectors("exchange", exchange, (sites - 1,))
     H = _chain(sites, h, J)
     # The same terms in other proportions tell apart what happens to meet.
@@ -160,7 +177,8 @@ def _uneven(x):
 # --------------------------------------------------------------------------------------------------
 
 
-def pauli(vector: Vector) -> Complex[Array, "2 2"]:
+@door
+def pauli(vector: Numbers) -> Complex[Array, "2 2"]:
     r"""$v·σ = v_x σ_x + v_y σ_y + v_z σ_z$ for any vector v, spin up first.
 
     !!! example
@@ -170,7 +188,8 @@ def pauli(vector: Vector) -> Complex[Array, "2 2"]:
     return 2 * spin_operator(0.5, vector)
 
 
-def spin_operator(j: int | float, vector: Vector) -> Complex[Array, "N N"]:
+@door
+def spin_operator(j: Scalar, vector: Numbers) -> Complex[Array, "N N"]:
     r"""$v·J = v_x J_x + v_y J_y + v_z J_z$ of a spin j, for any vector v; m = j first.
 
     !!! example
@@ -184,7 +203,8 @@ def spin_operator(j: int | float, vector: Vector) -> Complex[Array, "N N"]:
     return jnp.einsum("a,abc->bc", v, J)
 
 
-def annihilation(size: int) -> Float[Array, "N N"]:
+@door
+def annihilation(size: Count) -> Float[Array, "N N"]:
     r"""$a\,|n⟩ = \sqrt n\,|n-1⟩$ on the lowest levels of an oscillator; a + a† couples to its position.
 
     !!! example
@@ -192,23 +212,20 @@ def annihilation(size: int) -> Float[Array, "N N"]:
         >>> print(jnp.round(jnp.diagonal(a.T @ a), 12))
         [0. 1. 2.]
     """
-    require(size >= 1, f"Argument `size` must be at least 1, but is {size}.")
-    return real_array(annihilation_matrix(size))
+    return as_real("size", annihilation_matrix(as_count("size", size, 1, MOST)))
 
 
-def on_site(operator: Inexact[Array, "2 2"], site: int, sites: int) -> Inexact[Array, "N N"]:
+@door
+def on_site(operator: Numbers, site: Count, sites: Count) -> Inexact[Array, "N N"]:
     r"""An operator of one qubit of a chain, $1 ⊗ … ⊗ X ⊗ … ⊗ 1$; the first is `site` 0, the last `sites` − 1.
 
     !!! example
         >>> print(jnp.diagonal(jr.systems.on_site(jr.systems.pauli([0.0, 0.0, 1.0]), 1, sites=2)).real)
         [ 1. -1.  1. -1.]
     """
-    require(0 <= site < sites, f"Argument `site` must be from 0 to {sites - 1}, but is {site}.")
-    operator = inexact_array(operator)
-    if operator.shape != (2, 2):
-        raise ValueError(
-            f"Argument `operator` must have shape (2, 2), but has shape {operator.shape}."
-        )
+    sites = as_count("sites", sites, 1, MOST.bit_length() - 1)
+    site = as_count("site", site, 0, sites - 1)
+    operator = as_matrix("operator", operator, 2)
     left, right = (jnp.eye(2**n, dtype=operator.dtype) for n in (site, sites - 1 - site))
     return jnp.kron(jnp.kron(left, operator), right)
 
@@ -217,22 +234,23 @@ def _embed(operator, site, sites):
     return np.kron(np.kron(np.eye(2**site), operator), np.eye(2 ** (sites - 1 - site)))
 
 
-def _dimension(j: int | float) -> int:
-    N = round(2 * j) + 1
+def _dimension(j: Scalar) -> int:
+    twice = 2 * as_float("j", j)
     require(
-        N >= 2 and abs(2 * j + 1 - N) < 1e-9,
-        f"Argument `j` must be one of 1/2, 1, 3/2, …, but is {j}.",
+        1 <= twice < MOST and abs(twice - round(twice)) < 1e-9,
+        f"Argument `j` must be one of 1/2, 1, 3/2, … {(MOST - 1) / 2:g}, but is {twice / 2:g}.",
     )
-    return N
+    return round(twice) + 1
 
 
 def _vectors(name: str, x, many: tuple[int, ...]) -> Float[Array, "*n 3"]:
     """One vector, or one for each of `many`."""
-    v = real_array(jnp.asarray(x))
+    v = as_real(name, x)
     allowed = [(3,), (*many, 3)]
     if v.shape not in allowed:
         shapes = " or ".join(str(shape) for shape in dict.fromkeys(allowed))
         raise ValueError(f"Argument `{name}` must have shape {shapes}, but has shape {v.shape}.")
-    if concrete(v):
-        require(np.isfinite(v), f"Argument `{name}` must be finite, but is {v}.")
+    if not concrete(v):
+        return or_nan(jnp.all(jnp.isfinite(v)), v)
+    require(np.isfinite(v), f"Argument `{name}` must be finite, but is {v}.")
     return v

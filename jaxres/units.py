@@ -12,10 +12,10 @@ import math
 from types import MappingProxyType
 
 import equinox as eqx
-from jaxtyping import Array, ArrayLike, Float, Real
+from jaxtyping import Array, Float
 from scipy import constants
 
-from ._checks import real_array, require
+from ._checks import Checked, Numbers, as_choice, as_float, as_real, door, require, shown
 
 _HBAR, _K = constants.hbar, constants.k
 
@@ -88,29 +88,30 @@ class Units(eqx.Module):
     energy: float = eqx.field(static=True)
     length: float = eqx.field(static=True)
 
-    def __init__(self, first: tuple[int | float, str], second: tuple[int | float, str]):
-        sizes, powers = [], []
-        for value, unit in (first, second):
-            size, *power = _look_up(unit)
-            require(
-                value > 0 and math.isfinite(value),
-                f"Argument `{value} {unit}` must be positive and finite.",
-            )
-            sizes.append(value * size)
-            powers.append(power)
+    def __init__(self, first: Checked[tuple[float, str]], second: Checked[tuple[float, str]]):
         # E^a L^b = x, E^c L^d = y
-        (a, b), (c, d) = powers
-        x, y = sizes
+        x, a, b = _quantity("first", first)
+        y, c, d = _quantity("second", second)
         det = a * d - b * c
         if det == 0:
             raise ValueError(
-                f"Argument `second` must be independent of {first}, but {second} is fixed by it (ħ = k = 1). "
-                "Give an energy, temperature, frequency or time, and a length or mass."
+                f"Argument `second` must be independent of {shown(first)}, but {shown(second)} is fixed by it (ħ = k = "
+                "1). Give an energy, temperature, frequency or time, and a length or mass."
             )
-        self.energy = (x**d / y**b) ** (1 / det)
-        self.length = (y**a / x**c) ** (1 / det)
+        try:
+            self.energy = (x**d / y**b) ** (1 / det)
+            self.length = (y**a / x**c) ** (1 / det)
+            sizes = [self.energy**a * self.length**b for _, a, b in UNITS.values()]
+        except (OverflowError, ZeroDivisionError):
+            sizes = [math.inf]
+        require(
+            all(0 < size < math.inf for size in sizes),
+            f"Argument `first` must make units that floating-point numbers can tell, but {shown(first)} and "
+            f"{shown(second)} do not.",
+        )
 
-    def to_model(self, value: Real[ArrayLike, "*s"], unit: str) -> Float[Array, "*s"]:
+    @door
+    def to_model(self, value: Numbers, unit: Checked[str]) -> Float[Array, "*s"]:
         """The number that `value` `unit` is in the model.
 
         !!! example
@@ -118,9 +119,10 @@ class Units(eqx.Module):
             >>> print(units.to_model(2.0, "ns"), jnp.round(units.to_model(1.0, "GHz"), 6))
             2.0 6.283185
         """
-        return real_array(value) * self._factor(unit)
+        return as_real("value", value) * self._factor(unit)
 
-    def from_model(self, value: Real[ArrayLike, "*s"], unit: str) -> Float[Array, "*s"]:
+    @door
+    def from_model(self, value: Numbers, unit: Checked[str]) -> Float[Array, "*s"]:
         """A number of the model in `unit`s.
 
         !!! example
@@ -128,14 +130,17 @@ class Units(eqx.Module):
             >>> print(jnp.round(units.from_model(0.5, "1/s")))
             500000000.0
         """
-        return real_array(value) / self._factor(unit)
+        return as_real("value", value) / self._factor(unit)
 
     def _factor(self, unit):
-        size, a, b = _look_up(unit)
+        size, a, b = UNITS[as_choice("unit", unit, tuple(UNITS))]
         return size / (self.energy**a * self.length**b)
 
 
-def _look_up(unit):
-    if unit not in UNITS:
-        raise ValueError(f"Argument `unit` must be one of {', '.join(UNITS)}, but is {unit!r}.")
-    return UNITS[unit]
+def _quantity(name, x):
+    """A pair (number, unit) in joules and metres, and the powers of energy and of length."""
+    if not isinstance(x, tuple | list) or len(x) != 2:
+        raise ValueError(f"Argument `{name}` must be a pair (number, unit), but is {shown(x)}.")
+    value, (size, a, b) = as_float(name, x[0]), UNITS[as_choice(name, x[1], tuple(UNITS))]
+    require(value > 0, f"Argument `{name}` must be positive, but is {value:g} {x[1]}.")
+    return value * size, a, b

@@ -302,15 +302,18 @@ def test_builders_can_be_mapped_and_compiled():
         (lambda: qubit(1.0, [0.0, 1.0]), r"`direction` must have shape \(3,\)"),
         (lambda: spin(0.7, 1.0), "`j` must be one of"),
         (lambda: spin(0, 1.0), "`j` must be one of"),
-        (lambda: oscillator(0, 1.0), "`size` must be at least 1"),
+        (lambda: oscillator(0, 1.0), "`size` must be a whole number of at least 1"),
         (lambda: oscillator(3, -1.0), "`frequency` must not be negative"),
-        (lambda: chain(0, field=Z, exchange=Z), "`sites` must be at least 1"),
+        (lambda: chain(0, field=Z, exchange=Z), "`sites` must be a whole number of at least 1"),
         (lambda: chain(3, field=[Z] * 2, exchange=Z), r"`field` must have shape \(3,\) or \(3, 3"),
         (lambda: chain(3, field=Z, exchange=[np.nan, 0.0, 0.0]), "`exchange` must be finite"),
-        (lambda: on_site(pauli(X), 2, 2), "`site` must be from 0 to 1"),
+        (
+            lambda: on_site(pauli(X), 2, 2),
+            "`site` must be a whole number of at least 0 and at most 1",
+        ),
         (
             lambda: jr.System.from_hamiltonian(jnp.eye(2), resolve=jnp.eye(3)),
-            "`resolve` must have the shape of `H`",
+            r"`resolve` must have shape \(2, 2\)",
         ),
     ],
 )

@@ -113,7 +113,7 @@ CASES = {
         "`tol`", "None", "jit",
     ),
     "nodes": (lambda: jr.DoubleExponential(finite=2), "`finite`", "at least 5", "2"),
-    "nodes not whole": (lambda: jr.GaussLegendre(last=20.5), "`last`", "integer", "20.5"),
+    "nodes not whole": (lambda: jr.GaussLegendre(last=20.5), "`last`", "whole number", "20.5"),
     "method of state": (
         lambda: jr.steady_state(SYSTEM, BATH, amplitudes="exact"), "`amplitudes`", "'exact'",
     ),

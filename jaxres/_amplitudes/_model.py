@@ -1,6 +1,7 @@
 """The amplitudes of one collision (Eq. 16), as objects: which model, at which energy, in which form."""
 
 import abc
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Complex, Float
 
 from .._batched import matmul
-from .._checks import Scalar, check_instance, check_scalar, check_shape, concrete, real_array
+from .._checks import Checked, Scalar, as_flag, as_scalar, check_instance, concrete, door, or_nan
 from .._packet import AbstractPacket
 from .._quadrature import Grid
 from .._safe import eigh, safe_sqrt
@@ -184,7 +185,11 @@ class Exact(_Green):
         True
     """
 
-    tabulated: bool | None = eqx.field(static=True, default=None)
+    tabulated: bool | None = eqx.field(
+        static=True,
+        default=None,
+        converter=lambda x: None if x is None else as_flag("tabulated", x),
+    )
 
     def green_functions(self, kinetic, energy, layers, levels, mass, out):
         return green_functions(kinetic, energy, layers, levels, mass, out)
@@ -286,7 +291,7 @@ class WaveVectorOperator(_Reflectionless):
         0.973382 True
     """
 
-    unitary: bool = eqx.field(static=True, default=True)
+    unitary: bool = eqx.field(static=True, default=True, converter=partial(as_flag, "unitary"))
 
     def kinks(self, layers, levels, mass):
         inner = layers.couplings + jnp.diag(levels)[None]
@@ -327,7 +332,7 @@ class RandomInteractionTime(_Reflectionless):
         True
     """
 
-    unitary: bool = eqx.field(static=True, default=True)
+    unitary: bool = eqx.field(static=True, default=True, converter=partial(as_flag, "unitary"))
 
     @property
     def analytic(self):
@@ -341,13 +346,14 @@ class RandomInteractionTime(_Reflectionless):
         return interaction_time_transmission(kinetic, energy, layers, levels, mass, self.unitary)
 
 
+@door
 def amplitudes(
-    system: System,
-    scatterer: AbstractScatterer,
+    system: Checked[System],
+    scatterer: Checked[AbstractScatterer],
     *,
     mass: Scalar,
     energy: Scalar,
-    amplitudes: AbstractAmplitudes = Exact(),
+    amplitudes: Checked[AbstractAmplitudes] = Exact(),
 ) -> Amplitudes:
     r"""Transmission and reflection amplitudes at total energy E (Eq. 16).
 
@@ -361,7 +367,8 @@ def amplitudes(
     - `energy`: total energy E = kinetic energy + level, a scalar; `jax.vmap` over it for more.
     - `amplitudes`: the model: `Exact()`, `WaveVectorOperator()`, …
 
-    **Returns:** `Amplitudes`, with `.transmission[out, in]` and `.reflection[out, in]`.
+    **Returns:** `Amplitudes`, with `.transmission[out, in]` and `.reflection[out, in]`; NaN where the arguments, being
+    traced, are not admissible.
 
     **Raises:** `ValueError` if the energy is below every level, or an argument is of the wrong kind or sign.
 
@@ -374,11 +381,7 @@ def amplitudes(
     check_instance("system", system, System, "a jaxres.System")
     check_instance("scatterer", scatterer, AbstractScatterer, "a jaxres.Slab, Stack or Profile")
     check_instance("amplitudes", amplitudes, AbstractAmplitudes, "a model such as jaxres.Exact()")
-    mass, energy = real_array(mass), real_array(energy)
-    check_shape("mass", mass, 0, "()")
-    check_shape("energy", energy, 0, "()")
-    check_scalar("mass", mass, positive=True)
-    check_scalar("energy", energy)
+    mass, energy = as_scalar("mass", mass, positive=True), as_scalar("energy", energy)
     if concrete(energy, system.levels) and energy <= np.asarray(system.levels)[0]:
         raise ValueError(
             f"Argument `energy` must be above the lowest level {np.asarray(system.levels)[0]:g}, but is {energy:g}: "
@@ -395,4 +398,5 @@ def _amplitudes(system, scatterer, mass, energy, model):
     # from the right edge to x = 0
     k = lead_wavenumbers(kinetic, mass)[:, 0]
     to_origin = jnp.exp(-1j * jnp.real(k) * jnp.sum(layers.thicknesses))
-    return Amplitudes(to_origin[:, None] * s_plus[:, :, 0], s_minus[:, :, 0])
+    valid = system.valid() & layers.valid() & (mass > 0) & (energy > system.levels[0])
+    return or_nan(valid, Amplitudes(to_origin[:, None] * s_plus[:, :, 0], s_minus[:, :, 0]))
