@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from functools import lru_cache, wraps
+from numbers import Number
 from typing import Any, TypeVar, cast
 
 import equinox as eqx
@@ -185,7 +186,7 @@ def as_inexact(name: str, x: Any) -> Array:
 def as_complex(name: str, x: Any) -> Array:
     """A complex array of any shape; entries may be anything."""
     array = as_inexact(name, x)
-    with _arithmetic(array):
+    with _arithmetic(concrete(array)):
         return array.astype(jnp.result_type(complex))
 
 
@@ -244,7 +245,7 @@ def as_hermitian(name: str, x: Any, size: int | None = None) -> Inexact[Array, "
     value = as_matrix(name, came, size)
     check_hermitian(name, came)
     if came.dtype != value.dtype:
-        with _arithmetic(came):
+        with _arithmetic(concrete(came)):
             value = (value + jnp.conj(value.T)) / 2
     return value if concrete(came) else or_nan(hermitian(came), value)
 
@@ -261,7 +262,7 @@ def as_unitary(name: str, x: Any, size: int | None = None) -> Inexact[Array, "N 
             f"Argument `{name}` must be unitary, but U†U differs from 1 by {defect:.2g}.",
         )
     if came.dtype != value.dtype:
-        with _arithmetic(came):
+        with _arithmetic(concrete(came)):
             for _ in range(3):  # Newton–Schulz: each step squares the distance to a unitary
                 value = 1.5 * value - 0.5 * value @ (jnp.conj(value.T) @ value)
     return value if concrete(came) else or_nan(unitary(came), value)
@@ -284,7 +285,7 @@ def as_state(name: str, x: Any, size: int | None = None) -> Complex[Array, "N N"
             f"Argument `{name}` must have trace 1, but has trace {trace:g}. Divide it by that.",
         )
     if jnp.finfo(came.dtype).eps > jnp.finfo(value.dtype).eps:
-        with _arithmetic(came):
+        with _arithmetic(concrete(came)):
             value = (value + jnp.conj(value.T)) / 2
             value = value / jnp.trace(value)
     return value if concrete(came) else or_nan(normalised(came), value)
@@ -308,13 +309,17 @@ def as_count(name: str, x: Any, least: int, most: int | None = None) -> int:
 def as_float(name: str, x: Any) -> float:
     """One finite real number, known while tracing, as Python's: where more than single precision is always needed."""
     try:
-        value = float(x) if isinstance(x, int | float) else float(np.asarray(x)[()])
+        if not isinstance(x, Number):
+            x = np.asarray(x)[()]  # an array of no axes
+        if not isinstance(x, Number) or isinstance(x, complex | np.complexfloating):
+            raise TypeError("not a real number")
+        value = float(cast(Any, x))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ValueError(
             f"Argument `{name}` must be a real number, known outside jit, but is {shown(x)}."
         ) from error
-    if isinstance(x, str | bytes | np.character) or not np.isfinite(value):
-        raise ValueError(f"Argument `{name}` must be a finite real number, but is {shown(x)}.")
+    if not np.isfinite(value):
+        raise ValueError(f"Argument `{name}` must be finite, but is {value}.")
     return value
 
 
@@ -326,6 +331,12 @@ def as_index(name: str, x: Any, size: int) -> int:
             f"Argument `{name}` must be the index of a level, from 0 to {size - 1}, but is {shown(x)}."
         )
     return value
+
+
+def as_instance(name: str, x: Any, kind: type | tuple[type, ...], remedy: str) -> Any:
+    """An object of one of the given classes; `remedy` says which ones there are."""
+    check_instance(name, x, kind, remedy)
+    return x
 
 
 def as_flag(name: str, x: Any) -> bool:
@@ -358,58 +369,69 @@ def _finite(name: str, x: Array) -> Array:
     return x if concrete(x) else or_nan(jnp.all(jnp.isfinite(x)), x)
 
 
-def _arithmetic(x: Any) -> ExitStack:
+def _arithmetic(known: bool) -> ExitStack:
     """In this context numbers are converted: at once if they are known, and by NumPy's rules of promotion."""
     stack = ExitStack()
     stack.enter_context(jax.numpy_dtype_promotion("standard"))
-    if concrete(x):
+    if known:
         stack.enter_context(jax.ensure_compile_time_eval())
     return stack
 
 
 def numbers(name: str, x: Any) -> Array:
     """A floating-point array in the precision in which it comes, known if `x` is."""
-    masked = isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x)
-    if not (masked or _deeper(x, 16)):
-        try:
-            with _arithmetic(x):
-                array = _plain_array(x)
-                if jnp.issubdtype(array.dtype, jnp.inexact):
-                    return array.astype(
-                        array.dtype
-                    )  # of its own precision if it was a Python number
-                if jnp.issubdtype(array.dtype, jnp.integer) or array.dtype == bool:
-                    return array.astype(jnp.result_type(float))
-        except (TypeError, ValueError, OverflowError, RecursionError) as error:
-            raise ValueError(_no_numbers(name, x)) from error
-    raise ValueError(_no_numbers(name, x) + (" Fill in what is masked." if masked else ""))
+    try:
+        if _deeper(x, 16):
+            raise ValueError("lists in lists in lists, as in one that contains itself")
+        with _arithmetic(known := not _traced(x)):
+            array = jnp.asarray(_numpy_array(x) if known else x)
+            if not (jnp.issubdtype(array.dtype, jnp.number) or array.dtype == bool):
+                raise TypeError("no numbers")
+            if jnp.issubdtype(array.dtype, jnp.inexact):
+                return array.astype(array.dtype)  # of its own precision if it was a Python number
+            return array.astype(jnp.result_type(float))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(
+            f"Argument `{name}` must be a number or an array of numbers, but is {shown(x)}."
+        ) from error
 
 
-def _no_numbers(name, x):
-    return f"Argument `{name}` must be a number or an array of numbers, but is {shown(x)}."
-
-
-def _plain_array(x):
+def _numpy_array(x: Any) -> Any:
+    """What JAX understands of something known."""
+    if isinstance(x, jax.Array | float | complex):
+        return x
     qutip = sys.modules.get("qutip")
     if qutip is not None and isinstance(x, qutip.Qobj):
-        return jnp.asarray(x.full())
-    try:
-        return jnp.asarray(x)
-    except OverflowError:  # whole numbers too large for the integers of JAX
-        return jnp.asarray(np.asarray(x, float))
+        return x.full()
+    if np.ma.is_masked(x):
+        raise ValueError("masked entries")
+    array = np.asarray(x)
+    if array.dtype == object:  # whole numbers beyond 64 bits, fractions
+        if not all(isinstance(item, Number) for item in array.flat):
+            raise TypeError("objects that are not numbers")
+        array = array.astype(
+            complex if any(isinstance(item, complex) for item in array.flat) else float
+        )
+    if array.dtype.kind in "USMmO":  # text, dates
+        raise TypeError("no numbers")
+    return array
 
 
 def _deeper(x, levels):
-    """Whether there are lists in `x` below so many others, as in one that contains itself."""
+    """Whether there are lists in `x` below so many others."""
     return isinstance(x, list | tuple) and (
         levels == 0 or any(_deeper(item, levels - 1) for item in x)
     )
 
 
+def _traced(x):
+    return isinstance(x, jax.core.Tracer) or (isinstance(x, list | tuple) and any(map(_traced, x)))
+
+
 def _promoted(array: Array) -> Array:
     """A floating-point array in the process's precision."""
     kind = complex if jnp.iscomplexobj(array) else float
-    with _arithmetic(array):
+    with _arithmetic(concrete(array)):
         return array.astype(jnp.result_type(kind))
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ._checks import check_instance
+from ._checks import as_instance
 from ._packet import (
     AbstractPacket,
     LocalisedPacket,
@@ -187,12 +187,13 @@ class DiagonalPacket(AbstractPacket):
         0.0 True
     """
 
-    packet: AbstractPacket
+    packet: AbstractPacket = eqx.field(
+        converter=lambda x: as_instance(
+            "packet", x, AbstractPacket, "a state such as jaxres.EffusionPacket"
+        )
+    )
 
     def __check_init__(self):
-        check_instance(
-            "packet", self.packet, AbstractPacket, "a state such as jaxres.EffusionPacket"
-        )
         if isinstance(self.packet, MonochromaticBeam):
             raise ValueError(
                 "Argument `packet` must have a momentum distribution, but is a MonochromaticBeam, which is diagonal "

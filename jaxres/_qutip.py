@@ -62,6 +62,8 @@ def to_qutip(
     """
     import qutip
 
+    if system is not None:
+        check_instance("system", system, System, "a jaxres.System")
     if isinstance(x, System):
         return to_qutip(x.from_eigenbasis(jnp.diag(x.levels)), dims=dims)
     if not isinstance(x, Superoperator):
@@ -160,7 +162,8 @@ def _as_dims(dims: Any, N: int) -> list[int]:
     """The levels of the factors, N of all together."""
     if dims is None:
         return [N]
-    if not isinstance(dims, list | tuple | np.ndarray):
+    one_axis = isinstance(dims, list | tuple) or (isinstance(dims, np.ndarray) and dims.ndim == 1)
+    if not one_axis:
         raise ValueError(f"Argument `dims` must be a list of whole numbers, but is {shown(dims)}.")
     dims = [as_count("dims", d, 1) for d in dims]
     if math.prod(dims) != N:
@@ -168,7 +171,7 @@ def _as_dims(dims: Any, N: int) -> list[int]:
     return dims
 
 
-def _check_size(system: System | None, N: int) -> None:
+def _check_size(system: Checked[System | None], N: int) -> None:
     if system is not None:
         check_instance("system", system, System, "a jaxres.System")
     if system is not None and system.size != N:

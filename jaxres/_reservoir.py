@@ -1,12 +1,13 @@
 """The reservoir: which particles come, what they meet, how often."""
 
 from functools import partial
+from types import NoneType
 from typing import Literal
 
 import equinox as eqx
 from jaxtyping import Array, Bool, Float
 
-from ._checks import as_choice, as_scalar, check_instance
+from ._checks import as_choice, as_instance, as_scalar
 from ._packet import AbstractPacket
 from ._scatterer import AbstractScatterer
 from ._system import System
@@ -37,25 +38,26 @@ class Reservoir(eqx.Module):
         'left'
     """
 
-    packet: AbstractPacket
-    scatterer: AbstractScatterer
+    packet: AbstractPacket = eqx.field(
+        converter=lambda x: as_instance(
+            "packet", x, AbstractPacket, "a particle state such as jaxres.EffusionPacket"
+        )
+    )
+    scatterer: AbstractScatterer = eqx.field(
+        converter=lambda x: as_instance(
+            "scatterer", x, AbstractScatterer, "a jaxres.Slab, Stack or Profile"
+        )
+    )
     rate: Float[Array, ""] = eqx.field(converter=partial(as_scalar, "rate", nonnegative=True))
     incidence: Incidence = eqx.field(
         static=True,
         default="left",
         converter=lambda x: as_choice("incidence", x, ("left", "right", "both")),
     )
-    unit: Unit | None = None
-
-    def __check_init__(self):
-        check_instance(
-            "packet", self.packet, AbstractPacket, "a particle state such as jaxres.EffusionPacket"
-        )
-        check_instance(
-            "scatterer", self.scatterer, AbstractScatterer, "a jaxres.Slab, Stack or Profile"
-        )
-        if self.unit is not None:
-            check_instance("unit", self.unit, Unit, "a jaxres.Unit or None")
+    unit: Unit | None = eqx.field(
+        converter=lambda x: as_instance("unit", x, (Unit, NoneType), "a jaxres.Unit or None"),
+        default=None,
+    )
 
     def valid(self, system: System) -> Bool[Array, ""]:
         """Whether everything is what the constructors ask for, also where it is traced; it collides with `system`."""

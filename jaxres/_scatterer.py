@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Inexact
 
 from ._checks import Checked, as_hermitian, as_scalar, as_vector, hermitian, shown
@@ -79,7 +80,7 @@ class Slab(AbstractScatterer):
 
 def _as_slabs(x: Any) -> tuple[Slab, ...]:
     # an array iterates too, but over nothing that is a slab, and endlessly in vain if it is traced
-    if not isinstance(x, Iterable) or isinstance(x, jax.Array):
+    if not isinstance(x, Iterable) or isinstance(x, jax.Array | np.ndarray):
         raise ValueError(f"Argument `slabs` must be a sequence of jaxres.Slab, but is {shown(x)}.")
     slabs = tuple(x)
     if not slabs:

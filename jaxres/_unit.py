@@ -19,6 +19,7 @@ from ._checks import (
     Checked,
     Restorable,
     Scalar,
+    as_instance,
     as_scalar,
     as_state,
     check_instance,
@@ -51,11 +52,12 @@ class Unit(Restorable):
         [0.524979 0.475021]
     """
 
-    levels: System
+    levels: System = eqx.field(
+        converter=lambda x: as_instance("levels", x, System, "a jaxres.System")
+    )
     state: Complex[Array, "D D"] = eqx.field(converter=partial(as_state, "state"))
 
     def __check_init__(self):
-        check_instance("levels", self.levels, System, "a jaxres.System")
         N = self.levels.size
         if self.state.shape != (N, N):
             raise ValueError(

@@ -1,5 +1,6 @@
 """Entry by entry what QuTiP's own conversions give; column stacking and bases included."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -196,3 +197,37 @@ def test_what_cannot_be_converted_is_told():
         jr.from_qutip(qutip.basis(2, 0).dag())
     with pytest.raises(ValueError, match="of a system onto itself"):
         jr.from_qutip(qutip.Qobj(np.ones((2, 3))))
+
+
+def test_products_of_maps_are_told_from_maps_of_products():
+    # qutip.tensor of maps has the indices (k, j) of each factor side by side: no map of ρ stacked in columns
+    one, two = (qutip.kraus_to_super(channel([2], seed=seed)) for seed in (0, 1))
+    S = jr.from_qutip(qutip.super_tensor(one, two))
+    assert largest(S.tensor - (jr.from_qutip(one) & jr.from_qutip(two)).tensor) < 1e-14
+    wrong = qutip.tensor(one, two)
+    assert largest(wrong.full() - qutip.super_tensor(one, two).full()) > 0.1
+    choi = qutip.tensor(qutip.to_choi(one), qutip.to_choi(two))
+    for Q in (wrong, choi, qutip.tensor(one, one, two)):
+        with pytest.raises(ValueError, match=r"`Q` must be a map .* Use qutip.super_tensor"):
+            jr.from_qutip(Q)
+
+
+@pytest.mark.parametrize(
+    ("Q", "message"),
+    [
+        (3.0, "must be a qutip.Qobj"),
+        ([], "must be Kraus operators of one system"),
+        ([qutip.qeye(2), qutip.qeye(3)], "must be Kraus operators of one system"),
+        ([qutip.qeye(4), qutip.qeye([2, 2])], "must be Kraus operators of one system"),
+        ([qutip.qeye(2), 1.0], "must be a qutip.Qobj, or a list"),
+        ([qutip.basis(2, 0)], "must be a ket, a square operator"),
+    ],
+)
+def test_what_is_no_map_and_no_operator_is_refused_by_name(Q, message):
+    with pytest.raises(ValueError, match=f"Argument `Q` {message}"):
+        jr.from_qutip(Q)
+
+
+def test_what_is_traced_cannot_go_to_qutip():
+    with pytest.raises(ValueError, match="`x` must be known numbers, but is traced"):
+        jax.jit(lambda x: jr.to_qutip(x).full())(jnp.eye(2))
