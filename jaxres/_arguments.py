@@ -1,7 +1,7 @@
 """What the doors of the package share, beside the converters of numbers in `_checks.py`."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,14 +9,8 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from ._amplitudes import AbstractAmplitudes
-from ._checks import as_count, check_instance
+from ._checks import Checked as Checked, as_count, check_instance
 from ._quadrature import AbstractQuadrature
-
-_T = TypeVar("_T")
-
-#: `Checked[T]` says that the function itself checks that it is given a T, and what it says if not. So its message is
-#: the same with and without a checker of annotations, and what its converter accepts is never refused before.
-Checked = _T | Any
 
 #: no count comes near this: what does is a slip, and would fill the memory
 MOST = 2**31 - 1

@@ -41,7 +41,7 @@ from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Inexact
 from ._amplitudes import AbstractAmplitudes, Exact
 from ._arguments import Checked, as_number, check_numerics
 from ._batched import inverse, matmul
-from ._checks import as_inexact, check_finite, check_shape
+from ._checks import as_inexact, check_finite, check_shape, door
 from ._master import (
     RESULTS,
     Baths,
@@ -77,22 +77,26 @@ class EnergyDistribution(eqx.Module):
     energy: Float[Array, "*b N N"]
     probability: Float[Array, "*b N N"]
 
+    @door
     def moment(self, n: Checked[int]) -> Float[Array, "*b"]:
         """⟨wⁿ⟩, for n = 0, 1, 2 and so on."""
         n = as_number("n", n, 0)
         return jnp.sum(self.probability * self.energy**n, axis=(-2, -1))
 
     @property
+    @door
     def mean(self) -> Float[Array, "*b"]:
         """⟨w⟩."""
         return self.moment(1)
 
     @property
+    @door
     def variance(self) -> Float[Array, "*b"]:
         """⟨(w − ⟨w⟩)²⟩."""
         off = self.energy - self.mean[..., None, None]
         return jnp.sum(self.probability * off**2, axis=(-2, -1))
 
+    @door
     def generating(self, s: Checked[Inexact[ArrayLike, ""]]) -> Inexact[Array, "*b"]:
         """⟨e^{sw}⟩; with s = iχ the characteristic function."""
         s = as_inexact("s", s)
@@ -101,6 +105,7 @@ class EnergyDistribution(eqx.Module):
         return jnp.sum(self.probability * jnp.exp(s * self.energy), axis=(-2, -1))
 
 
+@door
 def energy_distribution(
     system: Checked[System], S: Checked[Superoperator], rho: State
 ) -> EnergyDistribution:
@@ -138,6 +143,7 @@ def energy_distribution(
 # --------------------------------------------------------------------------------------------------------------
 
 
+@door
 def tilted_generator(
     system: Checked[System],
     baths: Checked[Baths],
@@ -212,11 +218,13 @@ class CountingStatistics(eqx.Module):
     map_error: Float[Array, "*b"]
 
     @property
+    @door
     def mean(self) -> Float[Array, "*b B"]:
         """The energy currents, those of `currents`."""
         return self.cumulants[..., 0, :]
 
 
+@door
 def counting_statistics(
     system: Checked[System],
     baths: Checked[Baths],

@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Complex, Float
 
 from ._amplitudes import AbstractAmplitudes, Exact
 from ._arguments import Checked, check_numerics
+from ._checks import door
 from ._master import RESULTS, Baths, _as_baths, admissible, steady_state_of
 from ._quadrature import AbstractQuadrature, DoubleExponential
 from ._renewal import AbstractWaitingTimes, Fixed, Poisson, check_renewal, cycle_map_of, gaps
@@ -49,6 +50,7 @@ class LimitCycle(eqx.Module):
     condition: Float[Array, ""]
 
 
+@door
 def limit_cycle(
     system: Checked[System],
     baths: Checked[Baths],
@@ -153,6 +155,7 @@ class CycleState(eqx.Module):
     condition: Float[Array, ""]
 
 
+@door
 def cycle_state(
     system: Checked[System],
     bath: Checked[Reservoir],

@@ -11,12 +11,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
 from ._amplitudes import AbstractAmplitudes, Exact
+from ._checks import door
 from ._master import Baths, eliminate_ground_population, generator, to_real_matrix
 from ._quadrature import AbstractQuadrature, DoubleExponential
 from ._superoperator import Superoperator
 from ._system import System
 
 
+@door
 def spectrum(
     system: System,
     baths: Baths,
@@ -46,6 +48,7 @@ def spectrum(
     return _spectrum(generator(system, baths, amplitudes=amplitudes, quadrature=quadrature))
 
 
+@door
 def relaxation_time(
     system: System,
     baths: Baths,

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Complex, Float, Inexact
 
 from ._arguments import Checked
-from ._checks import as_matrix, concrete, require
+from ._checks import as_matrix, concrete, door, require
 from ._safe import eigh
 from ._states import State, as_operators, as_rough_state, finite, nan_unless, not_negative, rounding
 
@@ -13,6 +13,7 @@ from ._states import State, as_operators, as_rough_state, finite, nan_unless, no
 Derivatives = Checked[Inexact[ArrayLike, "P N N"]]
 
 
+@door
 def classical_fisher(
     rho: State, drho: Derivatives, basis: Checked[Inexact[ArrayLike, "N N"] | None] = None
 ) -> Float[Array, "P P"]:
@@ -80,6 +81,7 @@ def _unitary(basis, size):
     return basis * nan_unless(defect <= room)
 
 
+@door
 def quantum_fisher(rho: State, drho: Derivatives) -> Float[Array, "P P"]:
     r"""The quantum Fisher information: the largest that any measurement has.
 

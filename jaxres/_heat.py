@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 
 from ._amplitudes import AbstractAmplitudes, Exact
 from ._arguments import Checked, check_numerics
-from ._checks import check_instance
+from ._checks import check_instance, door
 from ._master import POOR_MAP
 from ._quadrature import AbstractQuadrature, DoubleExponential
 from ._reservoir import Reservoir
@@ -32,11 +32,13 @@ class CollisionHeat(eqx.Module):
     map_error: Float[Array, "*b"]
 
     @property
+    @door
     def total(self) -> Float[Array, "*b"]:
         """The system's gain."""
         return self.kinetic + self.internal
 
 
+@door
 def collision_heat(
     system: Checked[System],
     bath: Checked[Reservoir],

@@ -18,12 +18,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
 from ._arguments import Checked
-from ._checks import Scalar, as_scalar, check_instance
+from ._checks import Scalar, as_scalar, check_instance, door
 from ._safe import eigh, modulus
 from ._states import States, as_operators, finite, nan_unless, not_negative, of_each
 from ._system import System
 
 
+@door
 def purity(rho: States) -> Float[Array, "*b"]:
     r"""$\mathrm{Tr}\,ρ^2$: 1 for a pure state, 1/N for the fully mixed one.
 
@@ -38,6 +39,7 @@ def _purity(rho):
     return jnp.sum(jnp.real(rho) ** 2 + jnp.imag(rho) ** 2)
 
 
+@door
 def l1_coherence(rho: States) -> Float[Array, "*b"]:
     r"""$C_1 = \sum_{j≠k} |ρ_{jk}|$, coherence between the levels.
 
@@ -53,6 +55,7 @@ def l1_coherence(rho: States) -> Float[Array, "*b"]:
     return jnp.sum(modulus(jnp.where(off, rho, 0)), axis=(-2, -1)) * finite(rho)
 
 
+@door
 def von_neumann_entropy(rho: States) -> Float[Array, "*b"]:
     r"""The entropy of a state, in nats, $S = -\mathrm{Tr}[ρ \ln ρ]$.
 
@@ -66,6 +69,7 @@ def von_neumann_entropy(rho: States) -> Float[Array, "*b"]:
     return of_each(entropy_of, rho=rho)
 
 
+@door
 def relative_entropy(rho: States, sigma: States) -> Float[Array, "*b"]:
     r"""How far ρ is from σ, in nats, $D(ρ‖σ) = \mathrm{Tr}[ρ(\ln ρ - \ln σ)] ≥ 0$.
 
@@ -91,6 +95,7 @@ def _relative_entropy(rho, sigma):
     return -entropy_of(rho) - cross + jnp.where(outside, jnp.inf, 0)
 
 
+@door
 def relative_entropy_to_gibbs(
     system: Checked[System], rho: States, beta: Checked[Scalar]
 ) -> Float[Array, "*b"]:
@@ -120,6 +125,7 @@ def free_energy_of(rho, levels, beta):
     return energy - entropy_of(rho) + log_Z
 
 
+@door
 def relative_entropy_of_coherence(rho: States) -> Float[Array, "*b"]:
     r"""$C(ρ) = S(\mathrm{diag}\,ρ) - S(ρ)$, the relative entropy to the nearest state without coherence, in nats.
 
@@ -138,6 +144,7 @@ def _excess_of_coherence(rho):
     return entropy_of(jnp.diag(jnp.diagonal(rho))) - entropy_of(rho)
 
 
+@door
 def fidelity(rho: States, sigma: States) -> Float[Array, "*b"]:
     r"""$F = (\mathrm{Tr}\sqrt{\sqrt{ρ}\,σ\sqrt{ρ}})^2 = ‖\sqrt ρ\sqrt σ‖_1^2$, between 0 (orthogonal) and 1 (equal).
 

@@ -10,12 +10,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
 from ._arguments import Checked, as_number
-from ._checks import Scalar, as_scalar, check_instance
+from ._checks import Scalar, as_scalar, check_instance, door
 from ._safe import eigh
 from ._states import finite, trace_norm
 from ._superoperator import Superoperator
 
 
+@door
 def choi_distance(S: Checked[Superoperator], T: Checked[Superoperator]) -> Float[Array, ""]:
     r"""The trace distance of the Choi states, $D = \tfrac{1}{2N} \|C_S - C_T\|_1$, between 0 and 1 for channels.
 
@@ -34,6 +35,7 @@ def choi_distance(S: Checked[Superoperator], T: Checked[Superoperator]) -> Float
     return trace_norm(S.choi - T.choi) / (2 * S.size)
 
 
+@door
 def process_fidelity(S: Checked[Superoperator], T: Checked[Superoperator]) -> Float[Array, ""]:
     r"""The fidelity of the Choi states, $F = \frac{1}{N^2}\left(\mathrm{Tr}\sqrt{\sqrt{C_S} C_T \sqrt{C_S}}\right)^2$.
 
@@ -65,6 +67,7 @@ class DiamondDistance(eqx.Module):
     upper: Float[Array, ""]
 
 
+@door
 def diamond_distance(
     S: Checked[Superoperator],
     T: Checked[Superoperator],

@@ -31,6 +31,7 @@ from ._checks import (
     check_instance,
     check_shape,
     concrete,
+    door,
     real_array,
     require,
     warn_of_single_precision,
@@ -88,6 +89,7 @@ class SteadyState(eqx.Module):
     condition: Float[Array, ""]
 
 
+@door
 def steady_state(
     system: System,
     baths: Baths,
@@ -173,6 +175,7 @@ def admissible(system: System, baths: Sequence[Reservoir]) -> Bool[Array, ""]:
     return jnp.all(jnp.stack([system.valid(), *(bath.valid(system) for bath in baths)]))
 
 
+@door
 def steady_state_of(
     system: System,
     maps: Sequence[Superoperator],
@@ -369,6 +372,7 @@ def to_real_matrix(tensor: Complex[Array, "N N N N"]) -> Float[Array, "M M"]:
 # --------------------------------------------------------------------------------------------------------------
 
 
+@door
 def generator(
     system: System,
     baths: Baths,
@@ -416,6 +420,7 @@ def generator_of(
     return Superoperator(tensor, error)
 
 
+@door
 def evolve(
     system: System,
     baths: Baths,

@@ -17,7 +17,7 @@ from jaxtyping import Array, Complex, Float
 from ._amplitudes import AbstractAmplitudes, Exact
 from ._arguments import Checked, as_number, check_numerics
 from ._batched import inverse, matmul
-from ._checks import as_index, check_instance, concrete, require
+from ._checks import as_index, check_instance, concrete, door, require
 from ._packet import EffusionPacket
 from ._quadrature import AbstractQuadrature, DoubleExponential
 from ._renewal import gaps
@@ -27,6 +27,7 @@ from ._system import System
 from ._trajectories import equal_levels
 
 
+@door
 def perturbation_series(
     system: Checked[System],
     bath: Checked[Reservoir],
@@ -79,6 +80,7 @@ def perturbation_series(
     return _series(system, S, order)
 
 
+@door
 def perturbative_state(
     system: Checked[System],
     bath: Checked[Reservoir],
@@ -139,6 +141,7 @@ def _series(system, S, order):
     return jnp.where(expands, jnp.stack(series), jnp.nan)
 
 
+@door
 def coherence_estimate(
     system: Checked[System], bath: Checked[Reservoir], j: Checked[int] = 0, k: Checked[int] = 1
 ) -> Float[Array, ""]:

@@ -18,7 +18,7 @@ from jaxtyping import Array, ArrayLike, Complex, Float, PRNGKeyArray
 from . import _levels
 from ._amplitudes import AbstractAmplitudes, Exact
 from ._arguments import Checked, as_key, check_numerics
-from ._checks import as_real, as_scalar, check_instance, check_scalar
+from ._checks import as_real, as_scalar, check_instance, check_scalar, door
 from ._quadrature import AbstractQuadrature, DoubleExponential
 from ._reservoir import Reservoir
 from ._scattering_map import scattering_map
@@ -54,13 +54,16 @@ class Poisson(AbstractWaitingTimes):
         (0.5-0.5j)
     """
 
+    @door
     def sample(self, key):
         return jax.random.exponential(as_key("key", key))
 
+    @door
     def phase(self, u):
         u = as_real("u", u)
         return 1 / jax.lax.complex(jnp.ones_like(u), u)
 
+    @door
     def mean_phase(self, u):
         return self.phase(u)
 
@@ -73,13 +76,16 @@ class Fixed(AbstractWaitingTimes):
         1.0
     """
 
+    @door
     def sample(self, key):
         as_key("key", key)
         return jnp.ones(())
 
+    @door
     def phase(self, u):
         return jnp.exp(-1j * as_real("u", u))
 
+    @door
     def mean_phase(self, u):
         u = as_real("u", u)
         return jnp.exp(-0.5j * u) * jnp.sinc(u / (2 * jnp.pi))
@@ -101,12 +107,15 @@ class Gamma(AbstractWaitingTimes):
 
     shape: Float[Array, ""] = eqx.field(converter=lambda x: as_scalar("shape", x, positive=True))
 
+    @door
     def sample(self, key):
         return jax.random.gamma(as_key("key", key), self.shape) / self.shape
 
+    @door
     def phase(self, u):
         return jnp.exp(-self.shape * jnp.log1p(1j * as_real("u", u) / self.shape))
 
+    @door
     def mean_phase(self, u):
         w = 1j * as_real("u", u) / self.shape
         z = -self.shape * jnp.log1p(w)
@@ -131,6 +140,7 @@ def _over(f, coefficients, z):
 # --------------------------------------------------------------------------------------------------
 
 
+@door
 def cycle_map(
     system: Checked[System],
     bath: Checked[Reservoir],

@@ -37,7 +37,7 @@ from jaxtyping import Array, ArrayLike, Bool, Complex, Float
 
 from ._amplitudes import AbstractAmplitudes, Exact
 from ._arguments import Checked, check_numerics
-from ._checks import Scalar, as_scalar, as_vector, check_instance
+from ._checks import Scalar, as_scalar, as_vector, check_instance, door
 from ._information import entropy_of, free_energy_of, logarithm
 from ._master import (
     POOR_MAP,
@@ -73,6 +73,7 @@ class CollisionThermodynamics(eqx.Module):
     coherent: Float[Array, ""]
 
 
+@door
 def collision_thermodynamics(
     system: Checked[System], S: Checked[Superoperator], rho: State, beta: Checked[Scalar]
 ) -> CollisionThermodynamics:
@@ -150,6 +151,7 @@ class Currents(eqx.Module):
     map_error: Float[Array, ""]
 
 
+@door
 def currents(
     system: Checked[System],
     baths: Checked[Baths],

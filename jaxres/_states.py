@@ -15,7 +15,16 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Inexact
 
 from ._arguments import Checked
-from ._checks import Scalar, as_index, as_inexact, as_scalar, check_instance, concrete, require
+from ._checks import (
+    Scalar,
+    as_index,
+    as_inexact,
+    as_scalar,
+    check_instance,
+    concrete,
+    door,
+    require,
+)
 from ._safe import eigh, modulus
 from ._system import System
 
@@ -25,6 +34,7 @@ States = Checked[Inexact[ArrayLike, "*b N N"]]
 State = Checked[Inexact[ArrayLike, "N N"]]
 
 
+@door
 def gibbs_state(system: Checked[System], beta: Checked[Scalar]) -> Complex[Array, "N N"]:
     r"""The thermal state $e^{-βH_S}/Z$ at inverse temperature β (energy⁻¹; β may be 0 or negative).
 
@@ -38,6 +48,7 @@ def gibbs_state(system: Checked[System], beta: Checked[Scalar]) -> Complex[Array
     return jnp.diag(populations).astype(jnp.result_type(populations.dtype, jnp.complex64))
 
 
+@door
 def populations(rho: States) -> Float[Array, "*b N"]:
     """ρ_jj, the probabilities of the energy levels.
 
@@ -49,6 +60,7 @@ def populations(rho: States) -> Float[Array, "*b N"]:
     return jnp.real(jnp.diagonal(rho, axis1=-2, axis2=-1)) * finite(rho)[..., None]
 
 
+@door
 def coherence(rho: States, j: Checked[int] = 0, k: Checked[int] = 1) -> Float[Array, "*b"]:
     """|ρ_jk|, by default |ρ_01|. Its derivative where it vanishes is 0, the mean over directions.
 
@@ -63,6 +75,7 @@ def coherence(rho: States, j: Checked[int] = 0, k: Checked[int] = 1) -> Float[Ar
     return modulus(rho[..., as_index("j", j, N), as_index("k", k, N)]) * finite(rho)
 
 
+@door
 def trace_distance(rho: States, sigma: States) -> Float[Array, "*b"]:
     r"""$\tfrac12 \|ρ - σ\|_1$, half the sum of the moduli of the eigenvalues of ρ − σ.
 

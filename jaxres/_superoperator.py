@@ -75,11 +75,13 @@ class Superoperator(eqx.Module):
     # ----------------------------------------------------------------------------------------------
 
     @classmethod
+    @door
     def identity(cls, size: Checked[int]) -> "Superoperator":
         """The map that changes nothing, on `size` levels."""
         return cls.from_unitary(jnp.eye(as_number("size", size, 1)))
 
     @classmethod
+    @door
     def from_unitary(cls, U: Operator) -> "Superoperator":
         r"""ρ → U ρ U†, for any square matrix U.
 
@@ -93,6 +95,7 @@ class Superoperator(eqx.Module):
         return cls.from_kraus(as_operators("U", U)[None])
 
     @classmethod
+    @door
     def from_kraus(cls, operators: Checked[Inexact[ArrayLike, "K N N"]]) -> "Superoperator":
         r"""$ρ → \sum_n K_n ρ K_n^\dagger$, for Kraus operators of shape (K, N, N)."""
         K = as_inexact("operators", operators)
@@ -101,6 +104,7 @@ class Superoperator(eqx.Module):
         return cls(jnp.einsum("naj,nbk->abjk", K, jnp.conj(K)))
 
     @classmethod
+    @door
     def from_choi(cls, C: Operator) -> "Superoperator":
         """The map with this Choi matrix, in the order of `.choi`: rows (j'j), the outgoing index first.
 
@@ -124,11 +128,13 @@ class Superoperator(eqx.Module):
         return self.tensor.shape[-1]
 
     @property
+    @door
     def matrix(self) -> Complex[Array, " M M"]:
         """The (N², N²) matrix that acts on `rho.reshape(-1)` (row-major)."""
         return self.tensor.reshape(self.size**2, self.size**2)
 
     @property
+    @door
     def choi(self) -> Complex[Array, " M M"]:
         r"""The Choi matrix $C_{(j'j),(k'k)} = S[j', k', j, k]$: positive semidefinite for a completely positive map.
 
@@ -138,6 +144,7 @@ class Superoperator(eqx.Module):
         return self.tensor.transpose(0, 2, 1, 3).reshape(self.size**2, self.size**2)
 
     @property
+    @door
     def adjoint(self) -> "Superoperator":
         r"""The map on observables (Heisenberg's picture), $\mathrm{Tr}[A\, S(ρ)] = \mathrm{Tr}[S^†(A)\, ρ]$.
 
@@ -146,6 +153,7 @@ class Superoperator(eqx.Module):
         tensor = jnp.conj(self.tensor.transpose(2, 3, 0, 1))
         return Superoperator(tensor, self.error, self.trace_defect)
 
+    @door
     def canonical(
         self, tol: Checked[Scalar | None] = None
     ) -> tuple[Float[Array, " M"], Complex[Array, "M N N"]]:
@@ -171,6 +179,7 @@ class Superoperator(eqx.Module):
         operators = vectors.T[::-1].reshape(-1, self.size, self.size)
         return weights[::-1] * finite(C), operators * finite(C)
 
+    @door
     def kraus(self, tol: Checked[Scalar | None] = None) -> Complex[Array, "M N N"]:
         r"""Kraus operators of a completely positive map, $S(ρ) = \sum_n K_n ρ K_n^†$, the largest first.
 
@@ -188,6 +197,7 @@ class Superoperator(eqx.Module):
         weights, operators = self.positive("kraus", tol).canonical(tol)
         return safe_sqrt(weights)[:, None, None] * operators
 
+    @door
     def chi(
         self, basis: Checked[Inexact[ArrayLike, "M N N"] | None] = None
     ) -> Complex[Array, "M M"]:
@@ -209,6 +219,7 @@ class Superoperator(eqx.Module):
         B = self._columns(basis)
         return jnp.conj(B.T) @ self.choi @ B / self.size
 
+    @door
     def pauli_transfer_matrix(self) -> Float[Array, "M M"]:
         r"""$R_{mn} = \mathrm{Tr}[P_m S(P_n)]/N$ with the matrices P_n of `chi`; shape (N², N²).
 
@@ -252,24 +263,29 @@ class Superoperator(eqx.Module):
     # Properties
     # ----------------------------------------------------------------------------------------------
 
+    @door
     def is_trace_preserving(self, tol: Checked[Scalar | None] = None) -> Bool[Array, ""]:
         """Whether Tr S(ρ) = Tr ρ for every ρ: every entry of S†(1) − 1 is at most `tol`."""
         return self.adjoint.is_unital(tol)
 
+    @door
     def is_unital(self, tol: Checked[Scalar | None] = None) -> Bool[Array, ""]:
         """Whether S(1) = 1: every entry of S(1) − 1 is at most `tol`. Energy that only comes and goes is not."""
         one = jnp.eye(self.size, dtype=self.tensor.dtype)
         return jnp.max(jnp.abs(self(one) - one)) <= self._room(tol)
 
+    @door
     def is_hermiticity_preserving(self, tol: Checked[Scalar | None] = None) -> Bool[Array, ""]:
         """Whether S(ρ†) = S(ρ)†: the Choi matrix is Hermitian."""
         C = self.choi
         return jnp.max(jnp.abs(C - jnp.conj(C.T))) <= self._room(tol)
 
+    @door
     def is_completely_positive(self, tol: Checked[Scalar | None] = None) -> Bool[Array, ""]:
         """Whether S has Kraus operators: the Choi matrix is Hermitian, and no eigenvalue is below −`tol`."""
         return self.is_hermiticity_preserving(tol) & (self._least() >= -self._room(tol))
 
+    @door
     def is_cptp(self, tol: Checked[Scalar | None] = None) -> Bool[Array, ""]:
         """Whether S is a quantum channel: completely positive and trace-preserving.
 
@@ -306,6 +322,7 @@ class Superoperator(eqx.Module):
             f"Argument `self` of {form} must preserve Hermiticity, but S(ρ†) is not S(ρ)†.",
         )
 
+    @door
     def positive(self, form: str, tol: Checked[Scalar | None] = None) -> "Superoperator":
         """The map itself, if it is completely positive; `form` says what needs that.
 
@@ -325,11 +342,13 @@ class Superoperator(eqx.Module):
     # Operations
     # ----------------------------------------------------------------------------------------------
 
+    @door
     def __call__(self, rho: States) -> Complex[Array, "*b N N"]:
         """S(ρ), for one state or a batch of them, or any other matrices."""
         rho = as_operators("rho", rho, self.size)
         return jnp.einsum("abjk,...jk->...ab", self.tensor, rho)
 
+    @door
     def __matmul__(self, other: Checked["Superoperator"]) -> "Superoperator":
         """The map that applies `other` first."""
         check_instance("other", other, Superoperator, "a map; S(rho) applies S to a state")
@@ -343,6 +362,7 @@ class Superoperator(eqx.Module):
             trace_defect=self.trace_defect + other.trace_defect,
         )
 
+    @door
     def __and__(self, other: Checked["Superoperator"]) -> "Superoperator":
         """S ⊗ T on the product of two systems; level (j, a) is number j·D + a, as in `jnp.kron`: not by energy.
 

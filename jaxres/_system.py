@@ -19,6 +19,7 @@ from ._checks import (
     require,
     unitary,
 )
+from ._levels import ascending
 from ._safe import eigh
 
 
@@ -34,11 +35,6 @@ def _as_levels(x) -> Float[Array, " N"]:
         "to System.from_hamiltonian, which also turns the couplings.",
     )
     return levels
-
-
-def _ascending(levels):
-    # not by differences, which a compiler may contract with what the levels are computed from
-    return jnp.all(levels[1:] >= levels[:-1])
 
 
 class System(Restorable):
@@ -75,7 +71,7 @@ class System(Restorable):
 
     def valid(self) -> Bool[Array, ""]:
         """Whether the levels are finite and ascend and the basis is unitary, also where they are traced."""
-        valid = _ascending(self.levels) & jnp.all(jnp.isfinite(self.levels))
+        valid = ascending(self.levels) & jnp.all(jnp.isfinite(self.levels))
         return valid if self.basis is None else valid & unitary(self.basis)
 
     @classmethod

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
 from ._arguments import Checked
-from ._checks import Scalar, as_scalar, check_instance
+from ._checks import Scalar, as_scalar, check_instance, door
 from ._renewal import gaps
 from ._safe import eigh
 from ._states import States, as_operators, nan_unless, not_negative, of_each, populations
@@ -13,6 +13,7 @@ from ._superoperator import Superoperator, check_map
 from ._system import System
 
 
+@door
 def heat_flow(
     system: Checked[System], S: Checked[Superoperator], rate: Checked[Scalar], rho: States
 ) -> Float[Array, "*b"]:
@@ -38,6 +39,7 @@ def heat_flow(
     return rate * (populations(S(rho) - rho) @ system.levels)
 
 
+@door
 def ergotropy(system: Checked[System], rho: States) -> Float[Array, "*b"]:
     r"""The most work that a unitary operation can draw from ρ.
 
@@ -81,6 +83,7 @@ def _passive_energy_jvp(primals, tangents):
     return _passive_energy(rho, levels), slope * nan_unless(not_negative(values))
 
 
+@door
 def effective_beta(system: Checked[System], rho: States) -> Float[Array, "*b"]:
     r"""The inverse temperature of the Gibbs state that has the energy of ρ, $β_\mathrm{eff} = 1/T_\mathrm{eff}$.
 

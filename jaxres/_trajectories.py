@@ -20,7 +20,7 @@ from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Inexact, PRNGKeyAr
 from . import _levels
 from ._amplitudes import AbstractAmplitudes, Exact
 from ._arguments import Checked, as_flag, as_key, as_number, check_numerics
-from ._checks import as_vector, check_instance, concrete, require
+from ._checks import as_vector, check_instance, concrete, door, require
 from ._quadrature import AbstractQuadrature, DoubleExponential
 from ._renewal import AbstractWaitingTimes, Poisson, check_renewal, gaps
 from ._reservoir import Reservoir
@@ -49,6 +49,7 @@ class Trajectory(eqx.Module):
     states: Complex[Array, "C N N"]
 
 
+@door
 def trajectory(
     system: Checked[System],
     bath: Checked[Reservoir],
@@ -128,6 +129,7 @@ def _flight(system, rho, time):
     return jnp.exp(-1j * gaps(system) * time) * rho
 
 
+@door
 def state_at(
     system: Checked[System], path: Checked[Trajectory], times: Times
 ) -> Complex[Array, "T N N"]:
@@ -179,6 +181,7 @@ def _state_at(system, path, times, known):
     )
 
 
+@door
 def dephase(system: System, rho: Inexact[Array, "*b N N"]) -> Inexact[Array, "*b N N"]:
     """Full dephasing D (Eq. 3): removes the coherences between levels of different energy.
 
@@ -224,6 +227,7 @@ class Ensemble(eqx.Module):
     realisations: int = eqx.field(static=True)
 
 
+@door
 def trajectories(
     system: Checked[System],
     bath: Checked[Reservoir],

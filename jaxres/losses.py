@@ -14,7 +14,7 @@ from jaxtyping import Array, Complex, Float
 
 from ._amplitudes import AbstractAmplitudes, Exact
 from ._arguments import Checked, as_flag, as_function, as_number, check_numerics
-from ._checks import as_index, as_scalar, check_instance
+from ._checks import as_index, as_scalar, check_instance, door
 from ._dynamics import relaxation_time_of
 from ._master import Baths, SteadyState, _as_baths, admissible, generator_of, steady_state_of
 from ._quadrature import AbstractQuadrature, DoubleExponential
@@ -36,6 +36,7 @@ class AbstractLoss(eqx.Module):
     def __check_init__(self):
         check_numerics(self.amplitudes, self.quadrature)
 
+    @door
     def solve(
         self, system: Checked[System], baths: Checked[Baths]
     ) -> tuple[list[Superoperator], list, SteadyState]:
@@ -66,6 +67,7 @@ class Thermostat(AbstractLoss):
         default=None,
     )
 
+    @door
     def __call__(self, system: Checked[System], baths: Checked[Baths]) -> Loss:
         """The loss; constraints beside it, if there are any."""
         maps, rates, sol = self.solve(system, baths)
@@ -87,6 +89,7 @@ class FastThermostat(AbstractLoss):
         converter=lambda x: as_scalar("distance", x, positive=True), default=1e-4
     )
 
+    @door
     def __call__(self, system: Checked[System], baths: Checked[Baths]) -> Loss:
         """The loss; constraints beside it, if there are any."""
         maps, rates, sol = self.solve(system, baths)
@@ -118,6 +121,7 @@ class CoherenceAt(AbstractLoss):
         static=True, converter=lambda x: as_flag("least_rate", x), default=False
     )
 
+    @door
     def __call__(self, system: Checked[System], baths: Checked[Baths]) -> Loss:
         """The loss; constraints beside it, if there are any."""
         check_instance("system", system, System, "a jaxres.System")
@@ -138,6 +142,7 @@ class TargetState(AbstractLoss):
 
     rho: Complex[Array, "N N"] = eqx.field(converter=lambda x: as_rough_state("rho", x))
 
+    @door
     def __call__(self, system: Checked[System], baths: Checked[Baths]) -> Loss:
         """The loss; constraints beside it, if there are any."""
         check_instance("system", system, System, "a jaxres.System")
@@ -155,6 +160,7 @@ class HeatCurrent(AbstractLoss):
 
     bath: int = eqx.field(static=True, converter=lambda x: as_number("bath", x, 0), default=0)
 
+    @door
     def __call__(self, system: Checked[System], baths: Checked[Baths]) -> Loss:
         """The loss; constraints beside it, if there are any."""
         count = len(_as_baths(system, baths))
@@ -169,6 +175,7 @@ class HeatCurrent(AbstractLoss):
 class Ergotropy(AbstractLoss):
     """The most work that could be drawn from the steady state: −W, W as in `jaxres.ergotropy`."""
 
+    @door
     def __call__(self, system: Checked[System], baths: Checked[Baths]) -> Loss:
         """The loss; constraints beside it, if there are any."""
         return -ergotropy(system, self.solve(system, baths)[2].rho)
@@ -177,6 +184,7 @@ class Ergotropy(AbstractLoss):
 class ErgotropyRate(AbstractLoss):
     r"""Ergotropy per unit time, $-W/τ$: a battery that is emptied and charged again, each relaxation time τ."""
 
+    @door
     def __call__(self, system: Checked[System], baths: Checked[Baths]) -> Loss:
         """The loss; constraints beside it, if there are any."""
         maps, rates, sol = self.solve(system, baths)
@@ -204,6 +212,7 @@ class Penalised(eqx.Module):
     def __check_init__(self):
         as_function("loss", self.loss)
 
+    @door
     def __call__(self, *model: Any) -> Float[Array, ""]:
         """The loss; constraints beside it, if there are any."""
         parts = self.loss(*model)
@@ -240,6 +249,7 @@ class Letter(eqx.Module):
         as_function("loss", self.loss)
         _check_parameters("fixed", self.fixed)
 
+    @door
     def __call__(self, parameters: Checked[dict[str, Any]]) -> Loss:
         """The loss; constraints beside it, if there are any."""
         from . import letter
