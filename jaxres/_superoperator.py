@@ -27,6 +27,7 @@ from ._checks import (
     check_instance,
     check_shape,
     concrete,
+    door,
     require,
 )
 from ._operators import operator_basis
