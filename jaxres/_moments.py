@@ -147,7 +147,7 @@ def weigh(
     All but the first only tell the error: they are not differentiated.
     """
     fixed, coarse, ends = jax.lax.stop_gradient((rows, weights[1:], ends))
-    left_out = jnp.abs(entries(fixed, at)) @ ends
+    left_out = entries(fixed, at) @ ends
     fine = rows @ weights[0]
     if rows.ndim == 2:  # two levels: few rows, for which a product with one column is far cheaper
         return jnp.stack([fine, fixed @ coarse[0], fixed @ coarse[1], left_out], axis=-1)

@@ -196,7 +196,7 @@ def _cycle_map(system, S, rate, law):
 def cycle_map_of(system, S, rate, law):
     """`cycle_map` from a map that is at hand."""
     flight = law.phase(gaps(system) / rate)
-    return Superoperator(S.tensor * flight[None, None], S.error, S.trace_defect)
+    return S.linearly(lambda tensor: tensor * flight[None, None])
 
 
 def gaps(system: System) -> Float[Array, "N N"]:

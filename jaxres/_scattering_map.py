@@ -35,7 +35,7 @@ from ._moments import moments_of, tensor_of
 from ._particle_states import MonochromaticBeam
 from ._quadrature import AbstractQuadrature, DoubleExponential, outgoing_grid
 from ._reservoir import Reservoir
-from ._superoperator import Superoperator
+from ._superoperator import Evidence, Superoperator
 from ._system import System
 from ._two_level_moments import two_level_moments, two_level_tensor
 from ._unit import joint_system, trace_out
@@ -141,12 +141,18 @@ def _collision_map(system, bath, amplitudes, quadrature):
         tensor = jnp.mean(jnp.stack(maps), axis=0)
         dtype = system.levels.dtype
         error = jnp.asarray(jnp.finfo(dtype).eps * system.size**2, dtype)
+        others, inexact = jnp.stack([tensor] * 3), error
     else:
-        tensor, error = _integrated_map(amplitudes, quadrature, sides, system, packet)
-    if not amplitudes.conserves_flux:
-        return Superoperator(tensor, error, jnp.zeros_like(error))
-    tensor, defect = restore_trace(tensor)
-    return Superoperator(tensor, jnp.maximum(error, defect), defect)
+        tensor, error, others, inexact = _integrated_map(
+            amplitudes, quadrature, sides, system, packet
+        )
+    defect = jnp.zeros_like(error)
+    if amplitudes.conserves_flux:
+        tensor, defect = restore_trace(tensor)
+        others, _ = jax.vmap(restore_trace)(jax.lax.stop_gradient(others))
+    others, inexact = jax.lax.stop_gradient((others, jnp.asarray(inexact, error.dtype)))
+    evidence = Evidence(others, inexact, amplitudes.analytic)
+    return Superoperator(tensor, jnp.maximum(error, defect), defect, evidence)
 
 
 def joint_map(
@@ -158,8 +164,11 @@ def joint_map(
     joint, place = joint_system(system, bath.unit)
     alone = eqx.tree_at(lambda b: b.unit, bath, None)
     S = collision_map(joint, alone, amplitudes, quadrature)
-    tensor = jnp.einsum("ap,bq,pqrs,cr,ds->abcd", *(place,) * 2, S.tensor, *(place,) * 2)
-    return Superoperator(tensor, S.error, S.trace_defect)
+
+    def placed(tensor):
+        return jnp.einsum("ap,bq,pqrs,cr,ds->abcd", *(place,) * 2, tensor, *(place,) * 2)
+
+    return S.linearly(placed)
 
 
 def _beam_map(amplitudes, layers, levels, packet):
@@ -190,8 +199,9 @@ def _integrated_map(amplitudes, quadrature, sides, system, packet):
         error = quadrature.error(fine, half, quarter)
     else:  # nothing can be counted on but that twice the nodes are better
         error = jnp.max(jnp.abs(fine - half))
-    error = error + jnp.max(left_out) + inexact
-    return tensor(fine), error
+    error = error + jnp.max(jnp.abs(left_out)) + inexact
+    others = jnp.stack([tensor(x) for x in (half, quarter, fine + left_out)])
+    return tensor(fine), error, others, inexact
 
 
 def _edges(levels, packet, kinks):

@@ -10,6 +10,7 @@ the process matrix χ. The eigenvectors of C are the Kraus operators.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -39,6 +40,20 @@ from ._system import System
 Operator = Checked[Inexact[ArrayLike, "N N"]]
 
 
+class Evidence(eqx.Module):
+    """What tells how accurate a map is, more sharply than one number for all entries.
+
+    - `others`: the map by the rules with a half and with a quarter of the nodes, and with what all rules leave out at
+      the ends of their panels, each with its trace restored; shape (3, N, N, N, N).
+    - `inexact`: the error of an amplitude.
+    - `analytic`: whether the rules converge exponentially.
+    """
+
+    others: Complex[Array, "3 N N N N"]
+    inexact: Float[Array, ""]
+    analytic: bool = eqx.field(static=True)
+
+
 class Superoperator(eqx.Module):
     r"""A linear map on density matrices, in the energy eigenbasis.
 
@@ -48,6 +63,7 @@ class Superoperator(eqx.Module):
     - `error`: estimated largest error of an entry.
     - `trace_defect`: largest entry of |S†(1) − 1| before the trace was restored; an independent measure of the
       grid's error.
+    - `evidence`: what `scattering_map` knows of the error beyond its size; None for other maps.
 
     Call it on a state; compose with `S @ T` (the right one acts first); `S & T` is S ⊗ T on the product of two
     systems, the left one's index first: `S & Superoperator.identity(D)` leaves a spectator of D levels alone.
@@ -70,6 +86,7 @@ class Superoperator(eqx.Module):
     trace_defect: Float[Array, ""] = eqx.field(
         converter=lambda x: _error("trace_defect", x), default=0.0
     )
+    evidence: Evidence | None = None
 
     # ----------------------------------------------------------------------------------------------
     # From other forms
@@ -357,11 +374,36 @@ class Superoperator(eqx.Module):
             raise ValueError(
                 f"Argument `other` must be a map on {self.size} levels, but is one on {other.size}."
             )
+
+        def join(first, second):
+            return jnp.einsum("...abjk,...jkcd->...abcd", first, second)
+
+        evidence = None
+        if self.evidence is not None and other.evidence is not None:
+            evidence = Evidence(
+                join(self.evidence.others, other.evidence.others),
+                self.evidence.inexact + other.evidence.inexact,
+                self.evidence.analytic and other.evidence.analytic,
+            )
         return Superoperator(
-            jnp.einsum("abjk,jkcd->abcd", self.tensor, other.tensor),
+            join(self.tensor, other.tensor),
             error=self.error + other.error,
             trace_defect=self.trace_defect + other.trace_defect,
+            evidence=evidence,
         )
+
+    def linearly(
+        self, function: Callable[[Array], Array], weight: Float[Array, ""] | float = 1.0
+    ) -> "Superoperator":
+        """The map whose tensor is a linear function of this one's, with errors larger by `weight`."""
+        evidence = self.evidence
+        if evidence is not None:
+            others, inexact = jax.lax.stop_gradient(
+                (jax.vmap(function)(evidence.others), evidence.inexact * weight)
+            )
+            evidence = Evidence(others, inexact, evidence.analytic)
+        error, defect = self.error * weight, self.trace_defect * weight
+        return Superoperator(function(self.tensor), error, defect, evidence)
 
     @door
     def __and__(self, other: Checked["Superoperator"]) -> "Superoperator":

@@ -28,7 +28,7 @@ def _as_levels(x) -> Float[Array, " N"]:
     if levels.size == 0:
         raise ValueError("Argument `levels` must have at least one level, but is empty.")
     if not concrete(levels):
-        return or_nan(_ascending(levels), levels)
+        return or_nan(ascending(levels), levels)
     require(
         np.diff(levels) >= 0,
         f"Argument `levels` must be in ascending order, but is {np.asarray(levels)}. Sort it, or pass the Hamiltonian "

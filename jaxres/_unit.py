@@ -111,8 +111,11 @@ def _basis(system: System) -> Inexact[Array, "N N"]:
 def trace_out(system: System, unit: Unit, S: Superoperator) -> Superoperator:
     """ρ → Tr_U S(ρ ⊗ σ) for a map S on system ⊗ unit, in the product of the eigenbases."""
     N, D = system.size, unit.levels.size
-    tensor = S.tensor.reshape((N, D) * 4)
-    tensor = jnp.einsum("jxkxlamb,ab->jklm", tensor, unit.state.astype(tensor.dtype))
+
+    def traced(tensor):
+        tensor = tensor.reshape((N, D) * 4)
+        return jnp.einsum("jxkxlamb,ab->jklm", tensor, unit.state.astype(tensor.dtype))
+
     # every entry is a sum of D σ_ab over entries of S
     weight = D * jnp.sum(jnp.abs(jnp.real(unit.state)) + jnp.abs(jnp.imag(unit.state)))
-    return Superoperator(tensor, S.error * weight, S.trace_defect * weight)
+    return S.linearly(traced, weight)

@@ -144,6 +144,76 @@ class TestSearch:
         np.testing.assert_allclose(found.ends, [[0.3, -0.2]] * 2, atol=1e-5)
 
 
+class TestDoors:
+    @pytest.mark.parametrize(
+        "name, values",
+        {
+            "loss": [None, 3, "x"],
+            "bounds": [None, [], {}, "x", 3, {"x": 1}, {"x": None}, {"x": "ab"}, {1: (0, 1)},
+                       {"x": (None, 1j)}, {"x": (0, 10**400)}, {"z": (0, 1)}, {"x": (-5.0, object())}],
+            "start": [None, "x", 3, object(), {"x": "1"}, {}, {"x": np.nan}],
+            "steps": [None, 0, 2.5, True, "3", -(10**400)],
+            "starts": [None, 0, 2.5, True, "3", np.float64(2)],
+            "tol": [None, 0, -1.0, np.nan, "x", 1j, [1.0, 2.0], 10**400],
+            "target": [np.nan, "x", 1j, object(), 10**400],
+            "errors": [0, -1.0, np.nan, "x", object()],
+            "key": [3, "x", object(), np.ones(2), np.ones(3, np.uint32)],
+            "optimiser": [None, "LBFGS", 3, object()],
+            "store": [3, object(), b"x"],
+            "progress": ["yes", 3, object()],
+        }.items(),
+    )  # fmt: skip
+    def test_every_argument_is_named_before_any_work(self, name, values):
+        def loss(p):
+            if not isinstance(p["x"], jax.core.Tracer):
+                raise AssertionError("computed")
+            return p["x"] ** 2
+
+        good = dict(loss=loss, start={"x": 1.0}, bounds={"x": (-5.0, 5.0)}, progress=False)
+        for value in values:
+            with pytest.raises(ValueError, match=f"^Argument `{name}` must"):
+                jr.design(**good | {name: value})
+
+    def test_whole_numbers_of_any_library_will_do(self):
+        found = jr.design(
+            valley, START, bounds=WIDE, starts=np.int64(2), steps=jnp.asarray(150),
+            tol=np.float32(1e-6), key=jax.random.PRNGKey(1), progress=np.True_,
+        )  # fmt: skip
+        assert found.converged and found.losses.shape == (2,)
+
+
+@pytest.mark.parametrize(
+    "optimiser",
+    [jr.LBFGS(), optax.adam(0.05), jr.SciPy("L-BFGS-B")],
+    ids=["lbfgs", "adam", "scipy"],
+)
+def test_a_design_needs_no_nan(optimiser):
+    """Nor makes any: jax_debug_nans looks at all that a compiled function returns."""
+    jax.config.update("jax_debug_nans", True)
+    try:
+        found = jr.design(valley, START, bounds=WIDE, optimiser=optimiser, starts=3, steps=12)
+    finally:
+        jax.config.update("jax_debug_nans", False)
+    assert found.loss < valley(START)
+
+
+@pytest.mark.parametrize(
+    "optimiser",
+    [jr.LBFGS(), optax.adam(0.05), jr.SciPy("L-BFGS-B")],
+    ids=["lbfgs", "adam", "scipy"],
+)
+def test_a_slope_that_is_no_number_ends_a_search_by_name(optimiser):
+    @jax.custom_jvp
+    def trap(x):
+        return x**2
+
+    trap.defjvp(lambda x, dx: (trap(*x), dx[0] * jnp.nan))
+    found = jr.design(
+        lambda p: trap(p["x"]), {"x": 0.5}, bounds={"x": (-1.0, 1.0)}, optimiser=optimiser, steps=20
+    )
+    assert found.outcome == "failed" and not found.converged
+
+
 class TestSciPy:
     def test_constraints(self):
         found = jr.design(
@@ -154,6 +224,26 @@ class TestSciPy:
         np.testing.assert_allclose(found.loss, np.log(1.5), rtol=1e-5)
         assert all(abs(room) < 1e-6 for room in found.constraints.values())
         assert "constraint product: active" in str(found)
+
+    def test_the_parameters_that_set_an_active_constraint_are_told(self):
+        # the loss does not depend on w at all, but how low it can be does
+        found = jr.design(
+            lambda p: (p["r"], {"product": p["r"] * p["w"] - 1, "idle": p["r"] + 3}),
+            {"r": 1.0, "w": 1.5}, bounds={"r": (0.1, 10.0), "w": (0.5, 2.0)},
+            optimiser=jr.SciPy("SLSQP"),
+        )  # fmt: skip
+        r, w = found.table
+        assert w["gradient"] == w["per_cent"] == 0 and w["bound"] == "high"
+        np.testing.assert_allclose(
+            [r["rooms"]["product"], w["rooms"]["product"]], [2, 0.5], rtol=1e-6
+        )
+        assert r["rooms"]["idle"] == 1 and w["rooms"]["idle"] == 0
+        # ∇loss = μ ∇room
+        np.testing.assert_allclose(found.prices["product"], 0.5, rtol=1e-6)
+        assert found.prices["idle"] == 0
+        said = str(found).partition("active constraint product: 1 more room takes 0.5 off")[2]
+        assert "w " in said and "0.01" in said
+        assert "active constraint idle" not in str(found)
 
     def test_constraints_that_cannot_be_met_are_told(self):
         found = jr.design(

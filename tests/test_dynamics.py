@@ -69,6 +69,73 @@ def test_at_equal_levels_only_collisions_act():
     assert jr.relaxation_time(system, bath) == jnp.inf
 
 
+LATE = jnp.array([1e3, 1e12, 1e16, 1e30, 1e300, jnp.inf])
+
+
+@pytest.mark.parametrize("mode", [jax.jacfwd, jax.jacrev])
+def test_the_long_time_limit_is_the_steady_state_and_its_derivative(letter, mode):
+    system, bath, _ = letter
+
+    def at(rate):
+        return eqx.tree_at(lambda b: b.rate, bath, rate)
+
+    def late(rate, times):
+        return jr.coherence(jr.evolve(system, at(rate), PURE, times))
+
+    def steady(rate):
+        return jr.coherence(jr.steady_state(system, at(rate)).rho)
+
+    slopes, by_time = jax.jit(mode(late, argnums=(0, 1)))(bath.rate, LATE)
+    assert largest(late(bath.rate, LATE) - steady(bath.rate)) < 1e-14
+    assert largest(slopes - jax.grad(steady)(bath.rate)) < 1e-12
+    assert largest(by_time) < 1e-14
+
+
+def test_an_optical_qubit_relaxes_after_1e16_periods(letter):
+    system, bath, _ = letter
+    scale = 1e15 / 0.6  # ω = 1e15/s, all energies with it
+    optical = jr.System(scale * system.levels)
+    packet = jr.EffusionPacket(beta=0.1 / scale, mass=0.1 / scale, width=1.0, position=-10.0)
+    slab = jr.Slab(scale * bath.scatterer.coupling, 1.0)
+    for rate in (1e6, 1e9):
+        gas = jr.Reservoir(packet, slab, jnp.asarray(rate))
+        tau = jr.relaxation_time(optical, gas)
+        assert 1 < tau * rate < 1e3
+        early, decaying, late, last = jr.evolve(optical, gas, PURE, [0.0, tau, 60 * tau, 1e3])
+        rho = jr.steady_state(optical, gas).rho
+        assert largest(early - PURE) < 1e-14
+        assert largest(late - rho) < 1e-13 and largest(last - rho) < 1e-14
+        gone = (decaying - rho)[0, 0] / (early - rho)[0, 0]
+        assert abs(gone * np.e - 1) < 0.05  # populations relax slowest there, nearly alone
+
+
+def test_what_does_not_relax_is_right_until_its_phase_is_lost(letter):
+    system, bath, _ = letter
+    still = eqx.tree_at(lambda b: b.rate, bath, jnp.asarray(0.0))
+    early, late, lost, _ = jr.evolve(system, still, PURE, [1e3, 1e10, 1e18, jnp.inf])
+    for time, rho in ((1e3, early), (1e10, late)):
+        turned = PURE.at[0, 1].multiply(np.exp(0.6j * time))
+        assert abs(rho[0, 1] - turned[0, 1]) < 1e-15 * time
+        assert rho[0, 0] == PURE[0, 0]
+    assert jnp.all(jnp.isnan(lost))  # e^{iωt} of 1e18 turns is not known to a tenth
+
+
+@pytest.mark.parametrize("mode", [jax.jacfwd, jax.jacrev])
+def test_an_evolution_that_fails_has_no_derivatives(letter, mode):
+    system, bath, _ = letter
+
+    @jax.jit
+    @jax.vmap
+    def slopes(rate):
+        def coherence(rate, width, time):
+            at = eqx.tree_at(lambda b: (b.rate, b.packet.width), bath, (rate, width))
+            return jr.coherence(jr.evolve(system, at, PURE, time[None])[0])
+
+        return jnp.stack(mode(coherence, argnums=(0, 1, 2))(rate, jnp.ones(()), jnp.ones(())))
+
+    assert jnp.isnan(slopes(jnp.array([5.0, -1.0]))).tolist() == [[False] * 3, [True] * 3]
+
+
 @pytest.mark.slow
 def test_gradients_of_the_dynamics_equal_differences(letter):
     system, bath, _ = letter

@@ -1,5 +1,6 @@
 """Eq. 9: the solution solves it, and a solve that fails says so."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -96,6 +97,129 @@ def test_not_unique_at_degenerate_levels_with_one_coupling():
     same = dict(levels=[0.2, 0.2], lengths=[1.0, 0.7])
     _, sol = solve(parameters(**same, couplings=[hermitian(1, 2), hermitian(2, 2)]))
     assert sol.result == jr.RESULTS.successful
+
+
+def name_of(result):
+    return next(k for k in jr.RESULTS._name_to_item if bool(result == getattr(jr.RESULTS, k)))
+
+
+@pytest.mark.parametrize("N", [2, 4])
+def test_one_coupling_of_equal_levels_is_never_called_successful(N):
+    # whatever its size: what is diagonal in its eigenbasis stays
+    rng, (_, bath) = np.random.default_rng(N), jr.letter.model(rate=5.0)
+    seen = [
+        jr.Slab(10 ** rng.uniform(-6, 1) * hermitian(seed, N), 10 ** rng.uniform(-3, 1))
+        for seed in range(16)
+    ]
+    if N == 2:
+        seen.append(jr.Slab(0.01 * jnp.array([[0.3, 1 + 0.2j], [1 - 0.2j, -0.7]]), 0.1))
+    system = jr.System(jnp.zeros(N))
+    solve = jax.jit(lambda slab: jr.steady_state(system, jr.Reservoir(bath.packet, slab, 5.0)))
+    for slab in seen:
+        sol = solve(slab)
+        assert name_of(sol.result) in ("not_unique", "map_not_converged")
+        assert sol.error == jnp.inf
+        assert_no_number(sol)
+
+
+@pytest.mark.parametrize("coupling", [1.0, 1e-2, 1e-4, 1e-6])
+def test_a_weak_coupling_is_solved_to_its_error_bar(coupling):
+    # S − 1 is of second order in it, down to 1e-13 here
+    never, rarely = jr.letter.model(coupling=coupling, rate=0.0), jr.letter.model(coupling=coupling)
+    gibbs = jr.gibbs_state(never[0], 0.1)  # exact at Γ = 0
+    sol = jr.steady_state(*never)
+    assert sol.result == jr.RESULTS.successful
+    assert largest(sol.rho - gibbs) < 10 * sol.error < 1e-4
+    sol = jr.steady_state(*rarely)
+    assert sol.result == jr.RESULTS.successful
+    if coupling < 1e-2:
+        assert abs(jr.coherence(sol.rho) / (2.93624 * coupling**2 * 10) - 1) < 1e-3
+
+
+def test_levels_that_nearly_meet_are_solved_to_their_error_bar():
+    fine = jr.DoubleExponential(finite=200, last=160)
+    for splitting in (1e-6, 1e-3):
+        for rate in (1e-8, 5.0, jnp.inf):
+            model = jr.letter.model(splitting=jnp.asarray(splitting), rate=jnp.asarray(rate))
+            sol, exact = jr.steady_state(*model), jr.steady_state(*model, quadrature=fine)
+            assert sol.result == exact.result == jr.RESULTS.successful
+            assert largest(sol.rho - exact.rho) < 10 * sol.error + 10 * exact.error
+    sol = jr.steady_state(*jr.letter.model(splitting=jnp.asarray(1e-12), rate=jnp.asarray(5.0)))
+    assert sol.result == jr.RESULTS.not_unique
+
+
+@pytest.mark.slow
+def test_errors_are_no_smaller_than_a_tenth_of_the_truth():
+    rng, fine, compared = np.random.default_rng(7), jr.DoubleExponential(finite=200, last=160), 0
+
+    def states(numbers, quadrature):
+        return jr.steady_state(*build(numbers), quadrature=quadrature)
+
+    solve = eqx.filter_jit(states)
+    for seed in range(30):
+        numbers = parameters(
+            levels=np.sort(rng.uniform(-1, 1, 2)),
+            couplings=[hermitian(seed, 2, scale=10 ** rng.uniform(-4, 0.5))],
+            lengths=[10 ** rng.uniform(-1, 0.5)],
+            beta=10 ** rng.uniform(-1.3, 0.7), mass=10 ** rng.uniform(-1, 0.5),
+            width=1 + rng.uniform(0, 2), position=-rng.uniform(0, 10), rate=10 ** rng.uniform(-4, 3),
+        )  # fmt: skip
+        exact = solve(numbers, fine)
+        for nodes in (16, 24, 32, 48):
+            sol = solve(numbers, jr.DoubleExponential(finite=nodes, last=nodes))
+            if not jnp.isnan(sol.error + jnp.sum(sol.rho) + jnp.sum(exact.rho)):
+                assert largest(sol.rho - exact.rho) < 10 * (sol.error + exact.error)
+                compared += 1
+    assert compared > 60
+
+
+def failing():
+    """A model for each way in which a solve can fail, with the name of the result."""
+    system, bath = jr.letter.model(rate=5.0)
+
+    def at(field, value):
+        return eqx.tree_at(field, bath, jnp.asarray(value))
+
+    same = jr.System(jnp.zeros(2))
+    return {
+        "invalid_parameters": (system, at(lambda b: b.rate, -1.0)),
+        "not_unique": (system, at(lambda b: b.scatterer.coupling, jnp.zeros((2, 2), complex))),
+        "not_unique, at any rate": (same, bath),
+        "map_not_converged": jr.letter.model(mass=30.0, rate=5.0, position=-100.0),
+    }
+
+
+@pytest.mark.parametrize("mode", [jax.jacfwd, jax.jacrev])
+def test_the_gradient_of_a_failed_solve_is_no_number(mode):
+    W0 = jr.letter.model()[1].scatterer.coupling
+
+    def coherence(levels, packet, scale, rate):
+        bath = jr.Reservoir(jr.EffusionPacket(**packet), jr.Slab(scale * W0, 1.0), rate)
+        return jnp.real(jr.steady_state(jr.System(levels), bath).rho[0, 1])
+
+    slopes = jax.jit(mode(coherence, argnums=(0, 1, 2, 3)))  # one program for all
+    for name, (system, bath) in failing().items():
+        fields = ("beta", "mass", "width", "position")
+        packet = {field: getattr(bath.packet, field) for field in fields}
+        scale = jnp.max(jnp.abs(bath.scatterer.coupling)) / jnp.max(jnp.abs(W0))
+        leaves = jax.tree.leaves(slopes(system.levels, packet, scale, bath.rate))
+        assert len(leaves) == 7, name
+        assert all(bool(jnp.all(jnp.isnan(leaf))) for leaf in leaves), name
+
+
+def test_only_the_element_that_fails_has_no_gradient():
+    system, bath = jr.letter.model(rate=5.0)
+
+    def coherence(rate):
+        at = eqx.tree_at(lambda b: b.rate, bath, rate)
+        return jr.coherence(jr.steady_state(system, at).rho)
+
+    rates = jnp.array([1.0, -1.0, 5.0])
+    slopes = jax.jit(jax.vmap(jax.grad(coherence)))(rates)
+    bends = jax.jit(jax.vmap(jax.grad(jax.grad(coherence))))(rates)
+    for values in (slopes, bends):
+        assert jnp.isnan(values).tolist() == [False, True, False]
+    assert abs(slopes[2] - 1.082034e-2) < 1e-7
 
 
 def test_a_poor_map_is_refused():

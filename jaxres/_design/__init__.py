@@ -12,19 +12,19 @@ from ._search import LBFGS as LBFGS, OUTCOMES as OUTCOMES
 
 
 def design(
-    loss: Callable,
+    loss: Callable | Any,
     start: Any,
     *,
-    bounds: Mapping[str, Any],
+    bounds: Mapping[str, Any] | Any,
     optimiser: Any = LBFGS(),
-    steps: int = 200,
-    starts: int = 1,
-    key: PRNGKeyArray | None = None,
-    tol: float = 1e-7,
-    target: float | None = None,
-    errors: float | None = None,
-    store: str | PathLike | None = None,
-    progress: bool | None = None,
+    steps: int | Any = 200,
+    starts: int | Any = 1,
+    key: PRNGKeyArray | Any = None,
+    tol: float | Any = 1e-7,
+    target: float | Any = None,
+    errors: float | Any = None,
+    store: str | PathLike | Any = None,
+    progress: bool | Any = None,
 ) -> Design:
     r"""The parameters, between bounds, that make a loss least.
 

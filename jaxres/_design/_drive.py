@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._checks import require
+from .._checks import as_count, as_scalar, concrete, require
 from .._sweep._function import function_name
 from ..losses import Penalised
 from ._checkpoint import Checkpoint
 from ._free import Free, put
-from ._result import AT_BOUND, FEASIBLE, Design, error_bars, projected_norm, table
+from ._result import AT_BOUND, FEASIBLE, Design, error_bars, multipliers, projected_norm, table
 from ._scipy import SciPy, _evaluate, minimise
 from ._search import LBFGS, OUTCOMES, advance, begin, scalar_loss
 
@@ -52,29 +53,23 @@ def prepare(
     loss: Any,
     start: Any,
     *,
-    bounds: Mapping[str, Any],
+    bounds: Any,
     optimiser: Any = LBFGS(),
-    steps: int = 200,
-    starts: int = 1,
+    steps: Any = 200,
+    starts: Any = 1,
     key: Any = None,
-    tol: float = 1e-7,
-    target: float | None = None,
-    errors: float | None = None,
+    tol: Any = 1e-7,
+    target: Any = None,
+    errors: Any = None,
     config: Any = None,
 ) -> Prepared:
     """Checks everything; nothing is compiled."""
     require(callable(loss), f"Argument `loss` must be a function of the model, but is {loss!r}.")
-    for name, count in (("steps", steps), ("starts", starts)):
-        require(
-            isinstance(count, int) and not isinstance(count, bool) and count >= 1,
-            f"Argument `{name}` must be a positive integer, but is {count!r}.",
-        )
-    require(tol > 0, f"Argument `tol` must be positive, but is {tol!r}.")
-    require(
-        errors is None or errors > 0,
-        f"Argument `errors` must be None or a positive rise of the loss, but is {errors!r}. Use 0.5 for a negative "
-        "log-likelihood.",
-    )
+    steps, starts = as_count("steps", steps, 1), as_count("starts", starts, 1)
+    tol = _number("tol", tol, positive=True)
+    target = None if target is None else _number("target", target)
+    errors = None if errors is None else _number("errors", errors, positive=True)
+    key = _key(key)
     require(
         isinstance(optimiser, LBFGS | SciPy)
         or (hasattr(optimiser, "init") and hasattr(optimiser, "update")),
@@ -91,7 +86,6 @@ def prepare(
         f"({', '.join(constraints)}), but is {optimiser!r}. Or make them part of the loss, with "
         "jaxres.losses.Penalised(loss).",
     )
-    key = jax.random.key(0) if key is None else key
     s = free.box.scaled(jnp.asarray(free.x, free.dtype))
     manifest = {
         "loss": _describe(loss),
@@ -113,14 +107,36 @@ def prepare(
         free=free,
         optimiser=optimiser,
         steps=steps,
-        tol=float(tol),
-        target=-np.inf if target is None else float(target),
+        tol=tol,
+        target=-np.inf if target is None else target,
         errors=errors,
         starts=free.box.draw(key, s, starts),
         constraints=constraints,
         weight=weight,
         manifest=manifest,
     )
+
+
+def _number(name, x, **sign):
+    value = as_scalar(name, x, **sign)
+    require(
+        concrete(value),
+        f"Argument `{name}` must be a number, but is traced. Call jaxres.design outside jit, grad and vmap.",
+    )
+    return float(value)
+
+
+def _key(key):
+    if key is None:
+        return jax.random.key(0)
+    kind = getattr(key, "dtype", None)
+    typed = isinstance(key, jax.Array) and jnp.issubdtype(kind, jax.dtypes.prng_key)
+    require(
+        concrete(key)
+        and ((typed and key.shape == ()) or (kind == np.uint32 and key.shape == (2,))),
+        f"Argument `key` must be None or one key, as jax.random.key(0) is, but is {key!r}.",
+    )
+    return key
 
 
 def _check_loss(loss, free):
@@ -137,7 +153,7 @@ def _check_loss(loss, free):
         "Argument `loss` must return one real number, or that and a dict of real numbers that must not be negative, "
         f"but returns {out}.",
     )
-    return tuple(margins)
+    return tuple(sorted(margins))  # jit hands dicts over in this order
 
 
 def _describe(x):
@@ -176,8 +192,16 @@ def _plain(x):
 # --------------------------------------------------------------------------------------------------------------
 
 
-def drive(ready: Prepared, *, store: Any = None, progress: bool | None = None) -> Design:
+def drive(ready: Prepared, *, store: Any = None, progress: Any = None) -> Design:
     """Searches, and reports."""
+    require(
+        store is None or isinstance(store, str | PathLike),
+        f"Argument `store` must be None or the path of a folder, but is {store!r}.",
+    )
+    require(
+        progress is None or isinstance(progress, bool | np.bool_),
+        f"Argument `progress` must be None, True or False, but is {progress!r}.",
+    )
     kept = None if store is None else Checkpoint(Path(store), ready.manifest)
     with _bar(ready, progress) as bar:
         found = (_scipy if isinstance(ready.optimiser, SciPy) else _together)(ready, kept, bar)
@@ -187,14 +211,18 @@ def drive(ready: Prepared, *, store: Any = None, progress: bool | None = None) -
             {
                 "loss": result.loss,
                 "outcome": result.outcome,
-                "table": [
-                    {k: None if v in (np.inf, -np.inf) or v != v else v for k, v in row.items()}
-                    for row in result.table
-                ],
+                "table": [_finite(row) for row in result.table],
                 "report": str(result),
             }
         )
     return result
+
+
+def _finite(row):
+    """What JSON can hold of a row."""
+    if isinstance(row, dict):
+        return {name: _finite(value) for name, value in row.items()}
+    return None if isinstance(row, float) and not np.isfinite(row) else row
 
 
 def _bar(ready, progress):
@@ -232,7 +260,9 @@ def _together(ready, kept, bar):
             jnp.asarray(ready.steps - history.shape[2]),
             CHUNK,
         )
-        history = np.concatenate([history, np.stack(new)[:, :, : int(k)]], axis=2)
+        *values, running = (np.asarray(x)[:, : int(k)] for x in new)
+        values = np.where(running, np.stack(values), np.nan)  # nothing after a search has ended
+        history = np.concatenate([history, values], axis=2)
         bar.update(int(k))
         bar.set_postfix(loss=f"{float(jnp.min(search.best.loss)):.6g}")
         if kept is not None:
@@ -248,6 +278,7 @@ def _together(ready, kept, bar):
         "solves": int(np.sum(search.solves)),
         "history": history,
         "margins": np.zeros((count, 0)),
+        "normals": np.zeros((count, 0, s.shape[1])),
     }
 
 
@@ -295,6 +326,7 @@ def _scipy(ready, kept, bar):
         "solves": sum(len(run["losses"]) for run in runs),
         "history": history,
         "margins": np.stack([run["margins"] for run in runs]),
+        "normals": np.stack([run["normals"] for run in runs]),
         "penalised": np.stack([run["penalised"] for run in runs]),
         "norms": [run["norm"] for run in runs],
         "messages": [str(run["message"]) for run in runs],
@@ -316,6 +348,7 @@ def _report(
     solves,
     history,
     margins,
+    normals,
     penalised=None,
     norms=None,
     messages=None,
@@ -332,7 +365,11 @@ def _report(
         best = int(np.flatnonzero(same)[np.argmin(key[same])])
     # on a bound it may be a rounding outside, and would be refused as a start
     x = np.clip(np.asarray(box.physical(jnp.asarray(s[best], free.dtype))), box.low, box.high)
-    gradient = slopes[best] / np.asarray(box.slope(jnp.asarray(x, free.dtype)))
+    size = np.asarray(box.slope(jnp.asarray(x, free.dtype)))
+    gradient = slopes[best] / size
+    names = ready.constraints if ready.weight is None else ()
+    rooms = dict(zip(names, normals[best] / size, strict=True))
+    prices = multipliers(box, s[best], slopes[best], margins[best], normals[best])
     outcome = _NAMES[int(outcomes[best])]
     notes, error = [], np.full(x.size, np.nan)
     inside = box.touching(s[best], AT_BOUND) == 0
@@ -344,8 +381,8 @@ def _report(
             "the loss."
         )
     if ready.weight is not None and penalised is not None:
-        rooms = zip(ready.constraints, penalised[best], strict=True)
-        notes.append("penalised: " + ", ".join(f"{name}, room {room:.3g}" for name, room in rooms))
+        left = zip(ready.constraints, penalised[best], strict=True)
+        notes.append("penalised: " + ", ".join(f"{name}, room {room:.3g}" for name, room in left))
     if ready.errors is not None:
         error, note = _errors(ready, x, inside)
         notes += [note] if note else []
@@ -369,10 +406,9 @@ def _report(
         if norms is None
         else float(norms[best]),
         parameters=values,
-        table=table(free, x, gradient, error),
-        constraints={}
-        if ready.weight is not None
-        else dict(zip(ready.constraints, margins[best].tolist(), strict=True)),
+        table=table(free, x, gradient, error, rooms),
+        constraints=dict(zip(names, margins[best].tolist(), strict=True)),
+        prices=dict(zip(names, prices.tolist(), strict=True)),
         solves=solves,
         losses=losses,
         outcomes=_said(outcomes),

@@ -127,9 +127,18 @@ class Free:
         self.model = jax.tree_util.tree_map(_array, start)
         self.fields = Fields(self.model, "start")
         known = self.fields.fields
+        require(
+            len(known) > 0,
+            "Argument `start` must be a model with floating-point numbers, such as (system, bath) or a dict of numbers, "
+            f"but is {start!r}.",
+        )
         low, high, x, self.names, self.entries = [], [], [], [], []
         taken: set[str] = set()
         for name, pair in bounds.items():
+            require(
+                isinstance(name, str),
+                f"Argument `bounds` must name parameters by strings, but has {name!r}.",
+            )
             value = self.fields.default(name)
             require(
                 value is not None,
@@ -199,7 +208,7 @@ def _pair(name, pair, value):
             np.broadcast_to(np.asarray(infinite if bound is None else bound, float), value.shape)
             for bound, infinite in zip(pair, (-np.inf, np.inf), strict=True)
         )
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"{what}, numbers or arrays of its shape {value.shape}, but is {pair!r}."
         ) from error

@@ -26,8 +26,11 @@ class Design:
       no range), without what bounds hold; with constraints, that of the Lagrangian: 0 at an optimum.
     - `parameters`: the free parameters by name, physical.
     - `table`: a row for each free number: `name`, `value`, `low`, `high`, `bound` ("low", "high" or ""), `gradient`
-      (dloss/dx), `per_cent` (what the loss changes if x grows by 1 %), `error` (see `errors`).
+      (dloss/dx), `per_cent` (what the loss changes if x grows by 1 %), `error` (see `errors`), `rooms` (droom/dx of
+      each constraint).
     - `constraints`: how much room each leaves (negative: violated).
+    - `prices`: of each constraint, what the least loss would fall by if it were wider by 1: its multiplier μ in
+      ∇loss = Σ μ ∇room, 0 where it is not active. A parameter whose loss does not depend on it may set the loss so.
     - `solves`: evaluations of the loss with its gradient, all starts together.
     - `losses`, `outcomes`, `ends`: of every start: the loss, the outcome, the free numbers.
     - `history`: "loss" and "gradient_norm", the best so far, shape (starts, steps); NaN after a search has ended.
@@ -42,6 +45,7 @@ class Design:
     parameters: Mapping[str, Any]
     table: list[dict[str, Any]]
     constraints: Mapping[str, float]
+    prices: Mapping[str, float]
     solves: int
     losses: np.ndarray
     outcomes: list[str]
@@ -92,13 +96,28 @@ class Design:
             say(line + (f"  on its {row['bound']} bound" if row["bound"] else ""))
         if len(rows) > 20:
             say(f"… and {len(rows) - 20} more with less influence")
+        for name, room in self.constraints.items():
+            if room < ACTIVE:
+                say(
+                    f"active constraint {name}: 1 more room takes {self.prices[name]:.4g} off the loss"
+                )
+                say(f"{'parameter':24} {'droom/dx':>12} {'per 1 %':>12}")
+                for row in sorted(rows, key=lambda row: -abs(row["rooms"][name] * row["value"]))[
+                    :20
+                ]:
+                    slope = row["rooms"][name]
+                    say(f"{row['name']:24} {slope:12.4g} {slope * row['value'] / 100:12.4g}")
         for note in self.notes:
             say(f"Note: {note}")
         return out.getvalue().rstrip()
 
 
 def table(
-    free: Any, x: np.ndarray, gradient: np.ndarray, error: np.ndarray
+    free: Any,
+    x: np.ndarray,
+    gradient: np.ndarray,
+    error: np.ndarray,
+    rooms: Mapping[str, np.ndarray],
 ) -> list[dict[str, Any]]:
     """The rows of a design's table."""
     s = np.asarray(free.box.scaled(jnp.asarray(x, free.dtype)))
@@ -114,6 +133,7 @@ def table(
             "gradient": float(gradient[i]),
             "per_cent": float(gradient[i] * x[i] / 100),
             "error": float(error[i]),
+            "rooms": {constraint: float(slope[i]) for constraint, slope in rooms.items()},
         }
         for i, name in enumerate(free.entries)
     ]
@@ -127,17 +147,32 @@ def projected_norm(
     With constraints c ≥ 0 it is that of the Lagrangian f − μ·c, with the multipliers μ ≥ 0 of the active constraints
     that make it least.
     """
-    side = box.touching(s, AT_BOUND) * np.sign(np.asarray(box.scale))
-    active = np.asarray(margins) < ACTIVE
-    if np.any(active):
-        from scipy.optimize import nnls
-
-        moving = side == 0
-        normals = np.asarray(normals)[active]
-        if np.all(np.isfinite(normals)) and np.all(np.isfinite(slope)) and np.any(moving):
-            slope = slope - nnls(normals[:, moving].T, slope[moving])[0] @ normals
+    prices = multipliers(box, s, slope, margins, normals)
+    if np.any(prices):
+        slope = slope - prices @ np.asarray(normals)
+    side = _side(box, s)
     held = ((side < 0) & (slope > 0)) | ((side > 0) & (slope < 0))
     return float(np.max(np.abs(np.where(held, 0, slope)), initial=0.0))
+
+
+def multipliers(
+    box: Any, s: np.ndarray, slope: np.ndarray, margins: Any, normals: Any
+) -> np.ndarray:
+    """The μ ≥ 0 of the active constraints that make f − μ·c least steep where no bound holds; 0 of the others."""
+    margins, normals = np.asarray(margins, float), np.asarray(normals, float)
+    active, moving = margins < ACTIVE, _side(box, s) == 0
+    prices = np.zeros(margins.shape)
+    known = np.all(np.isfinite(normals[active])) and np.all(np.isfinite(slope))
+    if np.any(active) and np.any(moving) and known:
+        from scipy.optimize import nnls
+
+        prices[active] = nnls(normals[active][:, moving].T, slope[moving])[0]
+    return prices
+
+
+def _side(box, s):
+    """The bound of s that a point is on: −1, 1, or 0 for none."""
+    return box.touching(s, AT_BOUND) * np.sign(np.asarray(box.scale))
 
 
 def error_bars(

@@ -49,7 +49,9 @@ def _evaluate(
     def both(s):
         out = scalar_loss(loss, model, shapes, box.physical(s))
         value, margins = out if isinstance(out, tuple) else (out, {})
-        vector = jnp.stack([jnp.asarray(v, s.dtype) for v in (value, *margins.values())])
+        vector = jnp.stack(
+            [jnp.asarray(v, s.dtype) for v in (value, *(margins[name] for name in sorted(margins)))]
+        )
         return vector, vector
 
     return jax.jacrev(both, has_aux=True)(s)

@@ -144,8 +144,13 @@ def advance(
     target: Float[Array, ""],
     allowed: Int[Array, ""],
     length: int,
-) -> tuple[Search, tuple[Float[Array, "c k"], Float[Array, "c k"]], Int[Array, ""]]:
-    """At most `length` more steps, and not beyond `allowed`: the searches, their history, and the steps done."""
+) -> tuple[
+    Search, tuple[Float[Array, "c k"], Float[Array, "c k"], Bool[Array, "c k"]], Int[Array, ""]
+]:
+    """At most `length` more steps, and not beyond `allowed`: the searches, their history, and the steps done.
+
+    The history is the loss, the norm of the gradient, and whether the search was still going.
+    """
 
     def point(u):
         def value(s):
@@ -161,15 +166,15 @@ def advance(
 
     step = jax.vmap(lambda each: _step(each, point, value_of, optimiser, tol, target))
     count = search.solves.shape[0]
-    empty = jnp.full((length, count), jnp.nan, search.best.loss.dtype)
+    empty = jnp.zeros((length, count), search.best.loss.dtype)
 
     def going(carry):
-        search, _, _, k = carry
+        search, _, _, _, k = carry
         running = jnp.any(search.outcome == 0)
         return running & (k < length) & (k < allowed)
 
     def body(carry):
-        search, losses, norms, k = carry
+        search, losses, norms, going, k = carry
         new = step(search)
         kept = search.outcome == 0
         search = jax.tree_util.tree_map(
@@ -178,14 +183,13 @@ def advance(
             search,
         )
         norm = jnp.max(jnp.abs(search.best.gradient), axis=1)
-        losses = losses.at[k].set(jnp.where(kept, search.best.loss, jnp.nan))
-        norms = norms.at[k].set(jnp.where(kept, norm, jnp.nan))
-        return search, losses, norms, k + 1
+        losses, norms = losses.at[k].set(search.best.loss), norms.at[k].set(norm)
+        return search, losses, norms, going.at[k].set(kept), k + 1
 
-    search, losses, norms, k = jax.lax.while_loop(
-        going, body, (search, empty, empty, jnp.zeros((), jnp.int32))
-    )
-    return search, (losses.T, norms.T), k
+    begun = search, empty, empty, jnp.zeros(empty.shape, bool), jnp.zeros((), jnp.int32)
+    search, *history, k = jax.lax.while_loop(going, body, begun)
+    losses, norms, kept = (x.T for x in history)
+    return search, (losses, norms, kept), k
 
 
 def _step(search: Search, point, value_of, optimiser, tol, target) -> Search:
