@@ -125,7 +125,8 @@ class CoherenceAt(AbstractLoss):
     def __call__(self, system: Checked[System], baths: Checked[Baths]) -> Loss:
         """The loss; constraints beside it, if there are any."""
         check_instance("system", system, System, "a jaxres.System")
-        as_index("j", self.j, system.size), as_index("k", self.k, system.size)
+        for name, level in (("j", self.j), ("k", self.k)):
+            as_index(name, level, system.size)
         _, rates, sol = self.solve(system, baths)
         room = jnp.log(coherence(sol.rho, self.j, self.k) / self.value)
         return (jnp.log(sum(rates)), {"coherence": room}) if self.least_rate else room**2
