@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -51,9 +52,9 @@ def as_key(name: str, x: Any) -> PRNGKeyArray:
     return x
 
 
-def as_function(name: str, x: Any) -> Callable:
-    """Something that can be called."""
-    if not callable(x):
+def as_function(name: str, x: Any, *, static: bool = False) -> Callable:
+    """Something that can be called, and is no object with arrays, such as a map."""
+    if not callable(x) or (static and any(map(eqx.is_array, jax.tree.leaves(x)))):
         raise ValueError(f"Argument `{name}` must be a function, but is {x!r}.")
     return x
 

@@ -176,13 +176,13 @@ def as_operators(name: str, X: Any, size: int | None = None) -> Inexact[Array, "
     return X
 
 
-def check_operator(name: str, X: Any, system: System) -> Complex[Array, "N N"]:
+def check_operator(name: str, X: Any, system: Any) -> Complex[Array, "N N"]:
     """A matrix on the levels of the system."""
     check_instance("system", system, System, "a jaxres.System")
     return _one_operator(name, X, system.size)
 
 
-def check_state(name: str, rho: Any, system: System) -> Complex[Array, "N N"]:
+def check_state(name: str, rho: Any, system: Any) -> Complex[Array, "N N"]:
     """A density matrix of the system to start from: shape, Hermiticity, trace, to rounding; NaN if traced and none."""
     room = 1e3 * rounding(rho)
     rho = check_operator(name, rho, system)

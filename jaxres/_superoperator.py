@@ -433,7 +433,7 @@ def _refuse(S: Superoperator, bad: Bool[Array, ""], message: str) -> Superoperat
     return eqx.error_if(S, bad, message)
 
 
-def check_map(name: str, S: Any, system: System) -> None:
+def check_map(name: str, S: Any, system: Any) -> None:
     """A map on the levels of the system."""
     check_instance("system", system, System, "a jaxres.System")
     check_instance(name, S, Superoperator, "a map, as jaxres.scattering_map returns it")

@@ -242,7 +242,7 @@ class Letter(eqx.Module):
     fixed: Checked[dict[str, Any]] = eqx.field(default_factory=dict)
     function: Callable | None = eqx.field(
         static=True,
-        converter=lambda x: None if x is None else as_function("function", x),
+        converter=lambda x: None if x is None else as_function("function", x, static=True),
         default=None,
     )
 
