@@ -186,6 +186,31 @@ class TestMarkersAndManifests:
                     Store(store)
             manifest.write_bytes(sound)
 
+    @pytest.mark.parametrize(
+        "forged",
+        [
+            {"tile": [3]},
+            {"shape": ["6", 8]},
+            {"block": [0, 1]},
+            {"dims": "xy"},
+            {"outputs": {"../height": "float64[]"}},
+            {"outputs": {"height": "float64[__import__]"}},
+            {"outputs": []},
+            {"files": {"../../mine": 0}},
+            {"files": {"/etc/passwd": 0}},
+            {"function": {}},
+            {"config": []},
+            {"gradient": [1]},
+            {"axes": {"a/b": 1}},
+        ],
+    )
+    def test_a_forged_manifest_is_refused(self, store, forged):
+        path = store / "sweep/manifest.json"
+        content = json.loads(path.read_text()) | forged
+        _files.write_json(path, {k: v for k, v in content.items() if k != "checksum"})
+        with pytest.raises(StoreError, match=r"manifest\.json is damaged: "):
+            Store(store)
+
     def test_another_format_is_told(self, store):
         path = store / "sweep/manifest.json"
         old = json.loads(path.read_text()) | {"format": 1}

@@ -32,6 +32,8 @@ EXPECTED = np.sin(X) * Y + X * Y
 def log(tmp_path, monkeypatch):
     """Where `slow` writes down what it computed, in whatever process."""
     monkeypatch.setenv("SWEEP_LOG", str(tmp_path / "log"))
+    # a process that is killed while it writes to the cache of compiled programs leaves it torn, for everybody
+    monkeypatch.setenv("JAX_ENABLE_COMPILATION_CACHE", "0")
     # what a worker imports, it must find
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), str(HERE.parent)]))
     return tmp_path / "log"

@@ -24,7 +24,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._files import StoreError, checksum, folder, read_json, sync, telling, write_json, writing
+from ._files import (
+    StoreError,
+    checksum,
+    folder,
+    read_json,
+    sync,
+    telling,
+    unusable,
+    write_json,
+    writing,
+)
 from ._layout import Layout
 from ._plan import Plan
 from ._run import Item
@@ -48,6 +58,8 @@ _MARKER = {
     **dict.fromkeys(("points", "failed"), int),
     **{"messages": list, "seconds": float, "chunks": dict, "shard": list | None},
 }
+#: an output's dtype and shape; a file of the store
+_KIND, _INSIDE = re.compile(r"[a-z]+[0-9]*\[[0-9, ]*\]"), re.compile(r"[^/\0]+(/[^/\0]+)*")
 _AGAIN = (
     "Repeat the call that made the store, or `jaxres resume` it: what is damaged is computed again."
 )
@@ -261,7 +273,7 @@ class Store:
         outputs = {**item.outputs, "failed": item.failed}
         for name, file in files.items():
             if name not in self._arrays:
-                array = zarr.open_array(_local(self.path), path=name, mode="r+")
+                array = zarr.open_array(_local(self.path), path=name, mode="r+", zarr_format=3)
                 self._arrays[name] = array.with_config({"write_empty_chunks": True})
             array = self._arrays[name]
             array[region] = outputs[name]
@@ -291,7 +303,9 @@ class Store:
                 more = f" (and {len(damaged) - 1} more like it)" if len(damaged) > 1 else ""
                 raise StoreError(f"{damaged[0]}{more} {_AGAIN}")
         chunks: Any = {} if lazy else None
-        data = xarray.open_zarr(_local(self.path, True), chunks=chunks, consolidated=False)
+        # no older format: its filters may unpickle
+        store = _local(self.path, True)
+        data = xarray.open_zarr(store, chunks=chunks, consolidated=False, zarr_format=3)
         data = data.set_coords([*self.manifest["axes"]])
         unfinished = self.unfinished()
         if unfinished:
@@ -313,7 +327,28 @@ def read_manifest(path: Path) -> dict[str, Any]:
                 f"Argument `store` must be a store made by jaxres.sweep, but {path} has no sweep/manifest.json. "
                 "Name another folder."
             )
-    return read_json(file, _ANEW, _KINDS, FORMAT)
+    content = read_json(file, _ANEW, _KINDS, FORMAT)
+    if not _fits(content):
+        raise StoreError(f"{file} is damaged: its entries do not fit each other. {_ANEW}")
+    return content
+
+
+def _fits(manifest):
+    """Whether a grid and files of a store are described, none of them outside of it."""
+    sizes = [manifest[key] for key in ("shape", "tile", "block")]
+    outputs, files, function = (manifest[key] for key in ("outputs", "files", "function"))
+    return (
+        all(isinstance(name, str) for name in (*manifest["dims"], *manifest["gradient"]))
+        and all(len(each) == len(manifest["dims"]) for each in sizes)
+        and all(type(n) is int and n > 0 for each in sizes for n in each)
+        and all(unusable(name) is None for name in (*outputs, *manifest["axes"]))
+        and all(isinstance(x, str) and _KIND.fullmatch(x) for x in outputs.values())
+        and all(type(crc) is int and _INSIDE.fullmatch(name) for name, crc in files.items())
+        and not any({".", ".."} & {*name.split("/")} for name in files)
+        and all(isinstance(function.get(key), str) for key in ("name", "digest", "jax"))
+        and all(isinstance(x, str) for x in manifest["versions"].values())
+        and isinstance(manifest.get("config"), dict | None)
+    )
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> list[str]:
