@@ -122,6 +122,12 @@ class TestSweep:
         )
         check_model(jr.model_of(data), 7.0, 1.0)
 
+    def test_of_an_object_alone(self):
+        packet = OBJECTS[2]
+        data = sweep(packet, {"width": [1.3, 2.0]}, of=lambda packet: packet.width)
+        same(jr.model_of(data), packet)
+        assert float(jr.model_of(data, {"width": 2.0}).width) == 2.0
+
     def test_of_the_letter(self, tmp_path):
         data = sweep(jr.letter.model, {"rate": [1.0, 5.0]}, fixed={"splitting": 1.2, "incidence": "right"},
                      of=lambda s, b: b.rate, store=tmp_path / "s")  # fmt: skip

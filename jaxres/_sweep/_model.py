@@ -158,7 +158,7 @@ def describe_sweep(
 
     - `function`, `of`: their names, what they are made of, and their texts.
     - `parameters`: all that is held fixed, in full. `at`: the first point of the grid.
-    - `model`: the objects at that point, if the function returns such.
+    - `model`: the objects at that point, if such were given or the function returns them.
     - `defaults`: the algorithms of this version that are used where no others are given.
     """
     parameters = {name: describe(x) for name, x in {**numbers, **static}.items()}
@@ -167,7 +167,7 @@ def describe_sweep(
         {"name": None} if isinstance(function, Fields) else _describe_function(function)
     )
     model = None
-    if is_model:
+    if is_model or isinstance(function, Fields):
         given = {k: jnp.asarray(x) for k, x in {**numbers, **first}.items()}
         try:
             # as in the sweep: traced, so that it says in its results, and not here, what is not valid
