@@ -3,28 +3,30 @@
 A file has a `[model]`, which says what is computed, and tasks: `[sweep]`, or `[design]`, or both. Another is a class
 beside `Sweep`, a field of `Config`, and what there is to check `_across` its entries. Every mistake is told at once,
 each with its path; unknown keys are mistakes.
+
+All of a file is data, except the names of functions, `module:name`: they are looked up only as far as `Code` says.
 """
 
-import importlib
-import inspect
 import math
-import os
-import sys
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
+import jax
 import numpy as np
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from . import _config_design, letter
-from ._config_design import STRICT, Design
+from ._checks import require
+from ._config_code import Code, ConfigError, said
+from ._config_design import Design
+from ._config_types import Chunk, Folder, Function, Positive, Strict, Value, Workers
 from ._master import steady_state
+from ._reservoir import Incidence
 from ._states import coherence, gibbs_state, populations, trace_distance
-
-Value = bool | int | float | str
+from ._sweep._function import parameters_of
 
 #: what can be asked of a model's steady state
 OUTPUTS: Mapping[str, Callable] = {
@@ -37,8 +39,10 @@ OUTPUTS: Mapping[str, Callable] = {
     "map_error": lambda system, bath, sol: sol.map_error,
     "condition": lambda system, bath, sol: sol.condition,
 }
-_POSITIVE = ("length", "beta", "mass", "width")
-_NONNEGATIVE = ("splitting", "rate")
+#: the largest file that is read, in bytes
+LARGEST = 2**26
+#: bytes that each value of an axis takes while a sweep is planned: the array, its copies, its digest
+PLANNING = 64
 
 
 @dataclass(frozen=True)
@@ -54,16 +58,12 @@ class Observables:
         }
 
 
-class _Strict(BaseModel):
-    model_config = STRICT
-
-
-class Model(_Strict):
+class Model(Strict):
     """`name = "letter"`, or `function = "module:name"`; and the parameters held fixed."""
 
     name: Literal["letter"] | None = None
-    function: Annotated[str, Field(pattern=r"^[\w.]+:[\w.]+$")] | None = None
-    parameters: dict[str, Value] = {}
+    function: Function | None = None
+    parameters: dict[str, Value] = Field({})
 
     @model_validator(mode="after")
     def _one(self):
@@ -72,13 +72,13 @@ class Model(_Strict):
         return self
 
 
-class Axis(_Strict):
+class Axis(Strict):
     """`values = [...]`, or `from`, `to`, `points` and `spacing`."""
 
     values: Annotated[list[float], Field(min_length=1)] | None = None
     start: float | None = Field(None, alias="from")
     stop: float | None = Field(None, alias="to")
-    points: Annotated[int, Field(ge=1)] | None = None
+    points: Positive | None = None
     spacing: Literal["linear", "log"] = "linear"
 
     @model_validator(mode="after")
@@ -88,30 +88,32 @@ class Axis(_Strict):
             raise ValueError("give either values = [...], or all of from, to and points")
         if self.spacing == "log" and (self.values is not None or min(given[:2]) <= 0):
             raise ValueError('spacing = "log" needs from and to, both positive')
+        if self.values is None and math.isinf(given[1] - given[0]):
+            raise ValueError("from and to are further apart than a number can be")
         return self
 
     def array(self) -> np.ndarray:
         """The values."""
         if self.start is None or self.stop is None or self.points is None:
-            return np.asarray(self.values)
+            return np.asarray(self.values, float)
         space = np.geomspace if self.spacing == "log" else np.linspace
         return space(self.start, self.stop, self.points)
 
 
-class Sweep(_Strict):
+class Sweep(Strict):
     """A grid: `axes` by name, those in one list of `zipped` vary together."""
 
     axes: Annotated[dict[str, Axis], Field(min_length=1)]
-    zipped: list[Annotated[list[str], Field(min_length=2)]] = []
+    zipped: list[Annotated[list[str], Field(min_length=2)]] = Field([])
     outputs: Annotated[list[str], Field(min_length=1)] | None = None
-    gradient: list[str] = []
-    store: str | None = None
-    chunk: Annotated[int, Field(ge=1)] | dict[str, Annotated[int, Field(ge=1)]] | None = None
-    memory_mib: Annotated[int, Field(ge=1)] = 1024
-    workers: Annotated[int, Field(ge=0)] = 0
+    gradient: list[str] = Field([])
+    store: Folder | None = None
+    chunk: Chunk | None = None
+    memory_mib: Annotated[int, Field(ge=1, lt=2**32)] = 1024
+    workers: Workers = 0
 
 
-class Config(_Strict):
+class Config(Strict):
     """A whole file."""
 
     title: str | None = None
@@ -121,204 +123,192 @@ class Config(_Strict):
     design: Design | None = None
 
 
-class ConfigError(ValueError):
-    """Everything that is wrong with a file, as (path, message)."""
-
-    def __init__(self, problems: list[tuple[str, str]]):
-        self.problems = problems
-        super().__init__("\n".join(f"{path}: {message}" for path, message in problems))
-
-
 def read(path: Path) -> dict[str, Any]:
-    """The content of a TOML file, not yet checked."""
+    """The content of a TOML file, not yet checked. A byte order mark is no mistake."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError([(str(path), error.strerror or str(error))]) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        with open(path, "rb") as file:
+            content = file.read(LARGEST + 1)
+    except (OSError, ValueError) as error:  # a name with NUL is a ValueError
+        raise ConfigError([(str(path), getattr(error, "strerror", None) or str(error))]) from None
+    if len(content) > LARGEST:
+        raise ConfigError([(str(path), f"must be a TOML file of at most {LARGEST >> 20} MiB")])
+    try:
+        return tomllib.loads(content.decode("utf-8-sig"))
+    except RecursionError:
+        raise ConfigError([(str(path), "no valid TOML: nested too deeply")]) from None
+    except ValueError as error:  # of the syntax, the encoding, or an integer of thousands of digits
         raise ConfigError([(str(path), f"no valid TOML: {error}")]) from None
 
 
-def parse(content: Mapping[str, Any], task: str = "sweep") -> Config:
+def parse(content: Any, task: str = "sweep", code: Code = Code()) -> Config:
     """The checked configuration, which must have the task; `ConfigError` tells all mistakes."""
-    config, problems = None, []
+    config, problems, rejected = None, [], set()
     try:
         config = Config.model_validate(content)
     except ValidationError as error:
-        for each in error.errors():
-            # pydantic names the branch of a union in its paths: keep what stands in the file
-            place = [str(part) for part in each["loc"]]
-            problems.append((_within(content, place), each["msg"].removeprefix("Value error, ")))
-    if task not in content:
+        for each in error.errors(include_url=False, include_context=False, include_input=False):
+            place = _within(content, each["loc"])
+            problems.append(
+                (".".join(map(str, place)) or "file", each["msg"].removeprefix("Value error, "))
+            )
+            if each["type"] != "value_error":  # these come after the types, which are right then
+                rejected.add(place)
+    typed = _typed(content, rejected)
+    if isinstance(content, Mapping) and content.get(task) is None:
         problems.append((task, "Field required"))
-    problems += _across(content)
+    with jax.enable_x64(
+        _entry(typed, "precision") != "single"
+    ):  # the precision that it is computed in
+        problems += _across(typed, code)
     if problems or config is None:
         raise ConfigError(list(dict.fromkeys(problems)))
     return config
 
 
 def _within(content, place):
-    """The path as far as it goes in the file, and one step more."""
+    """The path as far as it goes in the file, and one step more; without the names of a union's members."""
     path, inside = [], content
     for part in place:
-        if isinstance(inside, Mapping):
-            known = {"start": "from", "stop": "to"}.get(part, part)
-            path.append(known)
-            inside = inside.get(known)
-        elif isinstance(inside, list) and part.isdigit():
-            path.append(part)
-            inside = inside[int(part)]
-    return ".".join(path) or "file"
+        if isinstance(part, str) and part.startswith("<"):
+            continue
+        path.append(part)
+        if not isinstance(inside, Mapping | list) or (
+            isinstance(inside, Mapping) and part not in inside
+        ):
+            break
+        inside = inside[part]
+    return tuple(path)
 
 
-def _across(content):
-    """What no single entry shows: names against the model, zipped lengths, signs. Looks at what can be looked at."""
+def _typed(content, rejected, place=()):
+    """A copy in which whatever is missing or has the wrong type is None: nothing else need look at types again."""
+    if place in rejected:
+        return None
+    if isinstance(content, Mapping):
+        missing = {at[-1]: None for at in rejected if at[:-1] == place}
+        return missing | {k: _typed(v, rejected, (*place, k)) for k, v in content.items()}
+    if isinstance(content, list):
+        return [_typed(v, rejected, (*place, i)) for i, v in enumerate(content)]
+    return content
 
-    def table(x, key):
-        value = x.get(key, {}) if isinstance(x, Mapping) else {}
-        return value if isinstance(value, Mapping) else {}
 
-    def names(x, key):
-        value = x.get(key)
-        return [n for n in value if isinstance(n, str)] if isinstance(value, list) else []
+def _entry(table, *path):
+    """What stands at a path of a typed content, or None."""
+    for part in path:
+        table = None if table is None else table.get(part)
+    return table
 
-    problems: list[tuple[str, str]] = []
-    model, sweep = table(content, "model"), table(content, "sweep")
-    axes, fixed = table(sweep, "axes"), table(model, "parameters")
+
+def _across(content, code):
+    """What no single entry shows: names against the model, zipped lengths, sizes, what the constructors refuse.
+
+    Every entry has its type or is None.
+    """
+    model, sweep, design = (_entry(content, key) or {} for key in ("model", "sweep", "design"))
+    axes, fixed = sweep.get("axes") or {}, model.get("parameters") or {}
+    gradient = [name for name in sweep.get("gradient") or () if name is not None]
     try:
-        known, required = _parameters(model)
+        function, defaults, known = _signature(model, code)
     except ConfigError as error:
-        problems += error.problems
-        known, required = None, set()
-    if "design" in content:
-        problems += _config_design.across(
-            table(content, "design"), fixed, known, {} if known is None else _defaults(model)
-        )
-        required = required - table(table(content, "design"), "bounds").keys()
+        yield from error.problems
+        function, defaults, known = None, None, None
+    yield from _config_design.across(design, fixed, known, defaults, code)
+    bounds = design.get("bounds") or {}
     if known is not None:
         listing = "it takes " + ", ".join(sorted(known))
-        for place, each in (
-            ("model.parameters", fixed),
-            ("sweep.axes", axes),
-            ("sweep.gradient", names(sweep, "gradient")),
+        for place, names in (
+            ("model.parameters.{}", fixed),
+            ("sweep.axes.{}", axes),
+            ("sweep.gradient", gradient),
         ):
-            for name in each:
+            for name in names:
                 if name not in known:
-                    where = place if place.endswith("gradient") else f"{place}.{name}"
-                    problems.append((where, f"the model has no parameter {name!r}: {listing}"))
-        for name in sorted(required - {*axes, *fixed}):
-            problems.append(
-                ("model.parameters", f"lacks {name!r}, which has no default and is no axis")
-            )
+                    yield place.format(name), f"the model has no parameter {name!r}: {listing}"
+        for name in sorted(known - {*(defaults or ()), *axes, *fixed, *bounds}):
+            yield "model.parameters", f"lacks {name!r}, which has no default and is no axis"
     for name in axes.keys() & fixed.keys():
-        problems.append((f"sweep.axes.{name}", "is also held fixed, in model.parameters"))
-    problems += _zipped(sweep, axes)
-    if model.get("name") == "letter":
-        free = table(table(content, "design"), "bounds")
-        free = {k: {"values": v} for k, v in free.items()}
-        for place, each in (
-            ("model.parameters", fixed),
-            ("sweep.axes", axes),
-            ("design.bounds", free),
-        ):
-            for name, entry in each.items():
-                problems += _sign(f"{place}.{name}", name, entry)
-        for name in names(sweep, "outputs"):
-            if name not in OUTPUTS:
-                problems.append(
-                    ("sweep.outputs", f"{name!r} is none of {', '.join(OUTPUTS)}"),
-                )
+        yield f"sweep.axes.{name}", "is also held fixed, in model.parameters"
+    yield from _lengths(sweep, axes)
+    if function is letter.model:
+        yield from _values("model.parameters", {k: [v] for k, v in fixed.items()}, known)
+        yield from _values("sweep.axes", {k: _ends(axis) for k, axis in axes.items()}, known)
+        yield from _values("design.bounds", bounds, known)
+    if model.get("name") is not None:
+        for name in sweep.get("outputs") or ():
+            if name is not None and name not in OUTPUTS:
+                yield "sweep.outputs", f"{name!r} is none of {', '.join(OUTPUTS)}"
     elif "outputs" in sweep:
-        problems.append(("sweep.outputs", "a function has its own outputs: leave this out"))
-    return problems
+        yield "sweep.outputs", "a function has its own outputs: leave this out"
 
 
-def _zipped(sweep, axes):
-    groups, seen = sweep.get("zipped", []), set()
-    for i, group in enumerate(groups if isinstance(groups, list) else []):
-        lengths = {}
-        for name in group if isinstance(group, list) else []:
+def _signature(model, code):
+    """The model's function, the defaults of its parameters (None: not known) and their names (None: any)."""
+    name = model.get("function")
+    if model.get("name") is not None:
+        return parameters_of(letter.model)
+    function = None if name is None else code.load(name, "model.function")
+    if function is None:
+        return None, None, None
+    try:
+        return parameters_of(function)
+    except ValueError as error:
+        raise ConfigError([("model.function", said(error))]) from error
+
+
+def _lengths(sweep, axes):
+    """How many values there are, known before an array is made of them."""
+    lengths = {}
+    for name, axis in axes.items():
+        values, points = _entry(axis, "values"), _entry(axis, "points")
+        if values is not None or points is not None:
+            lengths[name] = points if values is None else len(values)
+    memory = (sweep.get("memory_mib") or Sweep.model_fields["memory_mib"].default) * 2**20
+    needed = PLANNING * sum(lengths.values())
+    if needed > memory:
+        name = max(lengths, key=lengths.__getitem__)
+        yield (
+            f"sweep.axes.{name}",
+            f"has {lengths[name]} points, and to plan the axes takes {needed / 2**20:.4g} MiB, where sweep.memory_mib "
+            f"allows {memory >> 20}: take fewer points, split the sweep, or raise memory_mib",
+        )
+    seen = set()
+    for i, group in enumerate(sweep.get("zipped") or ()):
+        names = [name for name in group or () if name is not None]
+        for name in names:
             if name not in axes:
                 yield f"sweep.zipped.{i}", f"{name!r} is no axis"
-                continue
-            if name in seen:
+            elif name in seen:
                 yield f"sweep.zipped.{i}", f"{name!r} is zipped twice"
             seen.add(name)
-            entry = axes[name] if isinstance(axes[name], Mapping) else {}
-            values = entry.get("values")
-            length = len(values) if isinstance(values, list) else entry.get("points")
-            if isinstance(length, int):
-                lengths[name] = length
-        if len(set(lengths.values())) > 1:
-            yield f"sweep.zipped.{i}", f"zipped axes must have one length, but have {lengths}"
+        of = {name: lengths[name] for name in names if name in lengths}
+        if len(set(of.values())) > 1:
+            yield f"sweep.zipped.{i}", f"zipped axes must have one length, but have {of}"
 
 
-def _sign(place, name, entry):
-    """Signs of the Letter's parameters, wherever a number of theirs stands."""
-    if isinstance(entry, Mapping):
-        values = entry.get("values")
-        values = values if isinstance(values, list) else [entry.get("from"), entry.get("to")]
-    elif name == "incidence":
-        if entry not in ("left", "right", "both"):
-            yield place, f"must be 'left', 'right' or 'both', but is {entry!r}"
-        return
-    else:
-        values = [entry]
-        if isinstance(entry, str | bool):
-            yield place, f"must be a number, but is {entry!r}"
-    numbers = [x for x in values if isinstance(x, int | float) and not isinstance(x, bool)]
-    if not numbers:
-        return
-    least = min(numbers)
-    if any(math.isnan(x) for x in numbers):
-        yield place, "must not be NaN"
-    elif name in _POSITIVE and least <= 0:
-        yield place, f"must be positive, but is {least:g}"
-    elif name in _NONNEGATIVE and least < 0:
-        yield place, f"must not be negative, but is {least:g}"
+def _ends(axis):
+    axis = axis or {}
+    return axis.get("values") or (axis.get("from"), axis.get("to"))
 
 
-def _parameters(model):
-    """The names that a model takes (None: any), and those of them that it needs."""
-    function = model.get("function")
-    if model.get("name") == "letter" and function is None:
-        function = letter.model
-    elif isinstance(function, str) and function.count(":") == 1:
-        function = load(function)
-    else:
-        return None, set()
-    parameters = inspect.signature(function).parameters.values()
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        return None, set()
-    return {p.name for p in parameters}, {p.name for p in parameters if p.default is p.empty}
+def _values(place, entries, known):
+    """What the Letter's model refuses of each parameter by itself: of many numbers the least and the largest."""
+    for name, values in entries.items():
+        given = [x for x in values or () if x is not None]
+        if name not in known or not given:
+            continue
+        for x in (min(given), max(given)) if len(given) > 1 else given:
+            if name == "incidence":
+                if x not in get_args(Incidence):
+                    yield f"{place}.{name}", f"must be 'left', 'right' or 'both', but is {x!r}"
+                continue
+            try:
+                require(not isinstance(x, bool), f"must be a number, but is {x}")
+                letter._parameter(name, x)
+            except ValueError as error:
+                yield f"{place}.{name}", said(error)
 
 
-def _defaults(model):
-    """The defaults of a model's parameters."""
-    function = letter.model if model.get("name") == "letter" else load(model["function"])
-    parameters = inspect.signature(function).parameters.values()
-    return {p.name: p.default for p in parameters if p.default is not p.empty}
-
-
-def load(name: str, place: str = "model.function") -> Callable:
-    """The function `module:name`, looked for in the working directory too."""
-    module, _, attribute = name.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        found: Any = importlib.import_module(module)
-        for part in attribute.split("."):
-            found = getattr(found, part)
-    except Exception as error:
-        raise ConfigError(
-            [(place, f"cannot load {name!r}: {type(error).__name__}: {error}")]
-        ) from error
-    if not callable(found):
-        raise ConfigError([(place, f"{name!r} is no function")])
-    return found
-
-
-def arguments(config: Config) -> dict[str, Any]:
+def arguments(config: Config, code: Code = Code()) -> dict[str, Any]:
     """The arguments of `jaxres.sweep` that a configuration stands for."""
     assert config.sweep is not None  # `parse` has seen to it
     sweep, arrays = config.sweep, {k: axis.array() for k, axis in config.sweep.axes.items()}
@@ -330,7 +320,7 @@ def arguments(config: Config) -> dict[str, Any]:
     if config.model.function is None:
         function, of = letter.model, Observables(tuple(sweep.outputs or ("coherence",)))
     else:
-        function, of = load(config.model.function), None
+        function, of = code.load(config.model.function, "model.function"), None
     return {
         "function": function,
         "axes": axes,

@@ -5,9 +5,12 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from . import letter, losses
+from ._config_code import Code, ConfigError
+from ._config_types import Complex, Folder, Function, Parameter, Start, Strict
+from ._sweep._function import parameters_of
 
 #: losses by the names they have in a file
 LOSSES = {
@@ -22,29 +25,17 @@ LOSSES = {
 #: parameters of a loss that are algorithms
 _ALGORITHMS = ("amplitudes", "quadrature")
 Problems = Iterator[tuple[str, str]]
+#: starts and steps of a search: all starts are held at once
+Starts = Annotated[int, Field(ge=1, le=2**16)]
+Steps = Annotated[int, Field(ge=1, lt=2**31)]
 
 
-#: unknown keys and values of another type are mistakes
-STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class _Strict(BaseModel):
-    model_config = STRICT
-
-
-class Complex(_Strict):
-    """A complex matrix by its parts."""
-
-    real: list[list[float]]
-    imag: list[list[float]]
-
-
-class Loss(_Strict):
+class Loss(Strict):
     """`name`, one of those here, or `function = "module:name"`, a function of what the model returns."""
 
     name: str | None = None
-    function: Annotated[str, Field(pattern=r"^[\w.]+:[\w.]+$")] | None = None
-    parameters: dict[str, bool | int | float | list[list[float]] | Complex] = {}
+    function: Function | None = None
+    parameters: dict[str, Parameter] = Field({})
     penalty: Annotated[float, Field(gt=0)] | None = None
 
     @model_validator(mode="after")
@@ -54,23 +45,23 @@ class Loss(_Strict):
         return self
 
 
-class Design(_Strict):
+class Design(Strict):
     """A search: the free parameters by their `bounds`, from `start`."""
 
     loss: Loss
     bounds: Annotated[
         dict[str, Annotated[list[float], Field(min_length=2, max_length=2)]], Field(min_length=1)
     ]
-    start: dict[str, float | list[float]] = {}
+    start: dict[str, Start] = Field({})
     optimiser: Literal["lbfgs", "adam", "SLSQP", "L-BFGS-B"] = "lbfgs"
     learning_rate: Annotated[float, Field(gt=0)] | None = None
-    steps: Annotated[int, Field(ge=1)] = 200
-    starts: Annotated[int, Field(ge=1)] = 1
+    steps: Steps = 200
+    starts: Starts = 1
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     tol: Annotated[float, Field(gt=0)] = 1e-7
     target: float | None = None
     errors: Annotated[float, Field(gt=0)] | None = None
-    store: str | None = None
+    store: Folder | None = None
 
     @model_validator(mode="after")
     def _rate(self):
@@ -83,10 +74,14 @@ def across(
     design: Mapping[str, Any],
     fixed: Mapping[str, Any],
     known: set[str] | None,
-    defaults: Mapping[str, Any],
+    defaults: Mapping[str, Any] | None,
+    code: Code,
 ) -> Problems:
-    """What no single entry shows: names against the model, starts against bounds, the loss and its parameters."""
-    bounds, start = (_table(design, key) for key in ("bounds", "start"))
+    """What no single entry shows: names against the model, starts against bounds, the loss and its parameters.
+
+    Every entry has its type or is None; `code` says which functions may be loaded.
+    """
+    bounds, start = design.get("bounds") or {}, design.get("start") or {}
     for place, each in (("design.bounds", bounds), ("design.start", start)):
         for name in each:
             if known is not None and name not in known:
@@ -97,33 +92,43 @@ def across(
     for name in start.keys() - bounds.keys():
         yield f"design.start.{name}", "has no bounds: hold it fixed, in model.parameters"
     for name, pair in bounds.items():
-        if not (isinstance(pair, list) and len(pair) == 2 and all(map(_number, pair))):
+        if pair is None or None in pair:
             continue
-        at = start.get(name, defaults.get(name))
+        at = start.get(name, (defaults or {}).get(name))
         if pair[0] >= pair[1]:
             yield f"design.bounds.{name}", f"must be [lowest, highest], but is {pair}"
         elif at is None:
-            yield f"design.start.{name}", "is missing, and the model has no default"
+            if name not in start and defaults is not None:
+                yield f"design.start.{name}", "is missing, and the model has no default"
         else:
-            for each in [at] if _number(at) else at if isinstance(at, list) else []:
-                if _number(each) and not pair[0] <= each <= pair[1]:
-                    yield f"design.start.{name}", f"must lie within {pair}, but is {each:g}"
-    yield from _loss(_table(design, "loss"), design.get("optimiser", "lbfgs"))
+            yield from _inside(f"design.start.{name}", at, pair)
+    yield from _loss(design.get("loss") or {}, design.get("optimiser"), code)
 
 
-def _loss(loss: Mapping[str, Any], optimiser: Any) -> Problems:
-    from ._config import ConfigError, load
+def _inside(place, at, pair):
+    """A start, which may be a default of the model's: numbers between the bounds."""
+    try:
+        numbers = np.ravel(
+            _floats([x for x in at if x is not None] if isinstance(at, list) else at)
+        )
+    except (TypeError, ValueError):
+        yield place, f"must be a number or numbers in a row, but the model's default is {at!r}"
+        return
+    for x in numbers[~((pair[0] <= numbers) & (numbers <= pair[1]))][:1]:
+        yield place, f"must lie within {pair}, but is {x:g}"
 
-    name, given = loss.get("name"), _table(loss, "parameters")
-    if isinstance(loss.get("function"), str) and loss["function"].count(":") == 1:
+
+def _loss(loss: Mapping[str, Any], optimiser: Any, code: Code) -> Problems:
+    name, given = loss.get("name"), loss.get("parameters") or {}
+    if loss.get("function") is not None:
         try:
-            load(loss["function"], "design.loss.function")
+            code.load(loss["function"], "design.loss.function")
         except ConfigError as error:
             yield from error.problems
         if given:
             yield "design.loss.parameters", "a function has none: leave this out"
         return
-    if not isinstance(name, str):
+    if name is None:
         return
     if name not in LOSSES:
         yield "design.loss.name", f"{name!r} is none of {', '.join(LOSSES)}"
@@ -140,10 +145,10 @@ def _loss(loss: Mapping[str, Any], optimiser: Any) -> Problems:
     missing = [k for k, needed in wanted.items() if needed and k not in given]
     for key in missing:
         yield "design.loss.parameters", f"lacks {key!r}"
-    if not wrong and not missing:
+    if not wrong and not missing and _whole(given):
         try:
             LOSSES[name](**{key: value_of(x) for key, x in given.items()})
-        except (ValueError, TypeError, KeyError) as error:
+        except ValueError as error:
             yield "design.loss.parameters", str(error)
     constrained = name == "fast_thermostat" or given.get("slowest") or given.get("least_rate")
     if constrained and optimiser != "SLSQP" and "penalty" not in loss:
@@ -155,6 +160,12 @@ def _loss(loss: Mapping[str, Any], optimiser: Any) -> Problems:
         yield "design.loss.penalty", f"{name} has no constraints here: leave this out"
 
 
+def _whole(x):
+    """Whether nothing in it had the wrong type."""
+    inside = x.values() if isinstance(x, Mapping) else x if isinstance(x, list) else ()
+    return x is not None and all(map(_whole, inside))
+
+
 def value_of(x: Any) -> Any:
     """A parameter of a loss: matrices as arrays, complex ones of `real` and `imag`."""
     x = x.model_dump() if isinstance(x, Complex) else x
@@ -163,16 +174,20 @@ def value_of(x: Any) -> Any:
     return np.asarray(x) if isinstance(x, list) else x
 
 
-def arguments(design: Design, fixed: Mapping[str, Any], function: Any) -> dict[str, Any]:
+def arguments(
+    design: Design, fixed: Mapping[str, Any], function: Any, code: Code = Code()
+) -> dict[str, Any]:
     """The arguments of `jaxres.design` that a configuration stands for."""
     import jax
 
-    from ._config import load
     from ._design import LBFGS, SciPy
 
     spec = design.loss
     parameters = {key: value_of(x) for key, x in spec.parameters.items()}
-    loss: Any = load(spec.function) if spec.function else LOSSES[spec.name or ""](**parameters)
+    if spec.function is not None:
+        loss: Any = code.load(spec.function, "design.loss.function")
+    else:
+        loss = LOSSES[spec.name or ""](**parameters)
     loss = losses.Letter(loss, dict(fixed), function)
     loss = loss if spec.penalty is None else losses.Penalised(loss, spec.penalty)
     if design.learning_rate is not None:
@@ -181,10 +196,7 @@ def arguments(design: Design, fixed: Mapping[str, Any], function: Any) -> dict[s
         optimiser: Any = optax.adam(design.learning_rate)
     else:
         optimiser = LBFGS() if design.optimiser == "lbfgs" else SciPy(design.optimiser)
-    defaults = {
-        name: p.default
-        for name, p in inspect.signature(function or letter.model).parameters.items()
-    }
+    _, defaults, _ = parameters_of(function or letter.model)
     start = {name: _floats(design.start.get(name, defaults.get(name))) for name in design.bounds}
     return {
         "loss": loss,
@@ -196,14 +208,5 @@ def arguments(design: Design, fixed: Mapping[str, Any], function: Any) -> dict[s
     }
 
 
-def _table(x: Any, key: str) -> Mapping[str, Any]:
-    value = x.get(key, {}) if isinstance(x, Mapping) else {}
-    return value if isinstance(value, Mapping) else {}
-
-
 def _floats(x: Any) -> Any:
     return np.asarray(x, float) if np.ndim(x) else float(x)
-
-
-def _number(x: Any) -> bool:
-    return isinstance(x, int | float | np.number) and not isinstance(x, bool)

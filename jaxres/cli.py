@@ -76,6 +76,10 @@ def reproduce(
     except KeyboardInterrupt:
         typer.echo(f"\nInterrupted. What was finished is in {out}.", err=True)
         raise typer.Exit(INTERRUPTED) from None
+    except OSError as error:
+        where = "" if error.filename2 is None else f" {error.filename2}:"
+        typer.echo(f"Error: cannot write to {out}:{where} {error.strerror or error}", err=True)
+        raise typer.Exit(1) from None
     typer.echo(
         f"Computed in {time.perf_counter() - start:.1f} s. The files are in {out.resolve()}."
     )
@@ -83,6 +87,7 @@ def reproduce(
 
 def main() -> None:
     """The entry point of the console script."""
+    _leave_out_the_present_folder()
     try:
         app()
     except SystemExit as end:
@@ -92,6 +97,19 @@ def main() -> None:
             sys.stderr.flush()
             os._exit(INTERRUPTED)
         raise
+
+
+def _leave_out_the_present_folder() -> None:
+    """Nothing is imported because it lies in the present folder, here or in processes started from here.
+
+    `python -m` puts that folder first on the path. It stays, as the last one, if the package itself lies in it.
+    """
+    os.environ["PYTHONSAFEPATH"] = "1"
+    here = Path.cwd()
+    if not sys.flags.safe_path and sys.path[:1] in ([""], [str(here)]):
+        first = sys.path.pop(0)
+        if Path(__file__).resolve().parents[1] == here:
+            sys.path.append(first)
 
 
 def _names(option: str, text: str, known: tuple[str, ...]) -> list[str]:
@@ -112,9 +130,10 @@ def _make(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):
             pass
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a name with NUL is a ValueError
+        reason = getattr(error, "strerror", None) or str(error)
         raise typer.BadParameter(
-            f"cannot write to {out}: {error.strerror}. Name a folder that you may write to.",
+            f"cannot write to {out}: {reason}. Name a folder that you may write to.",
             param_hint="--out",
         ) from None
 

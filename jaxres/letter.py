@@ -3,16 +3,16 @@
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from ._amplitudes import AbstractAmplitudes, Exact
-from ._checks import Checked, Count, Numbers, Scalar, as_count, as_scalar, as_vector, door
+from ._checks import Scalar, as_scalar, real_array, require
 from ._letter_data import MODEL, STATE, coherence_law as coherence_law, dataset
 from ._master import steady_state_of
 from ._packet import EffusionPacket
@@ -31,7 +31,14 @@ Models = Mapping[str, AbstractAmplitudes]
 EXACT: Models = MappingProxyType({"exact": Exact()})
 
 
-@door
+_NONNEGATIVE, _POSITIVE = ("splitting", "rate"), ("length", "beta", "mass", "width")
+
+
+def _parameter(name: str, x: Any) -> Float[Array, ""]:
+    """One of the model's numbers, checked by itself."""
+    return as_scalar(name, x, positive=name in _POSITIVE, nonnegative=name in _NONNEGATIVE)
+
+
 def model(
     *,
     splitting: Scalar = 0.6,
@@ -42,7 +49,7 @@ def model(
     width: Scalar = 1.0,
     position: Scalar = -10.0,
     rate: Scalar = 5.0,
-    incidence: Checked[Incidence] = "left",
+    incidence: Incidence = "left",
 ) -> tuple[System, Reservoir]:
     r"""The Letter's qubit and its reservoir.
 
@@ -59,8 +66,7 @@ def model(
         >>> print(jnp.round(jr.coherence(jr.steady_state(system, bath).rho), 6))
         0.020749
     """
-    splitting = as_scalar("splitting", splitting, nonnegative=True, finite=True)
-    coupling = as_scalar("coupling", coupling)
+    splitting, coupling = _parameter("splitting", splitting), _parameter("coupling", coupling)
     system = System(levels=jnp.stack([-splitting / 2, splitting / 2]))
     V = coupling * jnp.array([[0, 1 + 1j], [1 - 1j, 0]])
     packet = EffusionPacket(beta=beta, mass=mass, width=width, position=position)
@@ -144,7 +150,7 @@ def figure1(
 def figure2(
     *,
     amplitudes: Models = EXACT,
-    rates: Numbers | None = None,
+    rates: Float[Array, " G"] | Sequence[float] | None = None,
     progress: Callable[[Sequence], Iterable] = iter,
 ) -> "xarray.Dataset":
     r"""The steady state against the collision rate (Fig. 2). One scattering map serves all rates.
@@ -163,7 +169,7 @@ def figure2(
         >>> print(abs(data.rho.sel(model="exact", j=0, k=1)).values.round(5))
         [0.02075 0.0993 ]
     """
-    rates = jnp.geomspace(0.01, 100, 201) if rates is None else as_vector("rates", rates)
+    rates = jnp.geomspace(0.01, 100, 201) if rates is None else real_array(rates)
     system, bath = model()
     gibbs = _gibbs()
     rho, distance, error = [], [], []
@@ -188,7 +194,7 @@ def figure2(
 def figure3(
     *,
     amplitudes: AbstractAmplitudes = Exact(),
-    points: Count = 200,
+    points: int = 200,
     progress: Callable[[Sequence], Iterable] = iter,
 ) -> "xarray.Dataset":
     r"""Three maps of the steady coherence (Fig. 3): over (Γ, Δ), over (Δx, Δ), over (Δx, Γ).
@@ -213,7 +219,7 @@ def figure3(
         >>> print(abs(data.rho01_rate_splitting).sel(rate=100).values.round(4))
         [0.4122 0.0254 0.0007]
     """
-    points = as_count("points", points, 2, 10_000)
+    require(points >= 2, f"Argument `points` must be at least 2, but is {points}.")
     rates = np.geomspace(0.01, 100, points)
     splittings = np.geomspace(0.1, 20, points)
     widths = np.geomspace(0.1, 30, points)

@@ -505,21 +505,25 @@ y = [0.0, 1.0]
 """)
         monkeypatch.chdir(tmp_path)
         said = call("design", config, "--store", store, "--dry-run")
+        assert "function bowl:model, which is not loaded" in said and "bowl:loss" in said
+        said = call("design", config, "--store", store, "--dry-run", "--trust")
         assert "x from 0.5 and 2 more within [-1.0, 1.0]" in said
-        assert "Unfinished: jaxres resume" not in call("design", config, "--store", store)
+        assert "must be trusted" in call("design", config, "--store", store, code=2)
+        said = call("design", config, "--store", store, "--trust")
+        assert "Unfinished: jaxres resume" not in said
         said = call("info", store)
         assert "A bowl" in said and "free x (3 numbers) from 0.5 within [-1.0, 1.0]" in said
         assert "1 unfinished, 3 steps" in said and f"Unfinished: jaxres resume {store}" in said
-        code = f"import sys; from jaxres import cli; sys.argv = ['jaxres', 'resume', {str(store)!r}]; cli.main()"
+        code = f"import sys; from jaxres import cli; sys.argv = ['jaxres', 'resume', '--trust', {str(store)!r}]; cli.main()"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert done.returncode == 0 and "NOT CONVERGED" in done.stdout, done.stderr
-        said = call("design", config, "--store", store, "--steps", 60)
+        said = call("design", config, "--store", store, "--steps", 60, "--trust")
         assert "Converged" in said
         values = {row["name"]: row["value"] for row in json.loads(
             (store / "design" / "result.json").read_text())["table"]}  # fmt: skip
         np.testing.assert_allclose([values[f"x.{i}"] for i in range(3)], [0.1, 0.2, 0.3], atol=1e-5)
         config.write_text(config.read_text().replace("-0.5, 0.9", "-0.5, 1.9"))
-        said = call("design", config, code=2)
+        said = call("design", config, "--trust", code=2)
         assert "design.start.x: must lie within [-1.0, 1.0], but is 1.9" in said
 
     def test_every_mistake_is_told_at_once_with_its_path(self, tmp_path):
@@ -557,7 +561,7 @@ mass = [-1.0, 1.0]
             "design.bounds.width: is also held fixed",
             "design.bounds.coupling: must be [lowest, highest]",
             "design.bounds.height: the model has no parameter 'height'",
-            "design.bounds.mass: must be positive, but is -1",
+            "design.bounds.mass: must be positive and finite, but is -1",
         ):
             assert place in said, place
         assert "nothing was run" in said
@@ -573,12 +577,12 @@ mass = [-1.0, 1.0]
             'name = "coherence_at"': "lacks 'value'",
             'name = "warmth"': "'warmth' is none of thermostat",
             'name = "fast_thermostat"\nparameters = { beta = 0.1 }': 'must be "SLSQP"',
-            'function = "nowhere:loss"': "cannot load 'nowhere:loss'",
+            'function = "nowhere:loss"': "'nowhere:loss' cannot: ModuleNotFoundError",
             'name = "ergotropy"\npenalty = 3.0': "has no constraints here",
             'name = "target_state"\nparameters = { rho = [[0.5, 0.5]], colour = 1 }': "no parameter 'colour'",
             'name = "target_state"\nparameters = { rho = { real = [[1.0]] } }': "imag",
         }.items():
-            assert message in call("design", write(tmp_path, head + text), code=2)
+            assert message in call("design", write(tmp_path, head + text), "--trust", code=2)
         config = _config.parse(_config.read(EXAMPLE), "design")
         ready = _drive.prepare(**_config_design.arguments(config.design, {"beta": 0.1}, None))
         assert ready.constraints == ("coherence",) and len(ready.starts) == 8 and not ready.weight

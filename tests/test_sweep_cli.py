@@ -139,7 +139,7 @@ class TestCommands:
         monkeypatch.chdir(tmp_path)
         write(tmp_path / "slow.toml", SLOW)
         monkeypatch.syspath_prepend(str(HERE))
-        said = call("sweep", "slow.toml", "--dry-run")
+        said = call("sweep", "slow.toml", "--dry-run", "--trust-module", "sweep_functions")
         assert "6 x 12 = 72" in said and "9 of 2 x 4 points" in said
         assert float(re.search(r"([\d.e+]+) us a point", said)[1]) >= 1e4  # it sleeps for 10 ms
         assert re.search(r"memory [\d.]+ (K|M|)i?B", said) and "compile" in said
@@ -164,7 +164,9 @@ class TestCommands:
         command = [sys.executable, "-c", code]
         store = tmp_path / "slow.zarr"
         options = {"cwd": tmp_path, "env": environment, "stderr": subprocess.PIPE, "text": True}
-        process = subprocess.Popen([*command, "sweep", "slow.toml", "--workers", "1"], **options)
+        process = subprocess.Popen(
+            [*command, "sweep", "slow.toml", "--workers", "1", "--trust"], **options
+        )
         end = time.monotonic() + 60
         while not is_store(store) or not Store(store).done():
             assert process.poll() is None and time.monotonic() < end
@@ -175,7 +177,11 @@ class TestCommands:
         assert "Interrupted. To go on: jaxres resume slow.zarr" in said
         kept = Store(store).done()
         assert 1 <= len(kept) < 9
-        done = subprocess.run([*command, "resume", "slow.zarr", "--workers", "2"], **options)
+        resume = [*command, "resume", "slow.zarr", "--workers", "2"]
+        refused = subprocess.run(resume, **options)
+        assert refused.returncode == 2 and "must be trusted" in refused.stderr
+        assert Store(store).done() == kept
+        done = subprocess.run([*resume, "--trust"], **options)
         assert done.returncode == 0, done.stderr
         assert "100%" in done.stderr
         x, y = np.meshgrid(AXES["x"], AXES["y"], indexing="ij")
@@ -210,8 +216,8 @@ class TestConfiguration:
             "precision: Input should be 'double' or 'single'",
             "colour: Extra inputs are not permitted",
             "model.parameters.spliting: the model has no parameter 'spliting': it takes beta,",
-            "model.parameters.beta: must be positive, but is -1",
-            "model.parameters.mass: must be a number, but is 'heavy'",
+            "model.parameters.beta: must be positive and finite, but is -1",
+            "model.parameters.mass: must be a number or an array of numbers, but is 'heavy'",
             "model.parameters.incidence: must be 'left', 'right' or 'both', but is 'above'",
             "sweep.axes.rate: is also held fixed",
             "sweep.axes.mass: is also held fixed",
@@ -241,11 +247,11 @@ class TestConfiguration:
             ("[model]\n[sweep.axes.rate]\nvalues = [1]", 'model: give either name = "letter" or'),
             (
                 '[model]\nfunction = "no_such_module:f"\n[sweep.axes.x]\nvalues = [1]',
-                "model.function: cannot load 'no_such_module:f': ModuleNotFoundError",
+                "model.function: must name a function that can be loaded, but 'no_such_module:f' cannot: Module",
             ),
             (
                 '[model]\nfunction = "math:pi"\n[sweep.axes.x]\nvalues = [1]',
-                "model.function: 'math:pi' is no function",
+                "model.function: must name a function, but 'math:pi' is float",
             ),
             (
                 '[model]\nfunction = "jaxres:gibbs_state"\n[sweep.axes.beta]\nvalues = [1]',
@@ -270,7 +276,7 @@ class TestConfiguration:
         ],
     )
     def test_mistakes_one_by_one(self, tmp_path, text, message):
-        assert message in call("sweep", write(tmp_path / "wrong.toml", text), code=2)
+        assert message in call("sweep", write(tmp_path / "wrong.toml", text), "--trust", code=2)
         assert [p.name for p in tmp_path.iterdir()] == ["wrong.toml"]
 
     def test_a_file_that_is_not_there(self, tmp_path):

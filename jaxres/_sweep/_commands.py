@@ -1,9 +1,14 @@
 """The sweeps on the command line: `jaxres sweep`, `resume`, `info`, `plot`, `export`; and designs: `jaxres design`."""
 
+import errno
 import math
+import os
+import tempfile
+import uuid
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,13 +20,25 @@ if TYPE_CHECKING:
     from ._store import Store
 
 INTERRUPTED = 130
+#: of a plot
+PICTURES = (".png", ".pdf", ".svg")
 
 Folder = Annotated[Path, typer.Argument(help="A store made by a sweep.")]
 Shard = Annotated[
     str | None, typer.Option(help="i/n, i from 1 to n: compute every n-th work item, for queues.")
 ]
 Workers = Annotated[
-    int | None, typer.Option(min=0, help="Processes to compute in; 0 for this one alone.")
+    int | None, typer.Option(min=0, max=1024, help="Processes to compute in; 0 for this one alone.")
+]
+Trusted = Annotated[
+    bool,
+    typer.Option(
+        "--trust", help="Load the functions that the file names, which runs their modules."
+    ),
+]
+Modules = Annotated[
+    list[str] | None,
+    typer.Option("--trust-module", help="Load functions of this module only; may be repeated."),
 ]
 
 
@@ -44,6 +61,8 @@ def sweep(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Tell points, memory, chunks and time, and stop.")
     ] = False,
+    trust: Trusted = False,
+    trust_module: Modules = None,
 ) -> None:
     """Computes the grid of a configuration file into a store; goes on where it was interrupted."""
     content = _read(config)
@@ -51,39 +70,52 @@ def sweep(
         for axis in _axes(content):
             if "points" in axis:
                 axis["points"] = points
-    default = Path(_store_of(content) or config.with_suffix(".zarr").name)
-    _run(content, store or default, shard, workers, dry_run)
+    path = store or _store_of(content, "sweep") or Path(config.with_suffix(".zarr").name)
+    _run(path, shard, workers, content, dry_run=dry_run, trust=trust or trust_module or ())
 
 
-def resume(store: Folder, shard: Shard = None, workers: Workers = None) -> None:
+def resume(
+    store: Folder,
+    shard: Shard = None,
+    workers: Workers = None,
+    trust: Trusted = False,
+    trust_module: Modules = None,
+) -> None:
     """Computes what a store still lacks, be it of a sweep or of a design."""
     from .._design._checkpoint import is_checkpoint
 
-    if is_checkpoint(store):
-        _resume_design(store)
-        return
+    allowed = trust or trust_module or ()
     with _told():
-        from ._store import read_manifest
+        if is_checkpoint(store):
+            from .._design._checkpoint import read_manifest
 
+            made, run = "jaxres.design", partial(_run_design, store, dry_run=False, trust=allowed)
+        else:
+            from ._store import read_manifest
+
+            made = "jaxres.sweep"
+            run = partial(_run, store, shard, workers, dry_run=False, trust=allowed)
         content = read_manifest(store).get("config")
         if content is None:
             raise ValueError(
-                f"{store} was made in Python. Repeat its call of jaxres.sweep with this `store`: it goes on."
+                f"Argument `store` must have been made from a file, but {store} was made in Python. Repeat its call "
+                f"of {made} with this `store`: it goes on."
             )
-    _run(content, store, shard, workers, False)
+    run(content)
 
 
 def info(store: Folder) -> None:
     """What a store holds, be it of a sweep or of a design, and how far it is."""
     from .._design._checkpoint import is_checkpoint
 
-    if is_checkpoint(store):
-        _info_design(store)
-        return
     with _told():
-        from ._store import Store
+        _info_design(store) if is_checkpoint(store) else _info_sweep(store)
 
-        opened = Store(store)
+
+def _info_sweep(store):
+    from ._store import Store
+
+    opened = Store(store)
     manifest, summary = opened.manifest, opened.summary()
     data = opened.dataset()
     items = math.prod(-(-data.sizes[d] // t) for d, t in _tiles(manifest).items())
@@ -128,17 +160,22 @@ def plot(
 ) -> None:
     """Draws a variable along one or two axes of the grid."""
     with _told():
+        out = out or store.resolve().with_name(f"{store.resolve().stem}-{variable or 'plot'}.png")
+        if out.suffix.lower() not in PICTURES:
+            raise ValueError(
+                f"Argument `--out` must be a file that ends in {', '.join(PICTURES)}, but is {out}."
+            )
+        cuts = _cuts(at or [])
         import matplotlib
 
         matplotlib.use("agg")
         from ._plot import draw
         from ._store import Store
 
-        data = Store(store).dataset()
-        figure = draw(data, Store(store).manifest["dims"], variable, _cuts(at or []))
-    name = variable or "plot"
-    out = out or store.with_name(f"{store.stem}-{name}.png")
-    figure.savefig(out, dpi=300)
+        with _written(out, "--out") as file:
+            opened = Store(store)
+            figure = draw(opened.dataset(), opened.manifest["dims"], variable, cuts)
+            figure.savefig(file, dpi=300, format=out.suffix[1:].lower())
     typer.echo(f"Drawn in {out}.")
 
 
@@ -149,7 +186,8 @@ def export(
     with _told():
         from ._store import Store
 
-        to_netcdf(Store(store), out)
+        with _written(out, "out") as file:
+            to_netcdf(Store(store), file)
     typer.echo(f"Written to {out}.")
 
 
@@ -164,43 +202,40 @@ def design(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check the file, tell what is searched, and stop.")
     ] = False,
+    trust: Trusted = False,
+    trust_module: Modules = None,
 ) -> None:
     """Searches the parameters that make a configuration file's loss least; goes on where it was interrupted."""
     content = _read(config)
     task = content.get("design")
     if isinstance(task, dict) and steps is not None:
         task["steps"] = steps
-    named = task.get("store") if isinstance(task, dict) else None
-    default = named if isinstance(named, str) else config.with_suffix(".design").name
-    _run_design(content, store or Path(default), dry_run)
+    path = store or _store_of(content, "design") or Path(config.with_suffix(".design").name)
+    _run_design(path, content, dry_run=dry_run, trust=trust or trust_module or ())
 
 
 def to_netcdf(store: "Store", path: Path) -> None:
-    """A store as one NetCDF file (complex numbers as a compound of r and i); an interruption leaves none."""
+    """A store as one NetCDF file (complex numbers as a compound of r and i)."""
     data = store.dataset(lazy=True)
     messages = store.summary()["messages"]
     if messages:
         data.attrs["failures"] = "\n".join(messages)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        data.to_netcdf(partial, engine="h5netcdf")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    data.to_netcdf(path, engine="h5netcdf")
 
 
 # --------------------------------------------------------------------------------------------------------------
 
 
-def _run(content, path, shard, workers, dry_run):
+def _run(path, shard, workers, content, *, dry_run, trust):
     with _told():
         from .. import _config
 
-        config = _config.parse(content)
+        code = _config.Code(trust, store=path, skip=dry_run)
+        config = _config.parse(content, code=code)
         import jax
 
         jax.config.update("jax_enable_x64", config.precision == "double")
-        from ._arguments import check_shard
+        from ._arguments import check_axes, check_shard
         from ._drive import drive
         from ._prepare import prepare
         from ._store import is_store
@@ -208,7 +243,12 @@ def _run(content, path, shard, workers, dry_run):
         check_shard(shard)
         assert config.sweep is not None  # `parse` has seen to it
         count = config.sweep.workers if workers is None else workers
-        arguments = _config.arguments(config)
+        arguments = _config.arguments(config, code)
+        if code.leaves_out(config.model.function):
+            shape = [len(next(iter(group.values()))) for group in check_axes(arguments["axes"])]
+            typer.echo(_unloaded("function", config.model.function))
+            typer.echo(_points(shape))
+            return
         prepared = prepare(**arguments, config=content, elsewhere=count > 0)
     if dry_run:
         _tell(prepared, path, count, is_store(path))
@@ -234,23 +274,12 @@ def _run(content, path, shard, workers, dry_run):
     )
 
 
-def _resume_design(path):
-    with _told():
-        from .._design._checkpoint import read_manifest
-
-        content = read_manifest(path).get("config")
-        if content is None:
-            raise ValueError(
-                f"{path} was made in Python. Repeat its call of jaxres.design with this `store`: it goes on."
-            )
-    _run_design(content, path, False)
-
-
-def _run_design(content, path, dry_run):
+def _run_design(path, content, *, dry_run, trust):
     with _told():
         from .. import _config, _config_design
 
-        config = _config.parse(content, "design")
+        code = _config.Code(trust, store=path, skip=dry_run)
+        config = _config.parse(content, "design", code)
         import jax
 
         jax.config.update("jax_enable_x64", config.precision == "double")
@@ -258,10 +287,16 @@ def _run_design(content, path, dry_run):
 
         model, task = config.model, config.design
         assert task is not None  # `parse` has seen to it
-        function = None if model.function is None else _config.load(model.function)
-        ready = prepare(
-            **_config_design.arguments(task, model.parameters, function), config=content
-        )
+        left_out = [f for f in (model.function, task.loss.function) if code.leaves_out(f)]
+        if left_out:
+            for function in left_out:
+                typer.echo(_unloaded("function", function))
+            for name, pair in task.bounds.items():
+                typer.echo(f"{name:12} within {pair}")
+            return
+        function = None if model.function is None else code.load(model.function, "model.function")
+        arguments = _config_design.arguments(task, model.parameters, function, code)
+        ready = prepare(**arguments, config=content)
     if dry_run:
         for name, pair in task.bounds.items():
             begin = np.ravel(ready.free.fields.default(name))
@@ -331,13 +366,40 @@ def _told() -> Iterator[None]:
         if problems is None:
             typer.echo(f"Error: {error}", err=True)
         else:
-            typer.echo(f"{len(problems)} mistakes in the configuration, nothing was run:", err=True)
+            many = f"{len(problems)} mistake{'s' * (len(problems) > 1)}"
+            typer.echo(f"{many} in the configuration, nothing was run:", err=True)
             for path, message in problems:
                 typer.echo(f"  {path}: {message}", err=True)
         raise typer.Exit(2) from None
+    except OSError as error:
+        where = "" if error.filename is None else f"{error.filename}: "
+        typer.echo(f"Error: {where}{error.strerror or error}", err=True)
+        raise typer.Exit(1) from None
     except RuntimeError as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(1) from None
+
+
+@contextmanager
+def _written(path: Path, argument: str) -> Iterator[Path]:
+    """Where to write a file that gets its name when it is complete. That it can be written is found out beforehand."""
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with suppress(FileNotFoundError):
+            os.lstat(path)  # finds out whether there may be a file of this name
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except (OSError, ValueError) as error:  # a name with NUL is a ValueError
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ValueError(
+            f"Argument `{argument}` must be a file that can be written, but {path} is not: {reason}. Name another."
+        ) from None
+    unfinished = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
+    try:
+        yield unfinished
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -375,10 +437,18 @@ def _axes(content):
     return [a for a in axes.values() if isinstance(a, dict)] if isinstance(axes, Mapping) else []
 
 
-def _store_of(content):
-    sweep = content.get("sweep")
-    store = sweep.get("store") if isinstance(sweep, Mapping) else None
-    return store if isinstance(store, str) else None
+def _store_of(content, task):
+    entries = content.get(task)
+    store = entries.get("store") if isinstance(entries, Mapping) else None
+    return Path(store) if isinstance(store, str) else None
+
+
+def _unloaded(kind, name):
+    return f"{kind:8} {name}, which is not loaded: --trust does so, which runs its module"
+
+
+def _points(shape):
+    return f"{'points':8} {' x '.join(map(str, shape))} = {math.prod(shape)}"
 
 
 def _tell(prepared: "Prepared", path: Path, workers: int, exists: bool) -> None:
@@ -388,8 +458,8 @@ def _tell(prepared: "Prepared", path: Path, workers: int, exists: bool) -> None:
     each = prepared.layout.bytes_per_point
     tile = math.prod(plan.tile)
     processes = max(workers, 1)
+    typer.echo(_points(plan.shape))
     for name, value in (
-        ("points", f"{' x '.join(map(str, plan.shape))} = {plan.points}"),
         ("store", f"{path}{' (exists)' if exists else ''}, {_size(plan.points * each)}"),
         ("chunks", f"{plan.items} of {' x '.join(map(str, plan.tile))} points, {_size(tile * each)} each"),
         ("blocks", f"{' x '.join(map(str, plan.block))} points at a time"),
@@ -432,6 +502,8 @@ def _cuts(at: list[str]) -> dict[str, float]:
             cuts[name.strip()] = float(value)
         except ValueError:
             equals = ""
-        if not equals:
-            raise ValueError(f"Argument `--at` must be name=value with a number, but is {text!r}.")
+        if not equals or not math.isfinite(cuts[name.strip()]):
+            raise ValueError(
+                f"Argument `--at` must be name=value with a finite number, but is {text!r}."
+            )
     return cuts

@@ -43,7 +43,7 @@ def draw(
             raise ValueError(
                 f"Argument `--at` must name an axis that is not zipped, but names {name!r}."
             )
-        chosen = chosen.sel({name: value}, method="nearest")
+        chosen = chosen.isel({name: int(np.argmin(abs(chosen[name].values - value)))})
     free = [d for d in dims if d in chosen.dims]
     if not free:
         raise ValueError("Argument `--at` must leave an axis to draw along, but names all of them.")
@@ -65,7 +65,7 @@ def draw(
             _curves(ax, values, free[0], data[variable], variable)
         else:
             _map(figure, ax, values, free, data[variable], variable)
-        ax.set_title(title)
+        ax.set_title(_readable(title))
     return figure
 
 
@@ -75,7 +75,7 @@ def _curves(ax, values, dim, original, variable):
     table = values.stack(curve=own).transpose("curve", dim) if own else values.expand_dims("curve")
     for i in range(min(table.sizes["curve"], CURVES)):
         index = np.atleast_1d(table.indexes["curve"][i]) if own else ()
-        name = ", ".join(f"{d} = {n}" for d, n in zip(own, index, strict=True))
+        name = _readable(", ".join(f"{d} = {n}" for d, n in zip(own, index, strict=True)))
         color, dashes = COLORS[i % len(COLORS)], DASHES[i % len(DASHES)]
         ax.plot(x, table[i], color=color, dashes=dashes, label=name)
     if own:
@@ -132,7 +132,7 @@ def _axis(values, dim):
     """
     for name in values.coords:
         x = values[name].values
-        if values[name].dims != (dim,) or np.iscomplexobj(x):
+        if values[name].dims != (dim,) or np.iscomplexobj(x) or not np.isfinite(x).all():
             continue
         steps = np.diff(x)
         if (steps > 0).all() or (steps < 0).all():
@@ -140,11 +140,22 @@ def _axis(values, dim):
             ratios = np.diff(np.log(x)) if positive else steps
             log = positive and np.ptp(ratios) < 2 * abs(ratios).min()
             return x, _label(values[name], name), log
-    return np.arange(values.sizes[dim]), f"{dim} (number)", False
+    return np.arange(values.sizes[dim]), _readable(f"{dim} (number)"), False
 
 
 def _label(array, name):
     symbol, units = array.attrs.get("symbol") or str(name), array.attrs.get("units", "")
     if np.iscomplexobj(array):
         symbol = f"|{symbol}|"
-    return f"{symbol} ({units})" if units not in ("", "1") else symbol
+    return _readable(f"{symbol} ({units})" if units not in ("", "1") else symbol)
+
+
+def _readable(text):
+    """The text, its dollar signs as such unless they enclose formulas that can be set."""
+    from matplotlib.mathtext import MathTextParser
+
+    try:
+        MathTextParser("path").parse(text)
+    except ValueError:
+        return text.replace("$", r"\$")
+    return text
