@@ -514,7 +514,8 @@ y = [0.0, 1.0]
         said = call("info", store)
         assert "A bowl" in said and "free x (3 numbers) from 0.5 within [-1.0, 1.0]" in said
         assert "1 unfinished, 3 steps" in said and f"Unfinished: jaxres resume {store}" in said
-        code = f"import sys; from jaxres import cli; sys.argv = ['jaxres', 'resume', '--trust', {str(store)!r}]; cli.main()"
+        line = ["jaxres", "resume", "--trust", str(store)]
+        code = f"import sys; from jaxres import cli; sys.argv = {line}; cli.main()"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert done.returncode == 0 and "NOT CONVERGED" in done.stdout, done.stderr
         said = call("design", config, "--store", store, "--steps", 60, "--trust")
