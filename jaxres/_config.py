@@ -22,10 +22,11 @@ from . import _config_design, letter
 from ._checks import require
 from ._config_code import Code, ConfigError, said
 from ._config_design import Design
-from ._config_types import Chunk, Folder, Function, Positive, Strict, Value, Workers
+from ._config_types import Chunk, Function, Positive, Strict, Value, Workers
 from ._master import steady_state
 from ._reservoir import Incidence
 from ._states import coherence, gibbs_state, populations, trace_distance
+from ._sweep._arguments import check_count
 from ._sweep._function import parameters_of
 
 #: what can be asked of a model's steady state
@@ -41,8 +42,6 @@ OUTPUTS: Mapping[str, Callable] = {
 }
 #: the largest file that is read, in bytes
 LARGEST = 2**26
-#: bytes that each value of an axis takes while a sweep is planned: the array, its copies, its digest
-PLANNING = 64
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ class Sweep(Strict):
     zipped: list[Annotated[list[str], Field(min_length=2)]] = Field([])
     outputs: Annotated[list[str], Field(min_length=1)] | None = None
     gradient: list[str] = Field([])
-    store: Folder | None = None
+    store: str | None = None
     chunk: Chunk | None = None
     memory_mib: Annotated[int, Field(ge=1, lt=2**32)] = 1024
     workers: Workers = 0
@@ -263,14 +262,10 @@ def _lengths(sweep, axes):
         if values is not None or points is not None:
             lengths[name] = points if values is None else len(values)
     memory = (sweep.get("memory_mib") or Sweep.model_fields["memory_mib"].default) * 2**20
-    needed = PLANNING * sum(lengths.values())
-    if needed > memory:
-        name = max(lengths, key=lengths.__getitem__)
-        yield (
-            f"sweep.axes.{name}",
-            f"has {lengths[name]} points, and to plan the axes takes {needed / 2**20:.4g} MiB, where sweep.memory_mib "
-            f"allows {memory >> 20}: take fewer points, split the sweep, or raise memory_mib",
-        )
+    try:
+        check_count(lengths, memory)
+    except ValueError as error:
+        yield "sweep.axes", said(error)
     seen = set()
     for i, group in enumerate(sweep.get("zipped") or ()):
         names = [name for name in group or () if name is not None]

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from . import letter, losses
 from ._config_code import Code, ConfigError
-from ._config_types import Complex, Folder, Function, Parameter, Start, Strict
+from ._config_types import Complex, Function, Parameter, Start, Strict
 from ._sweep._function import parameters_of
 
 #: losses by the names they have in a file
@@ -61,7 +61,7 @@ class Design(Strict):
     tol: Annotated[float, Field(gt=0)] = 1e-7
     target: float | None = None
     errors: Annotated[float, Field(gt=0)] | None = None
-    store: Folder | None = None
+    store: str | None = None
 
     @model_validator(mode="after")
     def _rate(self):

@@ -31,8 +31,6 @@ Positive = Annotated[int, Field(ge=1, lt=2**63)]
 #: each is a process
 Workers = Annotated[int, Field(ge=0, le=1024)]
 Function = Annotated[str, Field(pattern=r"^[\w.]+:[\w.]+$")]
-#: a folder; an empty name would be the present one
-Folder = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]*$")]
 Row = Annotated[list[float], Field(min_length=1)]
 Matrix = Annotated[list[Row], Field(min_length=1), AfterValidator(_rectangular)]
 Value = Annotated[

@@ -200,52 +200,42 @@ SCRAMBLE = [
 WORDS = ["", "nan", "inf", "-1", "0", "1", "2", "1e400", "9" * 30, "rate=nan", "rate=inf", "rate=1", "=", "rate=",
          "width=2=3", "nothing=1", "a\0b", "é", "x.foo", "coherence", "failed", "result", "1/2", "0/0", "3/2", "1/2/3",
          "--", "-x", "--help", "1,2", "4", "exact", "os", "jaxres"]  # fmt: skip
-OPTIONS = {
-    "sweep": ["--store", "--points", "--shard", "--workers", "--trust", "--trust-module"],
-    "design": ["--store", "--steps", "--trust", "--trust-module"],
-    "resume": ["--shard", "--workers", "--trust"],
-    "info": [],
-    "plot": ["--out", "--variable", "--at"],
-    "export": [],
-    "reproduce": ["--out", "--figures", "--points", "--realisation", "--amplitudes"],
-}
+#: commands, their paths, and their options with values that are right
+COMMANDS = {
+    "sweep": (["good.toml"], {"--store": ["new"], "--points": ["3"], "--shard": ["1/2"], "--workers": ["0"],
+                              "--trust": [], "--trust-module": ["m"], "--dry-run": []}),
+    "design": (["design.toml"], {"--store": ["new"], "--steps": ["3"], "--trust": [], "--dry-run": []}),
+    "resume": (["store"], {"--shard": ["1/2"], "--workers": ["0"], "--trust": []}),
+    "info": (["store"], {}),
+    "plot": (["store"], {"--out": ["a.png", "a.pdf"], "--variable": ["coherence", "failed"],
+                         "--at": ["rate=1", "width=-1e300"]}),
+    "export": (["store", "a.nc"], {}),
+    "reproduce": ([], {"--out": ["figures"], "--figures": ["1,2"], "--points": ["3"], "--realisation": ["1"],
+                       "--amplitudes": ["exact"]}),
+}  # fmt: skip
+PATHS = ["good.toml", "store", "design", "empty", "file", "nowhere", "nowhere/below", "file/below", "a.png", "a.foo",
+         "a.nc", "x" * 300, "a\0b", ".", "..", "/", "/proc/x"]  # fmt: skip
 
-PLACES = ["good.toml", "store", "design", "empty", "file", "nowhere", "nowhere/below", "file/below", "locked/below",
-          "a.png", "a.foo", "a.nc", "x" * 300, "a\0b"]  # fmt: skip
-ELSEWHERE = [".", "..", "/", "/dev/full", "/dev/null", "/proc/x"]
 
+def command_line(rng) -> list[str]:
+    """A command whose paths and options are right or may be anything."""
 
-def command_line(rng, folder) -> list[str]:
-    """A command with paths and options that may be anything."""
-    paths = [folder / name for name in PLACES] + [Path(name) for name in ELSEWHERE]
+    def pick(right):
+        wrong = PATHS if rng.random() < 0.5 else WORDS
+        options = right if right and rng.random() < 0.75 else wrong
+        return options[rng.integers(len(options))]
 
-    def pick(options):
-        return str(options[rng.integers(len(options))])
-
-    command = pick(list(OPTIONS))
-    usual = {
-        "sweep": paths[0],
-        "design": folder / "design.toml",
-        "plot": paths[1],
-        "info": paths[1],
-    }
-    line = [
-        command,
-        str(usual.get(command, pick(paths[1:3]))) if rng.random() < 0.5 else pick(paths),
-    ]
-    if command == "export":
-        line.append(pick(paths))
-    if command in ("sweep", "design"):
-        line.append("--dry-run")
+    command = list(COMMANDS)[rng.integers(len(COMMANDS))]
+    paths, options = COMMANDS[command]
+    line = [command, *(pick([path]) for path in paths)]
+    if command in ("info", "resume", "plot") and rng.random() < 0.3:
+        line[1] = "design"
     for _ in range(rng.integers(0, 4)):
-        option = pick(OPTIONS[command] or ["--nothing"]) if rng.random() < 0.9 else "--nothing"
-        line.append(option)
-        if not option.startswith("--trust") or option.endswith("module"):
-            line.append(
-                pick(paths)
-                if option in ("--out", "--store") and rng.random() < 0.7
-                else pick(WORDS)
-            )
+        names = [*options, "--nothing"] if rng.random() < 0.1 else list(options) or ["--nothing"]
+        name = names[rng.integers(len(names))]
+        line.append(name)
+        if name not in ("--trust", "--dry-run"):
+            line.append(pick(options.get(name)))
     return line
 
 
@@ -313,13 +303,9 @@ def fuzz_commands(seed, count, folder, show=lambda *_: None) -> Counter:
     prepare_folder(folder)
     with idle():
         for i in range(count):
-            line = command_line(rng, folder)
+            line = command_line(rng)
             said = outcome(line)
-            counts[
-                said
-                if said in ("ok", "named")
-                else f"{line[:1]} {line[2:]} {i} of seed {seed}: {said}"
-            ] += 1
+            counts[said if said in ("ok", "named") else f"{line}, {i} of seed {seed}: {said}"] += 1
             show(i, said, line)
     return counts
 
@@ -331,11 +317,18 @@ def prepare_folder(folder):
     )
     (folder / "design.toml").write_text(DESIGN, "utf-8")
     (folder / "empty").mkdir()
-    (folder / "locked").mkdir(mode=0o500)
     (folder / "file").write_text("x")
     jr.sweep(
         wave, {"rate": [1.0, 2.0], "width": [1.0, 2.0, 3.0]}, store=folder / "store", progress=False
     )
+    jr.design(
+        bowl, {"x": 0.5}, bounds={"x": (0.0, 2.0)}, steps=2, store=folder / "design", progress=False
+    )
+
+
+def bowl(parameters):
+    """A loss."""
+    return (parameters["x"] - 1.0) ** 2
 
 
 def wave(rate, width):

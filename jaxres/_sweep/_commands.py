@@ -3,6 +3,7 @@
 import errno
 import math
 import os
+import stat
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
@@ -70,7 +71,7 @@ def sweep(
         for axis in _axes(content):
             if "points" in axis:
                 axis["points"] = points
-    path = store or _store_of(content, "sweep") or Path(config.with_suffix(".zarr").name)
+    path = _store(store, content, "sweep", config.with_suffix(".zarr").name)
     _run(path, shard, workers, content, dry_run=dry_run, trust=trust or trust_module or ())
 
 
@@ -117,7 +118,7 @@ def _info_sweep(store):
 
     opened = Store(store)
     manifest, summary = opened.manifest, opened.summary()
-    data = opened.dataset()
+    data = opened.dataset(check=False)
     items = math.prod(-(-data.sizes[d] // t) for d, t in _tiles(manifest).items())
     points = math.prod(data.sizes[d] for d in manifest["dims"])
     echo = typer.echo
@@ -141,7 +142,11 @@ def _info_sweep(store):
     echo(f"  failed    {summary['failed']} points")
     for message in summary["messages"][:20]:
         echo(f"            {message}")
-    if summary["items"] < items:
+    for message in summary["damaged"][:20]:
+        echo(f"  damaged   {message}")
+    if summary["unfinished"]:
+        echo(f"            {summary['unfinished']}")
+    if summary["items"] < items or summary["damaged"]:
         echo(f"  Unfinished: jaxres resume {store}")
 
 
@@ -210,14 +215,14 @@ def design(
     task = content.get("design")
     if isinstance(task, dict) and steps is not None:
         task["steps"] = steps
-    path = store or _store_of(content, "design") or Path(config.with_suffix(".design").name)
+    path = _store(store, content, "design", config.with_suffix(".design").name)
     _run_design(path, content, dry_run=dry_run, trust=trust or trust_module or ())
 
 
 def to_netcdf(store: "Store", path: Path) -> None:
     """A store as one NetCDF file (complex numbers as a compound of r and i)."""
     data = store.dataset(lazy=True)
-    messages = store.summary()["messages"]
+    messages = store.messages()
     if messages:
         data.attrs["failures"] = "\n".join(messages)
     data.to_netcdf(path, engine="h5netcdf")
@@ -245,9 +250,9 @@ def _run(path, shard, workers, content, *, dry_run, trust):
         count = config.sweep.workers if workers is None else workers
         arguments = _config.arguments(config, code)
         if code.leaves_out(config.model.function):
-            shape = [len(next(iter(group.values()))) for group in check_axes(arguments["axes"])]
+            groups, _ = check_axes(arguments["axes"], arguments["memory"])
             typer.echo(_unloaded("function", config.model.function))
-            typer.echo(_points(shape))
+            typer.echo(_points([len(next(iter(group.values()))) for group in groups]))
             return
         prepared = prepare(**arguments, config=content, elsewhere=count > 0)
     if dry_run:
@@ -384,10 +389,10 @@ def _told() -> Iterator[None]:
 def _written(path: Path, argument: str) -> Iterator[Path]:
     """Where to write a file that gets its name when it is complete. That it can be written is found out beforehand."""
     try:
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        path = Path(os.path.realpath(path))
         with suppress(FileNotFoundError):
-            os.lstat(path)  # finds out whether there may be a file of this name
+            if not stat.S_ISREG(path.stat().st_mode):
+                raise OSError(errno.EINVAL, "It is there, and is no file")
         tempfile.TemporaryFile(dir=path.parent).close()
     except (OSError, ValueError) as error:  # a name with NUL is a ValueError
         reason = getattr(error, "strerror", None) or str(error)
@@ -437,10 +442,14 @@ def _axes(content):
     return [a for a in axes.values() if isinstance(a, dict)] if isinstance(axes, Mapping) else []
 
 
-def _store_of(content, task):
+def _store(option, content, task, default):
+    """The folder of the results: the one asked for, that of the file, or the default."""
+    from ._files import folder
+
     entries = content.get(task)
-    store = entries.get("store") if isinstance(entries, Mapping) else None
-    return Path(store) if isinstance(store, str) else None
+    named = entries.get("store") if isinstance(entries, Mapping) else None
+    with _told():
+        return folder("store", option or (named if isinstance(named, str) else default))
 
 
 def _unloaded(kind, name):
