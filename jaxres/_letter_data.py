@@ -7,7 +7,11 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
+
+from ._checks import as_real
 
 if TYPE_CHECKING:
     import xarray
@@ -66,8 +70,8 @@ def dataset(
 
 
 def coherence_law(
-    rate: Any, splitting: Any, width: Any, beta: float = 0.1, mass: float = 0.1
-) -> Any:
+    rate: Any, splitting: Any, width: Any, beta: Any = 0.1, mass: Any = 0.1
+) -> Float[Array, "..."]:
     r"""The Letter's qualitative law, with ω = Δ/ħ (Eq. 24). Arguments broadcast.
 
     $$|ρ_{01}| ∼ \frac{Γ}{ω} e^{-βmΔx^2ω^2/2}$$
@@ -78,4 +82,7 @@ def coherence_law(
         >>> print(jr.letter.coherence_law(0.01, 10.0, 1.0))
         0.000606...
     """
-    return rate / splitting * np.exp(-beta * mass * (width * splitting) ** 2 / 2)
+    named = {"rate": rate, "splitting": splitting, "width": width, "beta": beta, "mass": mass}
+    arrays = jnp.broadcast_arrays(*(as_real(name, x) for name, x in named.items()))
+    rate, splitting, width, beta, mass = arrays
+    return rate / splitting * jnp.exp(-beta * mass * (width * splitting) ** 2 / 2)

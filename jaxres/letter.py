@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ._amplitudes import AbstractAmplitudes, Exact
-from ._checks import Scalar, as_scalar, real_array, require
+from ._checks import Scalar, as_count, as_scalar, as_vector, check_instance, require
 from ._letter_data import MODEL, STATE, coherence_law as coherence_law, dataset
 from ._master import steady_state_of
 from ._packet import EffusionPacket
@@ -102,6 +102,8 @@ def figure1(
     - `key`: the realisation, by default `jax.random.key(0)`.
     - `progress`: wraps the sequence of work items, e.g. `tqdm.tqdm`.
 
+    **Raises:** `ValueError` for no rate, a negative one, or fewer than 1 collision.
+
     **Returns:** `xarray.Dataset` with `rho` (model, curve, collision, j, k), the state right after
     each collision, where collision 0 is the start, `time` (curve, collision) and the populations
     `gibbs` (j).
@@ -112,6 +114,10 @@ def figure1(
         >>> print(dephased.values[[0, -1]].round(4), data.gibbs.values[0].round(4))
         [0.    0.515] 0.515
     """
+    _check_models(amplitudes)
+    rates = np.asarray(as_vector("rates", rates, shape="(G,)")).tolist()
+    require(len(rates) > 0, "Argument `rates` must have at least one rate, but has none.")
+    collisions = as_count("collisions", collisions, 1)
     key = jax.random.key(0) if key is None else key
     curves = [(rate, False) for rate in rates] + [(rates[0], True)]
     excited = jnp.diag(jnp.array([0.0, 1.0]))
@@ -169,7 +175,9 @@ def figure2(
         >>> print(abs(data.rho.sel(model="exact", j=0, k=1)).values.round(5))
         [0.02075 0.0993 ]
     """
-    rates = jnp.geomspace(0.01, 100, 201) if rates is None else real_array(rates)
+    _check_models(amplitudes)
+    rates = jnp.geomspace(0.01, 100, 201) if rates is None else as_vector("rates", rates)
+    require(np.all(rates >= 0), f"Argument `rates` must not be negative, but is {rates}.")
     system, bath = model()
     gibbs = _gibbs()
     rho, distance, error = [], [], []
@@ -219,7 +227,8 @@ def figure3(
         >>> print(abs(data.rho01_rate_splitting).sel(rate=100).values.round(4))
         [0.4122 0.0254 0.0007]
     """
-    require(points >= 2, f"Argument `points` must be at least 2, but is {points}.")
+    points = as_count("points", points, 2)
+    check_instance("amplitudes", amplitudes, AbstractAmplitudes, "a model such as jaxres.Exact()")
     rates = np.geomspace(0.01, 100, points)
     splittings = np.geomspace(0.1, 20, points)
     widths = np.geomspace(0.1, 30, points)
@@ -284,6 +293,16 @@ def _steady(levels, S, rate):
 
 _over_rates = jax.jit(jax.vmap(_steady, (None, None, 0)))
 _over_maps = jax.jit(jax.vmap(_steady, (None, 0, None)))
+
+
+def _check_models(amplitudes):
+    require(
+        isinstance(amplitudes, Mapping)
+        and len(amplitudes) > 0
+        and all(isinstance(each, AbstractAmplitudes) for each in amplitudes.values()),
+        "Argument `amplitudes` must be collision models by name, such as {'exact': jaxres.Exact()}, but is "
+        f"{amplitudes!r}.",
+    )
 
 
 def _stack(paths, name, shape):
