@@ -132,7 +132,9 @@ class TestFigure3:
         np.testing.assert_allclose(slopes, -0.1 * 0.1 * 10.0**2 / 2)
 
     def test_too_few_points_are_refused(self):
-        with pytest.raises(ValueError, match=r"`points` must be a whole number of at least 2, but is 1"):
+        with pytest.raises(
+            ValueError, match=r"`points` must be a whole number of at least 2, but is 1"
+        ):
             jr.letter.figure3(points=1)
 
     def test_progress_sees_every_row(self):
