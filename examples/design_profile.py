@@ -5,7 +5,7 @@
 The state is the steady state of another profile, which the search does not know: many profiles bring it. For the
 ergotropy the gas is thermal, and it is the coherence of its packets that keeps the qutrit from being passive; from a
 flat profile the search ends in a lesser optimum, so it has several starts. Last, the solves that a search without
-gradients takes. The state's search from a file, in this folder: jaxres design profile.toml.
+gradients takes. The state's search from a file, in this folder: jaxres design profile.toml --trust.
 """
 
 import jax

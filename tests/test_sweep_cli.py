@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import jax
@@ -290,3 +291,146 @@ class TestConfiguration:
     def test_a_store_of_another_file_is_refused(self, figure3):
         said = call("sweep", EXAMPLES / "figure3.toml", "--points", 6, "--store", figure3, code=2)
         assert "axes.rate" in said and "differs" in said
+
+
+LETTER = '[model]\nname = "letter"\n[sweep]\n{}\n[sweep.axes]\nrate = {{ values = [1.0, 2.0] }}\n'
+NESTED = "[" * 5000 + "]" * 5000
+
+
+class TestFiles:
+    @pytest.mark.parametrize(
+        "entry, message",
+        [
+            ('zipped = [["rate", ["width"]]]', "sweep.zipped.0.1: Input should be a valid string"),
+            ('zipped = [3]', "sweep.zipped.0: Input should be a valid list"),
+            ("zipped = { a = 1 }", "sweep.zipped: Input should be a valid list"),
+            ("chunk = " + "9" * 400, "sweep.chunk: Input should be less than 9223372036854775808"),
+            ("chunk = 0x" + "f" * 6000, "sweep.chunk: Input should be less than"),
+            ("chunk = " + "9" * 5000, "no valid TOML: Exceeds the limit (4300 digits)"),
+            ("chunk = { rate = -1 }", "sweep.chunk.rate: Input should be greater than or equal to 1"),
+            ("chunk = true", "sweep.chunk: must be a number of points, or a table of extents"),
+            ("workers = 100000", "sweep.workers: Input should be less than or equal to 1024"),
+            ("memory_mib = 1e3", "sweep.memory_mib: Input should be a valid integer"),
+            ("gradient = [1979-05-27]", "sweep.gradient.0: Input should be a valid string"),
+            ("outputs = [nan]", "sweep.outputs.0: Input should be a valid string"),
+            ("outputs = " + NESTED, "no valid TOML: nested too deeply"),
+            ("x" + ".x" * 3000 + " = 1", "sweep.x: Extra inputs are not permitted"),
+            ("store = ''", "`store` must be the path of a folder, but '' is empty"),
+            ('store = "a\\u0000b"', "has a NUL character"),
+            ("[[sweep.axes]]", "no valid TOML"),
+            ("[sweep.axes.mass]\nvalues = 07:32:00", "sweep.axes.mass.values: Input should be a valid list"),
+            ("[sweep.axes.coupling]\nfrom = -1e308\nto = 1e308\npoints = 3", "further apart than a number"),
+            ("[model.parameters]\nmass = 2020-01-01", "model.parameters.mass: must be a number, text"),
+            ("[model.parameters]\nmass = inf", "model.parameters.mass: Input should be a finite number"),
+            ("[model.parameters]\nmass = " + "9" * 400, "model.parameters.mass: Input should be less"),
+            ("[model.parameters]\nmass = true", "model.parameters.mass: must be a number, but is True"),
+        ],
+        ids=lambda text: text[:40],
+    )  # fmt: skip
+    def test_one_named_error_for_each_mistake(self, tmp_path, entry, message):
+        text = LETTER.format("" if entry.startswith("[model") else entry)
+        if entry.startswith("[model"):
+            text += entry
+        said = call("sweep", write(tmp_path / "wrong.toml", text), "--dry-run", code=2)
+        assert message in said and ("1 mistake " in said or "`store`" in said), said
+
+    @pytest.mark.parametrize(
+        "parameters, message",
+        [
+            ("rho = [[1.0], [1.0, 2.0]]", "loss.parameters.rho: must have rows of one length"),
+            ("rho = []", "loss.parameters.rho: List should have at least 1 item"),
+            ("rho = [[]]", "loss.parameters.rho.0: List should have at least 1 item"),
+            ("rho = 'a'", "loss.parameters.rho: must be a number, true or false, or a matrix"),
+            ("rho = { real = [[1.0]], imag = [[1.0, 2.0]] }", "real and imag of one shape"),
+            ("rho = { real = [[1.0]] }", "design.loss.parameters.rho.imag: Field required"),
+        ],
+    )
+    def test_of_a_design_too(self, tmp_path, parameters, message):
+        text = f"""
+[model]
+name = "letter"
+[design]
+bounds = {{ rate = [0.1, 10.0] }}
+[design.loss]
+name = "target_state"
+parameters = {{ {parameters} }}
+"""
+        said = call("design", write(tmp_path / "wrong.toml", text), "--dry-run", code=2)
+        assert message in said and "1 mistake " in said, said
+
+    @pytest.mark.parametrize("change", [
+        lambda raw: b"\xef\xbb\xbf" + raw,
+        lambda raw: raw.replace(b"\n", b"\r\n"),
+    ])  # fmt: skip
+    def test_a_byte_order_mark_and_other_line_ends_are_no_mistakes(self, tmp_path, change):
+        (tmp_path / "a.toml").write_bytes(change(LETTER.format("").encode()))
+        assert _config.parse(_config.read(tmp_path / "a.toml")).sweep is not None
+
+    def test_what_is_no_text_or_no_file(self, tmp_path):
+        (tmp_path / "a.toml").write_bytes(b"\xff\xfe")
+        assert "no valid TOML: 'utf-8' codec" in call("sweep", tmp_path / "a.toml", code=2)
+        assert "Is a directory" in call("design", tmp_path, code=2)
+        if Path("/dev/zero").exists():
+            assert "at most 64 MiB" in call("sweep", "/dev/zero", code=2)
+
+    @pytest.mark.parametrize("points", [10**9, 2**63 - 1])
+    def test_points_are_counted_before_arrays_are_made(self, tmp_path, points):
+        text = LETTER.format("").replace(
+            "values = [1.0, 2.0]", f"from = 1, to = 2, points = {points}"
+        )
+        config = write(tmp_path / "a.toml", text)
+        tracemalloc.start()
+        said = call("sweep", config, "--dry-run", code=2)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert f"has {points}" in said and peak < 2**27
+        assert f"has {points}" in call("sweep", config, "--points", points, code=2)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """Of a function whose names Matplotlib could take for formulas, over an axis that is not in order."""
+    axes = {"rate": [1.0, 3.0, 2.0], "$x$ $frac$": [1.0, 2.0]}
+    store = tmp_path_factory.mktemp("outputs") / "store"
+    jr.sweep(sums, axes, store=store, labels={"a$b": {"symbol": "$\\frac$"}}, progress=False)
+    return store
+
+
+def sums(**parameters):
+    return {"a$b": sum(parameters.values())}
+
+
+class TestOutputs:
+    @pytest.mark.parametrize("command, out", [
+        ("plot", "x.foo"), ("plot", "folder"), ("plot", "there.png"), ("plot", "file/x.png"), ("plot", "no/x.png"),
+        ("plot", "x" * 300 + ".png"), ("export", "there.png"), ("export", "no/x.nc"),
+        ("export", "file/x.nc"), ("export", "."), ("export", "pipe"),
+    ])  # fmt: skip
+    def test_what_cannot_be_written_is_told_before_the_store_is_read(
+        self, store, tmp_path, monkeypatch, command, out
+    ):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(Store, "dataset", None)
+        (tmp_path / "there.png").mkdir()
+        (tmp_path / "file").write_text("kept")
+        os.mkfifo(tmp_path / "pipe")
+        before = sorted(tmp_path.iterdir())
+        said = call(command, store, *(["--out"] if command == "plot" else []), out, code=2)
+        assert re.search(r"`(--)?out` must be a file that (ends in|can be written)", said)
+        assert sorted(tmp_path.iterdir()) == before and (tmp_path / "pipe").is_fifo()
+
+    def test_pictures_are_where_the_message_says(self, store, tmp_path, monkeypatch):
+        monkeypatch.chdir(store)
+        where = re.search(r"Drawn in (.+)\.$", call("plot", "."))[1]
+        assert (
+            Path(where).read_bytes().startswith(b"\x89PNG") and Path(where).parent == store.parent
+        )
+        call("plot", store, "--out", tmp_path / "A.SVG", "--at", "rate=2.1")  # not in order
+        assert "rate = 2" in (tmp_path / "A.SVG").read_text("utf-8") or "<svg" in (
+            tmp_path / "A.SVG"
+        ).read_text("utf-8")
+
+    @pytest.mark.parametrize("cut", ["rate=nan", "rate=inf", "rate=", "rate=a", "=", "rate=1e400"])
+    def test_cuts_are_finite_numbers(self, store, cut):
+        said = call("plot", store, "--at", cut, code=2)
+        assert f"`--at` must be name=value with a finite number, but is '{cut}'" in said
