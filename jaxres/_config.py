@@ -9,7 +9,7 @@ All of a file is data, except the names of functions, `module:name`: they are lo
 
 import math
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -141,7 +141,7 @@ def read(path: Path) -> dict[str, Any]:
 
 def parse(content: Any, task: str = "sweep", code: Code = Code()) -> Config:
     """The checked configuration, which must have the task; `ConfigError` tells all mistakes."""
-    config, problems, rejected = None, [], set()
+    config, problems, rejected, typed = None, [], set(), content
     try:
         config = Config.model_validate(content)
     except ValidationError as error:
@@ -152,7 +152,7 @@ def parse(content: Any, task: str = "sweep", code: Code = Code()) -> Config:
             )
             if each["type"] != "value_error":  # these come after the types, which are right then
                 rejected.add(place)
-    typed = _typed(content, rejected)
+        typed = _typed(content, rejected)
     if isinstance(content, Mapping) and content.get(task) is None:
         problems.append((task, "Field required"))
     with jax.enable_x64(
@@ -168,14 +168,14 @@ def _within(content, place):
     """The path as far as it goes in the file, and one step more; without the names of a union's members."""
     path, inside = [], content
     for part in place:
-        if isinstance(part, str) and part.startswith("<"):
-            continue
-        path.append(part)
-        if not isinstance(inside, Mapping | list) or (
-            isinstance(inside, Mapping) and part not in inside
+        if (isinstance(inside, Mapping) and part in inside) or (
+            isinstance(inside, list) and isinstance(part, int)
         ):
+            path.append(part)
+            inside = inside[part]
+        elif not str(part).startswith("<"):
+            path.append(part)
             break
-        inside = inside[part]
     return tuple(path)
 
 
@@ -254,7 +254,7 @@ def _signature(model, code):
         raise ConfigError([("model.function", said(error))]) from error
 
 
-def _lengths(sweep, axes):
+def _lengths(sweep: Mapping[str, Any], axes: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """How many values there are, known before an array is made of them."""
     lengths = {}
     for name, axis in axes.items():

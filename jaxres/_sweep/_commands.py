@@ -373,8 +373,10 @@ def _told() -> Iterator[None]:
         else:
             many = f"{len(problems)} mistake{'s' * (len(problems) > 1)}"
             typer.echo(f"{many} in the configuration, nothing was run:", err=True)
-            for path, message in problems:
+            for path, message in problems[:50]:
                 typer.echo(f"  {path}: {message}", err=True)
+            if len(problems) > 50:
+                typer.echo(f"  and {len(problems) - 50} more", err=True)
         raise typer.Exit(2) from None
     except OSError as error:
         where = "" if error.filename is None else f"{error.filename}: "
