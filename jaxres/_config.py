@@ -155,9 +155,8 @@ def parse(content: Any, task: str = "sweep", code: Code = Code()) -> Config:
         typed = _typed(content, rejected)
     if isinstance(content, Mapping) and content.get(task) is None:
         problems.append((task, "Field required"))
-    with jax.enable_x64(
-        _entry(typed, "precision") != "single"
-    ):  # the precision that it is computed in
+    # in the precision that it will be computed in, where small numbers may be 0 and large ones infinite
+    with jax.enable_x64(_entry(typed, "precision") != "single"):
         problems += _across(typed, code)
     if problems or config is None:
         raise ConfigError(list(dict.fromkeys(problems)))
@@ -266,8 +265,8 @@ def _lengths(sweep: Mapping[str, Any], axes: Mapping[str, Any]) -> Iterator[tupl
         check_count(lengths, memory)
     except ValueError as error:
         yield "sweep.axes", said(error)
-    seen = set()
-    for i, group in enumerate(sweep.get("zipped") or ()):
+    seen, zipped = set(), list[Any](sweep.get("zipped") or ())
+    for i, group in enumerate(zipped):
         names = [name for name in group or () if name is not None]
         for name in names:
             if name not in axes:
