@@ -127,6 +127,27 @@ class TestFunctions:
         config = _config.parse(_config.read(here / "a.toml"))
         assert _config.arguments(config)["function"] is jr.letter.model
 
+    @pytest.mark.slow
+    def test_workers_do_not_look_in_the_present_folder(self, tmp_path):
+        (tmp_path / "a.toml").write_text(
+            '[model]\nfunction = "jaxres.systems:qubit"\n[sweep.axes]\nsplitting = { values = [1.0, 2.0] }\n'
+        )
+        store = tmp_path / "a.zarr"
+        call("sweep", tmp_path / "a.toml", "--store", store)
+        (store / "sweep" / "items" / "0").unlink()
+        for name in ("multiprocessing", "socket", "struct", "pickle", "jax", "numpy", *LATE):
+            (store / f"{name}.py").write_text("open('ran', 'w').close()\n")
+        (tmp_path / "bin").mkdir()
+        script = (
+            tmp_path / "bin" / "jaxres"
+        )  # as it is installed: Python looks in its folder, not in the present one
+        script.write_text("from jaxres.cli import main\nif __name__ == '__main__':\n    main()\n")
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(os.path.isabs, sys.path))}
+        line = [sys.executable, script, "resume", ".", "--workers", "1"]
+        done = subprocess.run(line, cwd=store, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0 and "2 of 2 points" in done.stdout, done.stderr
+        assert not (store / "ran").exists()
+
 
 class TestReading:
     """`info`, `plot` and `export` run nothing, start nothing, unpickle nothing, and listen nowhere."""
@@ -165,7 +186,8 @@ jaxres.cli.main()
         (store / "sweep").mkdir(parents=True)
         shutil.copy(made / "sweep" / "manifest.json", store / "sweep")
         (store / "sweep" / "items").mkdir()
-        (store / ".zgroup").write_text('{"zarr_format": 2}')
+        for group in (store, store / "sweep"):
+            (group / ".zgroup").write_text('{"zarr_format": 2}')
         array = {"zarr_format": 2, "shape": [2], "chunks": [2], "dtype": "|O", "compressor": None,
                  "filters": [{"id": "vlen-utf8"}, {"id": "pickle", "protocol": 5}], "fill_value": "",
                  "order": "C"}  # fmt: skip
