@@ -10,6 +10,7 @@ import re
 import sys
 import tempfile
 import traceback
+import warnings
 from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
@@ -255,7 +256,9 @@ def idle():
     def computes(*_, **__):
         raise SystemExit(0)
 
-    with pytest.MonkeyPatch.context() as patch:
+    double = jax.config.read("jax_enable_x64")
+    # files may ask for single precision, which warns, and for numbers that it does not hold
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(action="ignore"):
         patch.setattr(Prepared, "measure", lambda self: (0.0, 0.0, 0))
         patch.setattr(sweep_drive, "drive", computes)
         patch.setattr(design_drive, "drive", computes)
@@ -265,6 +268,7 @@ def idle():
         try:
             yield
         finally:
+            jax.config.update("jax_enable_x64", double)
             jax.clear_caches()  # what was traced with the cheap map is of no use elsewhere
 
 
@@ -357,7 +361,7 @@ def unnamed(counts) -> list[str]:
 @pytest.mark.slow
 def test_mutated_files_have_named_errors(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    counts = fuzz_files(1, 2500, tmp_path)
+    counts = fuzz_files(1, 2000, tmp_path)
     assert not unnamed(counts)
     assert (
         counts["named"] > 1000 and counts["ok"] > 100
@@ -367,7 +371,7 @@ def test_mutated_files_have_named_errors(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_command_lines_have_named_errors(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    counts = fuzz_commands(2, 600, tmp_path)
+    counts = fuzz_commands(2, 500, tmp_path)
     assert not unnamed(counts)
     assert counts["named"] > 200 and counts["ok"] > 20
 

@@ -430,6 +430,9 @@ class TestOutputs:
             tmp_path / "A.SVG"
         ).read_text("utf-8")
 
+    def test_a_variable_that_is_no_name_of_a_file(self, store):
+        assert "`--variable` must be one of" in call("plot", store, "--variable", "0/0", code=2)
+
     @pytest.mark.parametrize("cut", ["rate=nan", "rate=inf", "rate=", "rate=a", "=", "rate=1e400"])
     def test_cuts_are_finite_numbers(self, store, cut):
         said = call("plot", store, "--at", cut, code=2)

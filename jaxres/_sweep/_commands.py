@@ -165,7 +165,10 @@ def plot(
 ) -> None:
     """Draws a variable along one or two axes of the grid."""
     with _told():
-        out = out or store.resolve().with_name(f"{store.resolve().stem}-{variable or 'plot'}.png")
+        name = (variable or "plot").replace(
+            "/", "_"
+        )  # whether there is such a variable is found out later
+        out = out or store.resolve().with_name(f"{store.resolve().stem}-{name}.png")
         if out.suffix.lower() not in PICTURES:
             raise ValueError(
                 f"Argument `--out` must be a file that ends in {', '.join(PICTURES)}, but is {out}."
