@@ -192,9 +192,9 @@ class CustomPacket(LocalisedPacket):
         """
         return cls(
             function=Pure(_as_function(amplitude, "amplitude")),
-            mass=mass,
-            momenta=momenta,
-            position=position,
+            mass=positive["mass"](mass),
+            momenta=_as_range(momenta),
+            position=anywhere(position),
         )
 
     @classmethod
@@ -227,9 +227,9 @@ class CustomPacket(LocalisedPacket):
             )
         return cls(
             function=Table(momenta, values),
-            mass=mass,
+            mass=positive["mass"](mass),
             momenta=momenta[jnp.array([0, -1])],
-            position=position,
+            position=anywhere(position),
         )
 
     @classmethod
@@ -258,9 +258,9 @@ class CustomPacket(LocalisedPacket):
         """
         return cls(
             function=Wigner(_as_function(function), _as_even("positions", positions)),
-            mass=mass,
-            momenta=momenta,
-            position=position,
+            mass=positive["mass"](mass),
+            momenta=_as_range(momenta),
+            position=anywhere(position),
         )
 
     @classmethod
@@ -287,9 +287,9 @@ class CustomPacket(LocalisedPacket):
         wigner = Wigner(WignerTable(momenta, positions, values), positions)
         return cls(
             function=wigner,
-            mass=mass,
+            mass=positive["mass"](mass),
             momenta=momenta[jnp.array([0, -1])],
-            position=position,
+            position=anywhere(position),
         )
 
 

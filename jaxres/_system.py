@@ -101,8 +101,13 @@ class System(Restorable):
         """
         H = as_hermitian("H", H)
         if resolve is None:
-            return cls(*eigh(H))
-        return cls(*_safe.resolve(H, as_hermitian("resolve", resolve, size=H.shape[0])))
+            T, (levels, basis) = H, eigh(H)
+        else:
+            T = as_hermitian("resolve", resolve, size=H.shape[0])
+            levels, basis = _safe.resolve(H, T)
+        if not concrete(H, T):  # eigenvectors of NaN need not be NaN
+            levels, basis = or_nan(jnp.all(jnp.isfinite(H) & jnp.isfinite(T)), (levels, basis))
+        return cls(levels, basis)
 
     @property
     def size(self) -> int:

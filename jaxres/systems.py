@@ -91,6 +91,9 @@ def spin(j: Scalar, splitting: Scalar, direction: Numbers = Z) -> System:
     n = n / jax.lax.stop_gradient(jnp.max(jnp.abs(n)))
     # the levels are known, and the eigenvectors do not depend on Δ: nothing meets at Δ = 0
     _, basis = eigh(spin_operator(j, n / jnp.sqrt(jnp.sum(n**2))))
+    basis = (
+        basis if concrete(n) else or_nan(jnp.all(jnp.isfinite(n)), basis)
+    )  # eigh(NaN) need not be
     return System(splitting * np.arange(-(N - 1) / 2, N / 2).astype(splitting.dtype), basis)
 
 

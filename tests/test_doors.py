@@ -182,7 +182,7 @@ CASES = {
         unit,
         QUBIT
         | THERMAL
-        | dict(coupling=np.asarray(hermitian(3, 4)), length=1.0, rate=2.0)
+        | dict(coupling=np.asarray(hermitian(3, 4, scale=0.2)), length=1.0, rate=2.0)
         | dict(unit_levels=np.array([0.0, 0.5]), unit_basis=TURN, state=STATE),
         dict(unit_levels=BAD_LEVELS, unit_basis=[2 * ONE, NAN * ONE], state=BAD_STATES)
         | dict(levels=BAD_LEVELS, coupling=[np.asarray(hermitian(3, 4)) * 1j]),

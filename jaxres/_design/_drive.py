@@ -129,8 +129,8 @@ def _number(name, x, **sign):
 def _key(key):
     if key is None:
         return jax.random.key(0)
-    kind = getattr(key, "dtype", None)
-    typed = isinstance(key, jax.Array) and jnp.issubdtype(kind, jax.dtypes.prng_key)
+    kind = key.dtype if isinstance(key, jax.Array | np.ndarray) else None
+    typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     require(
         concrete(key)
         and ((typed and key.shape == ()) or (kind == np.uint32 and key.shape == (2,))),
