@@ -28,6 +28,7 @@ _KNOWN = {
     "result": ("", "what became of the solve", ""),
     "map_error": ("", "estimated largest error of an entry of the scattering map", "1"),
     "condition": ("", "condition number of the steady state's linear system", "1"),
+    "error": ("", "estimated largest error of an entry of the density matrix", "1"),
     "failed": ("", "no valid result at this point", ""),
     "j": ("j", "level of the row of the density matrix, 0 the ground state", ""),
     "k": ("k", "level of the column of the density matrix, 0 the ground state", ""),
