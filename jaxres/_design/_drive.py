@@ -368,7 +368,7 @@ def _report(
     size = np.asarray(box.slope(jnp.asarray(x, free.dtype)))
     gradient = slopes[best] / size
     names = ready.constraints if ready.weight is None else ()
-    rooms = dict(zip(names, normals[best] / size, strict=True))
+    rooms: dict[str, np.ndarray] = dict(zip(names, normals[best] / size, strict=True))
     prices = multipliers(box, s[best], slopes[best], margins[best], normals[best])
     outcome = _NAMES[int(outcomes[best])]
     notes, error = [], np.full(x.size, np.nan)
