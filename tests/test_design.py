@@ -357,7 +357,7 @@ class TestMistakes:
             ({"bounds": {"x": (0, 1, 2)}}, "lowest < highest"),
             ({"bounds": {"x": (0.0, 1.0)}}, "must lie within the bounds, but 'x' is -1.2"),
             ({"optimiser": "adam"}, "must be jaxres.LBFGS"),
-            ({"steps": 0}, "`steps` must be a positive integer"),
+            ({"steps": 0}, "`steps` must be a whole number of at least 1"),
             ({"tol": -1.0}, "`tol` must be positive"),
             ({"errors": 0.0}, "positive rise"),
             ({"loss": lambda p: jnp.ones(2)}, "must return one real number"),

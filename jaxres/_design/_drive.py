@@ -68,7 +68,12 @@ def prepare(
     steps, starts = as_count("steps", steps, 1), as_count("starts", starts, 1)
     tol = _number("tol", tol, positive=True)
     target = None if target is None else _number("target", target)
-    errors = None if errors is None else _number("errors", errors, positive=True)
+    errors = None if errors is None else _number("errors", errors)
+    require(
+        errors is None or errors > 0,
+        f"Argument `errors` must be None or a positive rise of the loss, but is {errors!r}. Use 0.5 for a negative "
+        "log-likelihood.",
+    )
     key = _key(key)
     require(
         isinstance(optimiser, LBFGS | SciPy)
