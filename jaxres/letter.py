@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ._amplitudes import AbstractAmplitudes, Exact
-from ._checks import Scalar, as_count, as_scalar, as_vector, check_instance, require
+from ._checks import Checked, Scalar, as_count, as_scalar, as_vector, check_instance, door, require
 from ._letter_data import MODEL, STATE, coherence_law as coherence_law, dataset
 from ._master import steady_state_of
 from ._packet import EffusionPacket
@@ -39,6 +39,7 @@ def _parameter(name: str, x: Any) -> Float[Array, ""]:
     return as_scalar(name, x, positive=name in _POSITIVE, nonnegative=name in _NONNEGATIVE)
 
 
+@door
 def model(
     *,
     splitting: Scalar = 0.6,
@@ -49,7 +50,7 @@ def model(
     width: Scalar = 1.0,
     position: Scalar = -10.0,
     rate: Scalar = 5.0,
-    incidence: Incidence = "left",
+    incidence: Checked[Incidence] = "left",
 ) -> tuple[System, Reservoir]:
     r"""The Letter's qubit and its reservoir.
 

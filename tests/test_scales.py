@@ -3,6 +3,7 @@
 ħ and the mass stay, so a length is divided by √s. Every result is compared in units of its own.
 """
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,10 +45,11 @@ def results(s, **kind):
     rho = sol.rho
     beta = bath.packet.beta
     ground = jnp.zeros_like(rho).at[0, 0].set(1)
-    flows = jr.currents(system, bath)
+    colder = eqx.tree_at(lambda b: (b.packet.beta, b.rate), bath, (2 * beta, bath.rate / 3))
+    flows = jr.currents(system, [bath, colder])
     one = jr.collision_thermodynamics(system, S, ground, beta)
-    cycle = jr.limit_cycle(system, [bath, bath])
-    counted = jr.counting_statistics(system, bath, 2)
+    cycle = jr.limit_cycle(system, [bath, colder])
+    counted = jr.counting_statistics(system, [bath, colder], 2)
     exchange = jr.energy_distribution(system, S, rho)
     return {
         "map": S.tensor,

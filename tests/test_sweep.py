@@ -300,7 +300,8 @@ class TestNesting:
         cost, _ = _plan.profile(ready.job.point, {**ready.job.fixed, **first}, groups)
         neither, width, both = frozenset(), frozenset({1}), frozenset({0, 1})
         assert cost.work[neither] > 0.7 * sum(cost.work.values())
-        assert cost.work[width] > 20 * cost.work[both]  # the integral: by Δx alone
+        # the integral: by Δx alone; by both the solve and the error of the state
+        assert cost.work[width] > 5 * cost.work[both]
 
     def test_one_scattering_map_serves_all_rates(self):
         grid = {"rate": np.linspace(1, 9, 20), "splitting": np.linspace(1, 2, 5)}

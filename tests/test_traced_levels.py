@@ -97,7 +97,8 @@ def test_levels_computed_in_a_compiled_program(name):
             np.testing.assert_allclose(sol.rho, outside.rho, rtol=0, atol=1e-10)
             assert abs(sol.map_error - outside.map_error) < 1e-10 + 1e-3 * outside.map_error
     # one coupling of levels of one energy leaves all states unchanged that it commutes with
-    assert not any(found) if name == "2 degenerate" else any(found) or name == "5 degenerate"
+    # The default grid, and the table's cautious estimate, leave none of five levels and more.
+    assert not any(found) if name == "2 degenerate" else any(found) or N >= 5
 
 
 @pytest.mark.parametrize("name", ["3 scaled", "3 degenerate"])
@@ -113,7 +114,7 @@ def test_gradients_by_levels_computed_in_a_compiled_program(name):
 
     slope = jax.jit(jax.grad(entropy))
     for w in FACTORS[::4]:
-        h = 1e-3
+        h = 2e-4
         points = jnp.asarray([w - 2 * h, w - h, w + h, w + 2 * h])
         values = jax.vmap(entropy)(points)
         difference = (values[0] - 8 * values[1] + 8 * values[2] - values[3]) / (12 * h)

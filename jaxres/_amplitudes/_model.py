@@ -398,5 +398,5 @@ def _amplitudes(system, scatterer, mass, energy, model):
     # from the right edge to x = 0
     k = lead_wavenumbers(kinetic, mass)[:, 0]
     to_origin = jnp.exp(-1j * jnp.real(k) * jnp.sum(layers.thicknesses))
-    valid = system.valid() & layers.valid() & (mass > 0) & (energy > system.levels[0])
+    valid = system.valid() & layers.valid() & (mass > 0) & (energy >= system.levels[0])
     return or_nan(valid, Amplitudes(to_origin[:, None] * s_plus[:, :, 0], s_minus[:, :, 0]))

@@ -49,13 +49,15 @@ def two_level_exits(kinetic, layers, levels, mass):
     unit = 2 * mass * (layers.thicknesses[0] / 2) ** 2
     W, gap = unit * layers.couplings[0], unit * (levels[1] - levels[0])
     energy = unit * kinetic[0]
+    # on what scale the waves inside change: on that of the energies, the last one the largest, if the slab is thin
+    typical = jnp.minimum(jax.lax.stop_gradient(energy[-1]) / 32, 1)
     k, *leads = [safe_sqrt(2 * mass * jnp.abs(x)) * (layers.thicknesses[0] / 2) for x in kinetic]
     stays, flips = [], []
     for j in (0, 1):
         own, other = jnp.real(W[j, j]), jnp.real(W[1 - j, 1 - j]) + (gap, -gap)[j]
         w = jnp.real(W[j, 1 - j]), jnp.imag(W[j, 1 - j])
         middle, half = (own + other) / 2, (own - other) / 2
-        distance = _half_distance(middle, half, w)
+        distance = _half_distance(typical, middle, half, w)
         delta = distance[0]
         A = energy - (middle + delta), energy - (middle - delta)
         is_open = kinetic[1 + j] > 0
@@ -67,10 +69,10 @@ def two_level_exits(kinetic, layers, levels, mass):
     return stays, flips
 
 
-def _half_distance(middle, half, w):
+def _half_distance(typical, middle, half, w):
     """δ, 1/2δ, and up to where δ is small; at an exact degeneracy the line is drawn through two points nearby."""
     radius2 = half**2 + (w[0] ** 2 + w[1] ** 2)
-    size = 1 + jnp.abs(middle)
+    size = typical + jnp.abs(middle)
     # functions of δ are even, so that derivatives by δ² are those of the points that are not moved apart
     moved = jax.lax.stop_gradient(jnp.maximum((1e-7 * size) ** 2 - radius2, 0))
     delta = jnp.sqrt(radius2 + moved)
