@@ -226,7 +226,7 @@ CASES = {
     ),
 }  # fmt: skip
 EVERY_DAY = ["effusion", "hamiltonian"]
-NAMES = [pytest.param(x, marks=[] if x in EVERY_DAY else pytest.mark.slow) for x in CASES]
+NAMES = [pytest.param(x, marks=[] if x in EVERY_DAY else pytest.mark.campaign) for x in CASES]
 
 
 def arrays(numbers):
@@ -295,7 +295,7 @@ def test_traced_numbers_give_the_eager_result_or_a_named_one(name):
         assert np.all(np.isnan(state)), field
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 @pytest.mark.parametrize("name", CASES)
 def test_maps_of_traced_numbers_are_nan_with_their_derivatives(name):
     numbers = CASES[name][1]

@@ -84,7 +84,7 @@ def agree(value, expected, tolerance=1e-8):
 
 KINDS = [
     pytest.param(dict(N=2), id="qubit"),
-    pytest.param(dict(N=3, slabs=2), id="stack"),
+    pytest.param(dict(N=3, slabs=2), id="stack", marks=pytest.mark.slow),
     pytest.param(dict(N=4), id="degenerate", marks=pytest.mark.slow),
     pytest.param(dict(N=5), id="table", marks=pytest.mark.slow),
     pytest.param(dict(N=2, unit=True), id="unit", marks=pytest.mark.slow),
