@@ -168,7 +168,8 @@ def plot(
         name = (variable or "plot").replace(
             "/", "_"
         )  # whether there is such a variable is found out later
-        out = out or store.resolve().with_name(f"{store.resolve().stem}-{name}.png")
+        whole = store.resolve()  # the root has no name, and is no store
+        out = out or whole.parent / f"{whole.stem}-{name}.png"
         if out.suffix.lower() not in PICTURES:
             raise ValueError(
                 f"Argument `--out` must be a file that ends in {', '.join(PICTURES)}, but is {out}."
