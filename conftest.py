@@ -4,6 +4,7 @@ It stands at the root because pytest shows a fixture only to what lies below its
 examples lie in `jaxres/`, not in `tests/`.
 """
 
+import gc
 import os
 from pathlib import Path
 
@@ -38,3 +39,16 @@ def _names_of_examples(doctest_namespace):
     import jaxres
 
     doctest_namespace.update(jax=jax, jnp=jnp, jr=jaxres)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _programs_leave_memory_maps():
+    """Every compiled program takes some memory maps, of which Linux gives a process 65 530 and no more.
+
+    One more ends the process. What is forgotten here is read from the cache on disk where it is needed again.
+    """
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > 15_000:
+        jax.clear_caches()
+        gc.collect()
