@@ -16,7 +16,7 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Inexact, Real
+from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Inexact, PRNGKeyArray, Real
 
 _T = TypeVar("_T")
 Function = TypeVar("Function", bound=Callable)
@@ -52,30 +52,6 @@ def _strong(x: Any) -> Array:
     with jax.ensure_compile_time_eval() if concrete(x) else nullcontext():
         array = jnp.asarray(x)
         return array.astype(array.dtype) if array.weak_type else array
-
-
-def real_array(x: Any) -> Array:
-    """A floating-point array; Python numbers and integers take the default precision."""
-    array = _strong(x)
-    if jnp.issubdtype(array.dtype, jnp.complexfloating):
-        raise ValueError(f"Argument must be real, but is complex: {shown(x)}. Take its real part.")
-    return (
-        array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(jnp.result_type(float))
-    )
-
-
-def inexact_array(x: Any) -> Array:
-    """A real or complex floating-point array."""
-    array = _strong(x)
-    return (
-        array if jnp.issubdtype(array.dtype, jnp.inexact) else array.astype(jnp.result_type(float))
-    )
-
-
-def complex_array(x: Any) -> Array:
-    """A complex array of the precision of `x`."""
-    array = inexact_array(x)
-    return array.astype(jnp.result_type(array.dtype, jnp.complex64))
 
 
 def require(condition: Any, message: str) -> None:
@@ -291,17 +267,23 @@ def as_state(name: str, x: Any, size: int | None = None) -> Complex[Array, "N N"
     return value if concrete(came) else or_nan(normalised(came), value)
 
 
-def as_count(name: str, x: Any, least: int, most: int | None = None) -> int:
+#: no count comes near this: what does is a slip, and would fill the memory
+MOST = 2**31 - 1
+
+
+def as_count(name: str, x: Any, least: int, most: int = MOST) -> int:
     """A whole number from `least` to `most`, known while tracing: an int, or an integer of NumPy or JAX."""
     wanted = f"a whole number of at least {least}"
-    wanted += "" if most is None else f" and at most {most}"
+    wanted += "" if most == MOST else f" and at most {most}"
     try:
         value = operator.index(x)
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"Argument `{name}` must be {wanted}, known outside jit, but is {shown(x)}."
         ) from error
-    if isinstance(x, bool) or value < least or (most is not None and value > most):
+    if value > MOST:
+        wanted = f"a whole number of at most {most}"
+    if isinstance(x, bool) or not least <= value <= most:
         raise ValueError(f"Argument `{name}` must be {wanted}, but is {shown(x)}.")
     return value
 
@@ -344,6 +326,29 @@ def as_flag(name: str, x: Any) -> bool:
     if not isinstance(x, bool | np.bool_):
         raise ValueError(f"Argument `{name}` must be True or False, but is {shown(x)}.")
     return bool(x)
+
+
+def as_key(name: str, x: Any) -> PRNGKeyArray:
+    """One random key of JAX, of the new kind or the old one (two numbers)."""
+    if not isinstance(x, jax.Array):
+        fits = False
+    elif jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        fits = x.ndim == 0
+    else:
+        fits = x.dtype == jnp.uint32 and x.ndim == 1
+    if not fits:
+        raise ValueError(
+            f"Argument `{name}` must be one random key, such as jax.random.key(0), but is {shown(x)}. "
+            "Use jax.vmap for many keys."
+        )
+    return cast(PRNGKeyArray, x)
+
+
+def as_function(name: str, x: Any, *, static: bool = False) -> Callable:
+    """Something that can be called and, if `static`, is not an object with arrays, such as a map."""
+    if not callable(x) or (static and any(map(eqx.is_array, jax.tree.leaves(x)))):
+        raise ValueError(f"Argument `{name}` must be a function, but is {shown(x)}.")
+    return x
 
 
 def as_choice(name: str, x: Any, choices: Sequence[str]) -> Any:
@@ -440,15 +445,38 @@ def _promoted(array: Array) -> Array:
 # --------------------------------------------------------------------------------------------------
 
 
-def or_nan(valid: Bool[Array, ""], tree: Any) -> Any:
-    """The arrays of `tree` where `valid`, NaN elsewhere: in the values and in all derivatives of them."""
+def or_nan(valid: Bool[Array, "*#s"], tree: Any, inputs: Any = ()) -> Any:
+    """The arrays of `tree` where `valid`, NaN elsewhere: in the values and in all derivatives of them.
 
-    def one(x):
-        with jax.numpy_dtype_promotion("standard"):
-            # a product: of jnp.where(valid, x, nan) the derivative would be 0
-            return x * jnp.where(valid, 1.0, jnp.nan).astype(jnp.real(x).dtype)
+    A selection alone would leave the derivatives 0 there, which an optimiser takes for a minimum. The derivatives by
+    numbers that a value does not depend on are NaN too if these are among `inputs`.
+    """
+    numbers = jax.tree.leaves(eqx.filter(inputs, eqx.is_inexact_array))
+    with jax.numpy_dtype_promotion("standard"):
+        return jax.tree.map(lambda x: _or_nan(jnp.broadcast_to(valid, x.shape), x, numbers), tree)
 
-    return jax.tree.map(one, tree)
+
+@jax.custom_jvp
+def _or_nan(valid, x, numbers):
+    del numbers
+    return jnp.where(valid, x, jnp.nan)
+
+
+@_or_nan.defjvp
+def _or_nan_jvp(primals, tangents):
+    (valid, x, numbers), (_, dx, changes) = primals, tangents
+    real = jnp.finfo(x.dtype).dtype
+    dx = jnp.where(valid, 1, jnp.nan).astype(real) * dx
+    if numbers:
+        # Also where x does not depend on a number, and to second order: 0 × number × its change, with NaN for 0
+        none = jnp.where(valid, 0, jnp.nan).astype(real)
+        value = sum(_total(jnp.where(jnp.isfinite(n), n, 0), real) for n in numbers)
+        dx = dx + none * value * sum(_total(d, real) for d in changes)
+    return _or_nan(valid, x, numbers), dx
+
+
+def _total(x, dtype):
+    return jnp.sum(jnp.real(x) + jnp.imag(x)).astype(dtype)
 
 
 def hermitian(X: Inexact[Array, "*b N N"], roundings: float = ROUNDINGS) -> Bool[Array, "*b"]:

@@ -39,9 +39,9 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Inexact
 
 from ._amplitudes import AbstractAmplitudes, Exact
-from ._arguments import Checked, as_number, check_numerics
 from ._batched import inverse, matmul
-from ._checks import as_inexact, check_finite, check_shape, door
+from ._checks import Checked, as_count, as_inexact, check_finite, check_shape, door
+from ._levels import equal_levels, gaps
 from ._master import (
     RESULTS,
     Baths,
@@ -55,12 +55,10 @@ from ._master import (
     to_real_matrix,
 )
 from ._quadrature import AbstractQuadrature, DoubleExponential
-from ._renewal import gaps
-from ._scattering_map import scattering_map
+from ._scattering_map import check_numerics, scattering_map
 from ._states import State, as_rough_state
 from ._superoperator import Superoperator, check_map
 from ._system import System
-from ._trajectories import equal_levels
 
 # --------------------------------------------------------------------------------------------------------------
 # One collision
@@ -80,7 +78,7 @@ class EnergyDistribution(eqx.Module):
     @door
     def moment(self, n: Checked[int]) -> Float[Array, "*b"]:
         """⟨wⁿ⟩, for n = 0, 1, 2 and so on."""
-        n = as_number("n", n, 0)
+        n = as_count("n", n, 0)
         return jnp.sum(self.probability * self.energy**n, axis=(-2, -1))
 
     @property
@@ -132,10 +130,10 @@ def energy_distribution(
     """
     check_map("S", S, system)
     rho = as_rough_state("rho", rho, system.size)
-    same = equal_levels(system)
+    same = equal_levels(system.levels)
     dephased = jnp.where(same, rho, 0)
     probability = jnp.real(jnp.einsum("aajk,jk->aj", S.tensor, dephased))
-    return EnergyDistribution(gaps(system), probability)
+    return EnergyDistribution(gaps(system.levels), probability)
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -261,7 +259,7 @@ def counting_statistics(
         [-1.  1. -1.  1.]
     """
     baths = _with_finite_rates(_as_baths(system, baths))
-    order = as_number("order", order, 2)
+    order = as_count("order", order, 2)
     check_numerics(amplitudes, quadrature)
     maps = [
         scattering_map(system, bath, amplitudes=amplitudes, quadrature=quadrature) for bath in baths

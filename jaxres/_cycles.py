@@ -17,13 +17,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Complex, Float
 
 from ._amplitudes import AbstractAmplitudes, Exact
-from ._arguments import Checked, check_numerics
-from ._checks import door
+from ._checks import Checked, door
+from ._levels import gaps
 from ._master import RESULTS, Baths, _as_baths, admissible, steady_state_of
 from ._quadrature import AbstractQuadrature, DoubleExponential
-from ._renewal import AbstractWaitingTimes, Fixed, Poisson, check_renewal, cycle_map_of, gaps
+from ._renewal import AbstractWaitingTimes, Fixed, Poisson, check_renewal, cycle_map_of
 from ._reservoir import Reservoir
-from ._scattering_map import scattering_map
+from ._scattering_map import check_numerics, scattering_map
 from ._states import populations
 from ._superoperator import Superoperator
 from ._system import System
@@ -115,7 +115,7 @@ def limit_cycle_of(
     valid = valid & jnp.all((every > 0) & jnp.isfinite(every))
     fixed = steady_state_of(system, [whole], [jnp.full_like(rates[0], jnp.inf)], valid)
 
-    turns = gaps(system)[None] / every[:, None, None]
+    turns = gaps(system.levels)[None] / every[:, None, None]
     flights, means = law.phase(turns), law.mean_phase(turns)
     before, after, average = [], [fixed.rho], jnp.zeros_like(fixed.rho)
     for S, flight, mean, rate in zip(maps, flights, means, rates, strict=True):

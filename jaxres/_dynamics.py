@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
 from ._amplitudes import AbstractAmplitudes, Exact
-from ._checks import door
+from ._checks import Checked, door
 from ._master import Baths, eliminate_ground_population, generator, to_real_matrix
 from ._quadrature import AbstractQuadrature, DoubleExponential
 from ._superoperator import Superoperator
@@ -20,11 +20,11 @@ from ._system import System
 
 @door
 def spectrum(
-    system: System,
-    baths: Baths,
+    system: Checked[System],
+    baths: Checked[Baths],
     *,
-    amplitudes: AbstractAmplitudes = Exact(),
-    quadrature: AbstractQuadrature = DoubleExponential(),
+    amplitudes: Checked[AbstractAmplitudes] = Exact(),
+    quadrature: Checked[AbstractQuadrature] = DoubleExponential(),
 ) -> Complex[Array, " M"]:
     r"""The N² eigenvalues of the generator L (Eq. 8), the slowest first.
 
@@ -50,11 +50,11 @@ def spectrum(
 
 @door
 def relaxation_time(
-    system: System,
-    baths: Baths,
+    system: Checked[System],
+    baths: Checked[Baths],
     *,
-    amplitudes: AbstractAmplitudes = Exact(),
-    quadrature: AbstractQuadrature = DoubleExponential(),
+    amplitudes: Checked[AbstractAmplitudes] = Exact(),
+    quadrature: Checked[AbstractQuadrature] = DoubleExponential(),
 ) -> Float[Array, ""]:
     r"""The time in which the slowest deviation from the steady state falls by a factor e.
 

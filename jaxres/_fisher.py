@@ -4,8 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Complex, Float, Inexact
 
-from ._arguments import Checked
-from ._checks import as_matrix, concrete, door, require
+from ._checks import Checked, as_matrix, concrete, door, require
 from ._safe import eigh
 from ._states import State, as_operators, as_rough_state, finite, nan_unless, not_negative, rounding
 

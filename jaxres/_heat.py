@@ -5,12 +5,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ._amplitudes import AbstractAmplitudes, Exact
-from ._arguments import Checked, check_numerics
-from ._checks import check_instance, door
+from ._checks import Checked, check_instance, door
 from ._master import POOR_MAP
 from ._quadrature import AbstractQuadrature, DoubleExponential
 from ._reservoir import Reservoir
-from ._scattering_map import collision_map, joint_map
+from ._scattering_map import check_numerics, collision_map, joint_map
 from ._states import State, as_rough_state
 from ._system import System
 

@@ -17,8 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
-from ._arguments import Checked
-from ._checks import Scalar, as_scalar, check_instance, door
+from ._checks import Checked, Scalar, as_scalar, check_instance, door
 from ._safe import eigh, modulus
 from ._states import States, as_operators, finite, nan_unless, not_negative, of_each
 from ._system import System

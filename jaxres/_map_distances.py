@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
-from ._arguments import Checked, as_number
-from ._checks import Scalar, as_scalar, check_instance, door
+from ._checks import Checked, Scalar, as_count, as_scalar, check_instance, door
 from ._safe import eigh
 from ._states import finite, trace_norm
 from ._superoperator import Superoperator
@@ -103,7 +102,7 @@ def diamond_distance(
         0.36 0.36 0.225
     """
     S, T = _pair("diamond_distance", S, T)
-    tol, max_steps = as_scalar("tol", tol, positive=True), as_number("max_steps", max_steps, 0)
+    tol, max_steps = as_scalar("tol", tol, positive=True), as_count("max_steps", max_steps, 0)
     choi = S.choi - T.choi
     C = choi.reshape((S.size,) * 4)
     root, upper = _best_input(jax.lax.stop_gradient(C), tol, max_steps)

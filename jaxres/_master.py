@@ -28,20 +28,26 @@ from jaxtyping import Array, Bool, Complex, Float, Inexact
 from ._amplitudes import AbstractAmplitudes, Exact
 from ._batched import UNROLLED, inverse, linear, matmul
 from ._checks import (
+    Checked,
+    Numbers,
+    Scalar,
+    as_real,
+    as_scalar,
     check_instance,
     check_shape,
     concrete,
     door,
-    real_array,
+    or_nan,
     require,
+    shown,
     warn_of_single_precision,
 )
 from ._levels import equal_levels, gaps, splittings
 from ._quadrature import AbstractQuadrature, DoubleExponential
 from ._reservoir import Reservoir
-from ._scattering_map import collision_map, scattering_map
-from ._states import check_state
-from ._superoperator import Superoperator
+from ._scattering_map import check_numerics, collision_map, scattering_map
+from ._states import State, check_state
+from ._superoperator import Superoperator, check_map
 from ._system import System
 
 Baths = Reservoir | Sequence[Reservoir]
@@ -104,12 +110,12 @@ class SteadyState(eqx.Module):
 
 @door
 def steady_state(
-    system: System,
-    baths: Baths,
+    system: Checked[System],
+    baths: Checked[Baths],
     *,
-    amplitudes: AbstractAmplitudes = Exact(),
-    quadrature: AbstractQuadrature = DoubleExponential(),
-    tol: float | None = None,
+    amplitudes: Checked[AbstractAmplitudes] = Exact(),
+    quadrature: Checked[AbstractQuadrature] = DoubleExponential(),
+    tol: Scalar | None = None,
 ) -> SteadyState:
     r"""The state with dρ/dt = 0 under one reservoir, or several at once (Eq. 9).
 
@@ -135,15 +141,7 @@ def steady_state(
     """
     baths = _as_baths(system, baths)
     if tol is None:
-        check_instance(
-            "amplitudes", amplitudes, AbstractAmplitudes, "a model such as jaxres.Exact()"
-        )
-        check_instance(
-            "quadrature",
-            quadrature,
-            AbstractQuadrature,
-            "a rule such as jaxres.DoubleExponential()",
-        )
+        check_numerics(amplitudes, quadrature)
         return _steady_state(system, baths, amplitudes, quadrature)
     maps = [
         scattering_map(system, bath, amplitudes=amplitudes, quadrature=quadrature, tol=tol)
@@ -158,7 +156,7 @@ def _as_baths(system: Any, baths: Any) -> tuple[Reservoir, ...]:
     sequence = (baths,) if isinstance(baths, Reservoir) else baths
     if not isinstance(sequence, list | tuple) or not sequence:
         raise ValueError(
-            f"Argument `baths` must be a jaxres.Reservoir or a sequence of them, but is {baths!r}."
+            f"Argument `baths` must be a jaxres.Reservoir or a sequence of them, but is {shown(baths)}."
         )
     for bath in sequence:
         check_instance("baths", bath, Reservoir, "a jaxres.Reservoir or a sequence of them")
@@ -196,9 +194,9 @@ def admissible(system: System, baths: Sequence[Reservoir]) -> Bool[Array, ""]:
 
 @door
 def steady_state_of(
-    system: System,
-    maps: Sequence[Superoperator],
-    rates: Sequence[Float[Array, ""]],
+    system: Checked[System],
+    maps: Checked[Sequence[Superoperator]],
+    rates: Checked[Sequence[Scalar]],
     valid: Bool[Array, ""] | bool = True,
 ) -> SteadyState:
     """The steady state under collisions with the given maps and rates: the last room of the pipeline, alone.
@@ -213,6 +211,17 @@ def steady_state_of(
         >>> print(jnp.round(jr.coherence(sols.rho), 6))
         [0.020749 0.099299 0.126131]
     """
+    if not isinstance(maps, list | tuple) or not maps:
+        raise ValueError(
+            f"Argument `maps` must be a sequence of jaxres.Superoperator, but is {shown(maps)}."
+        )
+    for S in maps:
+        check_map("maps", S, system)
+    if not isinstance(rates, list | tuple) or len(rates) != len(maps):
+        raise ValueError(
+            f"Argument `rates` must be a sequence with one rate for each of {len(maps)} maps, but is {shown(rates)}."
+        )
+    rates = [as_scalar("rates", rate, nonnegative=True) for rate in rates]
     solved = _stationary(system, maps, rates)
     dtype = solved.x.dtype
     map_error = jnp.max(jnp.stack([jnp.asarray(S.error, dtype) for S in maps]))
@@ -510,11 +519,11 @@ def to_real_matrix(tensor: Complex[Array, "N N N N"]) -> Float[Array, "M M"]:
 
 @door
 def generator(
-    system: System,
-    baths: Baths,
+    system: Checked[System],
+    baths: Checked[Baths],
     *,
-    amplitudes: AbstractAmplitudes = Exact(),
-    quadrature: AbstractQuadrature = DoubleExponential(),
+    amplitudes: Checked[AbstractAmplitudes] = Exact(),
+    quadrature: Checked[AbstractQuadrature] = DoubleExponential(),
 ) -> Superoperator:
     r"""The generator L of the master equation, dρ/dt = L ρ (Eq. 8), as a superoperator.
 
@@ -532,6 +541,7 @@ def generator(
         True
     """
     baths = _with_finite_rates(_as_baths(system, baths))
+    check_numerics(amplitudes, quadrature)
     return _generator(system, baths, amplitudes, quadrature)
 
 
@@ -558,13 +568,13 @@ def generator_of(
 
 @door
 def evolve(
-    system: System,
-    baths: Baths,
-    rho0: Inexact[Array, "N N"],
-    times: Float[Array, " T"] | Sequence[float],
+    system: Checked[System],
+    baths: Checked[Baths],
+    rho0: State,
+    times: Numbers,
     *,
-    amplitudes: AbstractAmplitudes = Exact(),
-    quadrature: AbstractQuadrature = DoubleExponential(),
+    amplitudes: Checked[AbstractAmplitudes] = Exact(),
+    quadrature: Checked[AbstractQuadrature] = DoubleExponential(),
 ) -> Complex[Array, "T N N"]:
     r"""The solution ρ(t) = e^{Lt} ρ(0) of the master equation (Eq. 8) at the given times.
 
@@ -591,7 +601,8 @@ def evolve(
         [1.       0.633294 0.53048 ]
     """
     baths = _with_finite_rates(_as_baths(system, baths))
-    rho0, times = check_state("rho0", rho0, system), real_array(times)
+    check_numerics(amplitudes, quadrature)
+    rho0, times = check_state("rho0", rho0, system), as_real("times", times)
     check_shape("times", times, 1, "(T,)")
     if concrete(times):
         require(~np.isnan(times), f"Argument `times` must be numbers, but is {times}.")
@@ -674,43 +685,3 @@ def _exponential_less_one(
     few = doublings <= DOUBLINGS + jnp.log2(np.finfo(float).eps / jnp.finfo(A.dtype).eps)
     backwards = endless & (t < 0)
     return Q, few & (gone | (needed <= SQUARINGS)) & ~backwards & jnp.isfinite(h)
-
-
-# --------------------------------------------------------------------------------------------------------------
-# No result
-# --------------------------------------------------------------------------------------------------------------
-
-
-def or_nan(
-    good: Bool[Array, "*#s"] | bool, x: Inexact[Array, "*s"], inputs: Any
-) -> Inexact[Array, "*s"]:
-    """What was computed from `inputs` where it is `good`; else NaN, and so is its derivative by each number in them.
-
-    A selection alone would leave the derivatives 0 there, which an optimiser takes for a minimum.
-    """
-    numbers = jax.tree.leaves(eqx.filter(inputs, eqx.is_inexact_array))
-    return _or_nan(jnp.broadcast_to(jnp.asarray(good), x.shape), x, numbers)
-
-
-@jax.custom_jvp
-def _or_nan(good, x, numbers):
-    del numbers
-    return jnp.where(good, x, jnp.nan)
-
-
-@_or_nan.defjvp
-def _or_nan_jvp(primals, tangents):
-    (good, x, numbers), (_, dx, changes) = primals, tangents
-    real = jnp.finfo(x.dtype).dtype
-    factor = jnp.where(good, 1, jnp.nan).astype(real)
-    # Also where x does not depend on a number, and to second order: 0 × number × its change, with NaN for 0
-    none = jnp.where(good, 0, jnp.nan).astype(real)
-    value = sum(
-        (_total(jnp.where(jnp.isfinite(n), n, 0), real) for n in numbers), start=jnp.zeros((), real)
-    )
-    change = sum((_total(d, real) for d in changes), start=jnp.zeros((), real))
-    return _or_nan(good, x, numbers), factor * dx + none * value * change
-
-
-def _total(x, dtype):
-    return jnp.sum(jnp.real(x) + jnp.imag(x)).astype(dtype)

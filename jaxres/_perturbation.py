@@ -15,16 +15,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
 from ._amplitudes import AbstractAmplitudes, Exact
-from ._arguments import Checked, as_number, check_numerics
 from ._batched import inverse, matmul
-from ._checks import as_index, check_instance, concrete, door, require
+from ._checks import Checked, as_count, as_index, check_instance, concrete, door, require
+from ._levels import equal_levels, gaps
 from ._packet import EffusionPacket
 from ._quadrature import AbstractQuadrature, DoubleExponential
-from ._renewal import gaps
 from ._reservoir import Reservoir
-from ._scattering_map import scattering_map
+from ._scattering_map import check_numerics, scattering_map
 from ._system import System
-from ._trajectories import equal_levels
 
 
 @door
@@ -68,7 +66,7 @@ def perturbation_series(
     check_instance("system", system, System, "a jaxres.System")
     check_instance("bath", bath, Reservoir, "a jaxres.Reservoir")
     check_numerics(amplitudes, quadrature)
-    order = as_number("order", order, 0)
+    order = as_count("order", order, 0)
     equal = _equal_neighbours(system)
     if concrete(equal):
         require(
@@ -110,14 +108,14 @@ def perturbative_state(
 
 
 def _equal_neighbours(system):
-    return jnp.any(jnp.diagonal(equal_levels(system), 1))
+    return jnp.any(jnp.diagonal(equal_levels(system.levels), 1))
 
 
 @eqx.filter_jit
 def _series(system, S, order):
     N = system.size
     other = ~jnp.eye(N, dtype=bool)
-    gap = jnp.where(other, gaps(system), 1)
+    gap = jnp.where(other, gaps(system.levels), 1)
 
     # populations p with (P − 1) p = b and a given trace: p_0 = trace − Σ_{j>0} p_j is eliminated
     P = jnp.real(jnp.einsum("aajj->aj", S.tensor)) - jnp.eye(N, dtype=system.levels.dtype)
@@ -180,6 +178,6 @@ def coherence_estimate(
             f"Argument `bath` must have a jaxres.EffusionPacket, but its packet is {packet!r}."
         )
     j, k = as_index("j", j, system.size), as_index("k", k, system.size)
-    omega = jnp.abs(gaps(system)[j, k])
+    omega = jnp.abs(gaps(system.levels)[j, k])
     exponent = packet.beta * packet.mass * (packet.width * omega) ** 2 / 2
     return bath.rate / omega * jnp.exp(-exponent)

@@ -15,13 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Complex, Float, PRNGKeyArray
 
-from . import _levels
 from ._amplitudes import AbstractAmplitudes, Exact
-from ._arguments import Checked, as_key, check_numerics
-from ._checks import as_real, as_scalar, check_instance, check_scalar, door
+from ._checks import Checked, as_key, as_real, as_scalar, check_instance, check_scalar, door
+from ._levels import gaps
 from ._quadrature import AbstractQuadrature, DoubleExponential
 from ._reservoir import Reservoir
-from ._scattering_map import scattering_map
+from ._scattering_map import check_numerics, scattering_map
 from ._superoperator import Superoperator
 from ._system import System
 
@@ -195,10 +194,5 @@ def _cycle_map(system, S, rate, law):
 
 def cycle_map_of(system, S, rate, law):
     """`cycle_map` from a map that is at hand."""
-    flight = law.phase(gaps(system) / rate)
+    flight = law.phase(gaps(system.levels) / rate)
     return S.linearly(lambda tensor: tensor * flight[None, None])
-
-
-def gaps(system: System) -> Float[Array, "N N"]:
-    """Δ_jk = e_j − e_k."""
-    return _levels.gaps(system.levels)

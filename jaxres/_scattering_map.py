@@ -9,6 +9,8 @@ where both incoming channels are open, and 0 elsewhere. This is Eq. (17) with it
 which makes the integrand finite everywhere. Every node of the grid is a completely positive map: so is their sum.
 """
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -83,10 +85,7 @@ def scattering_map(
     """
     check_instance("system", system, System, "a jaxres.System")
     check_instance("bath", bath, Reservoir, "a jaxres.Reservoir")
-    check_instance("amplitudes", amplitudes, AbstractAmplitudes, "a model such as jaxres.Exact()")
-    check_instance(
-        "quadrature", quadrature, AbstractQuadrature, "a rule such as jaxres.DoubleExponential()"
-    )
+    check_numerics(amplitudes, quadrature)
     warn_of_single_precision(system.levels.dtype)
     if tol is not None:
         tol = as_float("tol", tol)
@@ -109,6 +108,14 @@ def scattering_map(
     raise ValueError(
         f"Argument `tol` must be reachable, but the estimated error is still {float(S.error):.2g} > {tol:g} with "
         f"{quadrature}. Raise `tol` or `max_refinements`, or look for a narrow resonance."
+    )
+
+
+def check_numerics(amplitudes: Any, quadrature: Any) -> None:
+    """How a map is computed: by which model and with which rule."""
+    check_instance("amplitudes", amplitudes, AbstractAmplitudes, "a model such as jaxres.Exact()")
+    check_instance(
+        "quadrature", quadrature, AbstractQuadrature, "a rule such as jaxres.DoubleExponential()"
     )
 
 

@@ -36,9 +36,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Complex, Float
 
 from ._amplitudes import AbstractAmplitudes, Exact
-from ._arguments import Checked, check_numerics
-from ._checks import Scalar, as_scalar, as_vector, check_instance, door
+from ._checks import Checked, Scalar, as_scalar, as_vector, check_instance, door
 from ._information import entropy_of, free_energy_of, logarithm
+from ._levels import same_gap
 from ._master import (
     POOR_MAP,
     RESULTS,
@@ -50,8 +50,7 @@ from ._master import (
 )
 from ._packet import AbstractPacket
 from ._quadrature import AbstractQuadrature, DoubleExponential
-from ._renewal import gaps
-from ._scattering_map import scattering_map
+from ._scattering_map import check_numerics, scattering_map
 from ._states import State, check_state, populations
 from ._superoperator import Superoperator, check_map
 from ._system import System
@@ -120,11 +119,9 @@ def _collision_thermodynamics(system, S, rho, beta):
 
 def covariant(system: System, S: Superoperator) -> Superoperator:
     """S averaged over the time of the collision: it commutes with the free evolution."""
-    e = system.levels
-    gain = gaps(system)  # [j', j]: e_j' − e_j
-    apart = jnp.abs(gain[:, None, :, None] - gain[None, :, None, :])
-    room = 64 * jnp.finfo(e.dtype).eps * jnp.max(jnp.abs(e))
-    return Superoperator(jnp.where(apart <= room, S.tensor, 0), S.error, S.trace_defect)
+    N = system.size
+    same = same_gap(system.levels).reshape(N, N, N, N).transpose(0, 2, 1, 3)
+    return Superoperator(jnp.where(same, S.tensor, 0), S.error, S.trace_defect)
 
 
 class Currents(eqx.Module):

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Inexact
 
-from ._arguments import Checked
 from ._checks import (
+    Checked,
     Scalar,
     as_index,
     as_inexact,

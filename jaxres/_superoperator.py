@@ -19,9 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Inexact
 
-from ._arguments import Checked, as_number
 from ._checks import (
+    Checked,
     Scalar,
+    as_count,
     as_inexact,
     as_real,
     as_scalar,
@@ -96,7 +97,7 @@ class Superoperator(eqx.Module):
     @door
     def identity(cls, size: Checked[int]) -> "Superoperator":
         """The map that changes nothing, on `size` levels."""
-        return cls.from_unitary(jnp.eye(as_number("size", size, 1)))
+        return cls.from_unitary(jnp.eye(as_count("size", size, 1)))
 
     @classmethod
     @door

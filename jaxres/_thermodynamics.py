@@ -4,9 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
-from ._arguments import Checked
-from ._checks import Scalar, as_scalar, check_instance, door
-from ._renewal import gaps
+from ._checks import Checked, Scalar, as_scalar, check_instance, door
+from ._levels import gaps
 from ._safe import eigh
 from ._states import States, as_operators, nan_unless, not_negative, of_each, populations
 from ._superoperator import Superoperator, check_map
@@ -59,7 +58,7 @@ def ergotropy(system: Checked[System], rho: States) -> Float[Array, "*b"]:
     """
     check_instance("system", system, System, "a jaxres.System")
     # where energies begin does not matter, and would cost digits
-    return of_each(_ergotropy, gaps(system)[:, 0], size=system.size, rho=rho)
+    return of_each(_ergotropy, gaps(system.levels)[:, 0], size=system.size, rho=rho)
 
 
 def _ergotropy(rho, levels):
@@ -107,7 +106,7 @@ def effective_beta(system: Checked[System], rho: States) -> Float[Array, "*b"]:
         inf
     """
     check_instance("system", system, System, "a jaxres.System")
-    gap = gaps(system)
+    gap = gaps(system.levels)
     return of_each(_effective_beta, gap[:, 0], gap[-1], size=system.size, rho=rho)
 
 

@@ -15,16 +15,25 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Inexact, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, Complex, Float, Inexact, PRNGKeyArray
 
-from . import _levels
 from ._amplitudes import AbstractAmplitudes, Exact
-from ._arguments import Checked, as_flag, as_key, as_number, check_numerics
-from ._checks import as_vector, check_instance, concrete, door, require
+from ._checks import (
+    Checked,
+    as_count,
+    as_flag,
+    as_key,
+    as_vector,
+    check_instance,
+    concrete,
+    door,
+    require,
+)
+from ._levels import equal_levels, gaps
 from ._quadrature import AbstractQuadrature, DoubleExponential
-from ._renewal import AbstractWaitingTimes, Poisson, check_renewal, gaps
+from ._renewal import AbstractWaitingTimes, Poisson, check_renewal
 from ._reservoir import Reservoir
-from ._scattering_map import scattering_map
+from ._scattering_map import check_numerics, scattering_map
 from ._states import State, check_state
 from ._superoperator import check_size
 from ._system import System
@@ -94,7 +103,7 @@ def trajectory(
     check_renewal(system, bath, waiting_times)
     rho0 = check_state("rho0", rho0, system)
     check_numerics(amplitudes, quadrature)
-    collisions, key = as_number("collisions", collisions, 1), as_key("key", key)
+    collisions, key = as_count("collisions", collisions, 1), as_key("key", key)
     dephase = as_flag("dephase", dephase)
     S = scattering_map(system, bath, amplitudes=amplitudes, quadrature=quadrature)
     return _trajectory(system, S, bath.rate, rho0, collisions, key, dephase, waiting_times)
@@ -126,7 +135,7 @@ def _collide(system, S, rho, wait, dephased):
 
 def _flight(system, rho, time):
     """e^{−iH_S t} ρ e^{iH_S t}."""
-    return jnp.exp(-1j * gaps(system) * time) * rho
+    return jnp.exp(-1j * gaps(system.levels) * time) * rho
 
 
 @door
@@ -198,12 +207,7 @@ def dephase(system: System, rho: Inexact[Array, "*b N N"]) -> Inexact[Array, "*b
          [0.3 0.5]]
     """
     check_instance("system", system, System, "a jaxres.System")
-    return jnp.where(jnp.broadcast_to(equal_levels(system), rho.shape), rho, 0)
-
-
-def equal_levels(system: System) -> Bool[Array, "N N"]:
-    """Which pairs of levels have the same energy, up to rounding."""
-    return _levels.equal_levels(system.levels)
+    return jnp.where(jnp.broadcast_to(equal_levels(system.levels), rho.shape), rho, 0)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -282,7 +286,7 @@ def trajectories(
         np.asarray(instants) >= 0,
         f"Argument `times` must be finite and not negative, but is {instants}.",
     )
-    realisations, chunk = as_number("realisations", realisations, 2), as_number("chunk", chunk, 1)
+    realisations, chunk = as_count("realisations", realisations, 2), as_count("chunk", chunk, 1)
     dephase, progress = as_flag("dephase", dephase), as_flag("progress", progress)
 
     starts = range(0, realisations, chunk)

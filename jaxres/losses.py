@@ -13,12 +13,20 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
 from ._amplitudes import AbstractAmplitudes, Exact
-from ._arguments import Checked, as_flag, as_function, as_number, check_numerics
-from ._checks import as_index, as_scalar, check_instance, door
+from ._checks import (
+    Checked,
+    as_count,
+    as_flag,
+    as_function,
+    as_index,
+    as_scalar,
+    check_instance,
+    door,
+)
 from ._dynamics import relaxation_time_of
 from ._master import Baths, SteadyState, _as_baths, admissible, generator_of, steady_state_of
 from ._quadrature import AbstractQuadrature, DoubleExponential
-from ._scattering_map import collision_map
+from ._scattering_map import check_numerics, collision_map
 from ._states import as_rough_state, coherence, gibbs_state, trace_distance
 from ._superoperator import Superoperator, check_size
 from ._system import System
@@ -115,8 +123,8 @@ class CoherenceAt(AbstractLoss):
     """
 
     value: Float[Array, ""] = eqx.field(converter=lambda x: as_scalar("value", x, positive=True))
-    j: int = eqx.field(static=True, converter=lambda x: as_number("j", x, 0), default=0)
-    k: int = eqx.field(static=True, converter=lambda x: as_number("k", x, 0), default=1)
+    j: int = eqx.field(static=True, converter=lambda x: as_count("j", x, 0), default=0)
+    k: int = eqx.field(static=True, converter=lambda x: as_count("k", x, 0), default=1)
     least_rate: bool = eqx.field(
         static=True, converter=lambda x: as_flag("least_rate", x), default=False
     )
@@ -159,7 +167,7 @@ class HeatCurrent(AbstractLoss):
     **Arguments:** `bath`: r, the place of the reservoir in the sequence. Alone, a reservoir brings none.
     """
 
-    bath: int = eqx.field(static=True, converter=lambda x: as_number("bath", x, 0), default=0)
+    bath: int = eqx.field(static=True, converter=lambda x: as_count("bath", x, 0), default=0)
 
     @door
     def __call__(self, system: Checked[System], baths: Checked[Baths]) -> Loss:

@@ -229,3 +229,37 @@ def test_batches_are_refused_with_a_hint_but_can_be_mapped():
         packet(width=widths)
     many = jax.vmap(lambda width: packet(width=width))(widths)
     assert many.width.shape == (2,)
+
+
+LOWEST = [[1, 0], [0, 0]]
+BAD = [None, "a", object(), 10**400, [], [[1], [1, 2]], {}]
+
+
+@pytest.mark.parametrize(
+    ("function", "good"),
+    [
+        (jr.steady_state, {}),
+        (jr.generator, {}),
+        (jr.spectrum, {}),
+        (jr.relaxation_time, {}),
+        (jr.evolve, dict(rho0=LOWEST, times=[0, 1])),
+        (jr.steady_state_of, dict(maps=[jr.Superoperator.identity(2)], rates=[1])),
+    ],
+    ids=lambda x: getattr(x, "__name__", ""),
+)
+def test_whatever_is_given_for_one_argument_is_refused_by_its_name(function, good):
+    good = dict(system=SYSTEM) | ({} if "maps" in good else dict(baths=BATH)) | good
+    algorithms = [] if "maps" in good else ["amplitudes", "quadrature"]
+    for name in (*good, *algorithms):
+        for bad in BAD:
+            if name == "times" and bad == []:
+                continue  # no times are no states
+            with pytest.raises(ValueError, match=f"Argument `{name}` must"):
+                function(**(good | {name: bad}))
+
+
+def test_lists_and_whole_numbers_are_states_and_times():
+    times = [0, np.float32(1), jnp.asarray(2)]
+    there = jr.evolve(SYSTEM, BATH, LOWEST, times)
+    again = jr.evolve(SYSTEM, BATH, GROUND, jnp.array([0.0, 1.0, 2.0]))
+    assert np.array_equal(there, again)
