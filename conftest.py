@@ -33,6 +33,14 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 install_import_hook("jaxres", "beartype.beartype")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by marker
+def pytest_collection_modifyitems(items):
+    """Every example of the documentation compiles a program of its own."""
+    for item in items:
+        if isinstance(item, pytest.DoctestItem):
+            item.add_marker("slow")
+
+
 @pytest.fixture(autouse=True)
 def _names_of_examples(doctest_namespace):
     """The names that every docstring example may use without importing them."""

@@ -2,8 +2,8 @@
 """Sets jaxres up in a virtual environment beside this file and runs it there.
 
     python3 run.py figures    computes the figures of the Letter into figures/
-    python3 run.py tests      runs the test suite and the examples of the documentation
-                              (all but the slowest tests: those are `run.py tests -m slow`)
+    python3 run.py tests      runs the test suite, all but what compiles for long: that and the
+                              examples of the documentation are `run.py tests -m slow`
     python3 run.py lint       the linter, the formatter and the type checker
     python3 run.py check      all of these checks: lint, then tests
 

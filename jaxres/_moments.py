@@ -35,9 +35,9 @@ def _moments_with_table(grid, amplitudes, layers, levels, packet):
         return _sum_over_nodes(grid, where, outgoing, unit, levels, packet)
 
     between = part(
-        slice(n - grid.last), lambda kinetic: table.between(kinetic, grid.finite), grid.finite
+        slice(n - grid.last), lambda kinetic, _: table.between(kinetic, grid.finite), grid.finite
     )
-    above = part(slice(n - grid.last, n), lambda _: table.above, grid.last)
+    above = part(slice(n - grid.last, n), lambda *_: table.above, grid.last)
     return between + above, table.error
 
 
@@ -53,8 +53,8 @@ def _moments_jvp(primals, tangents):
 
 
 def _moments_without_table(grid, amplitudes, layers, levels, packet):
-    def outgoing(kinetic):
-        return amplitudes.outgoing(kinetic, layers, levels, packet.mass)
+    def outgoing(kinetic, beyond):
+        return amplitudes.outgoing(kinetic, beyond, layers, levels, packet.mass)
 
     everywhere = slice(grid.stretch.size)
     values = _sum_over_nodes(grid, everywhere, outgoing, 1, levels, packet)
@@ -70,7 +70,7 @@ def _sum_over_nodes(grid, where, outgoing, unit, levels, packet):
     outermost = np.isin(np.arange(grid.stretch.size), grid.outermost)[where]
     ends = jnp.zeros(grid.stretch.shape, levels.dtype)
     ends = ends.at[np.array(grid.outermost)].add(grid.ends())
-    nodes = tuple(x[..., where] for x in (grid.kinetic, grid.weights(), ends))
+    nodes = tuple(x[..., where] for x in (grid.kinetic, grid.beyond, grid.weights(), ends))
     N, n = nodes[0].shape[1:]
     rows, columns = np.triu_indices(N)
     piece = min(n, max(AT_ONCE // N**4 // unit, -(-64 // unit)) * unit)
@@ -84,9 +84,9 @@ def _sum_over_nodes(grid, where, outgoing, unit, levels, packet):
 
     @jax.checkpoint
     def add(total, part):
-        kinetic, weights, ends = part
+        kinetic, beyond, weights, ends = part
         ends = entries(ends, at)
-        a = outgoing(kinetic)
+        a = outgoing(kinetic, beyond)
         open_ = kinetic > 0
         k = jnp.sqrt(2 * packet.mass * kinetic[0, 0])
         a = jnp.where(open_[None], a, 0) * jnp.sqrt(packet.mass / k)[None, None, None]
@@ -119,7 +119,7 @@ def _sum_over_nodes(grid, where, outgoing, unit, levels, packet):
     if count == 1:
         return add(total, nodes)[0]
     # nodes that fill the last piece have no weight
-    fills = "edge", "constant", "constant"
+    fills = "edge", "edge", "constant", "constant"
     cut = tuple(pieces(x, count, piece, fill) for x, fill in zip(nodes, fills, strict=True))
     return jax.lax.scan(add, total, cut)[0]
 

@@ -47,15 +47,17 @@ class Grid(eqx.Module):
     """Nodes in the outgoing kinetic energy ε, shared by all entries of the map.
 
     `kinetic[j', j, n]` is ε_n + e_j' − e_j, the incoming kinetic energy of the transition j → j' (negative where
-    that channel is closed), free of cancellation; its diagonal is ε_n itself. For two levels `transitions` are 0 → 0,
-    1 → 0 and 0 → 1 of it, one by one. `stretch[n]` is the length of a node's panel, of the last one the scale, and
-    `shares[r, n]` the weight in units of it, of the rule (r = 0) and of the two coarser ones. The rules leave out
-    lengths at the ends of the panels, beside the `outermost` nodes: `end_shares`, in the same units, an error that all
-    three have in common. Each finite panel has `finite` nodes, the one above the last threshold `last`; an empty one
-    keeps a length `tiny`. `plain` grids are split at differences of levels alone.
+    that channel is closed), free of cancellation; its diagonal is ε_n itself. `beyond[j', r, n]` is ε_n + e_j' − v_r,
+    the distance of the total energy from kink v_r of the amplitudes, just as exact. For two levels `transitions` are
+    0 → 0, 1 → 0 and 0 → 1 of `kinetic`, one by one. `stretch[n]` is the length of a node's panel, of the last one the
+    scale, and `shares[r, n]` the weight in units of it, of the rule (r = 0) and of the two coarser ones. The rules
+    leave out lengths at the ends of the panels, beside the `outermost` nodes: `end_shares`, in the same units, an error
+    that all three have in common. Each finite panel has `finite` nodes, the one above the last threshold `last`; an
+    empty one keeps a length `tiny`. `plain` grids are split at differences of levels alone.
     """
 
     kinetic: Float[Array, "N N n"]
+    beyond: Float[Array, "N R n"]
     transitions: tuple[Float[Array, " n"], ...]
     stretch: Float[Array, " n"]
     shares: np.ndarray
@@ -258,8 +260,10 @@ FEW = 4
 
 def _sorted_edges(
     levels: Float[Array, " N"], further: Float[Array, " R"]
-) -> tuple[Float[Array, " P"], Int[Array, "N N"]]:
-    """The thresholds e_j − e_j' > 0 and `further` edges, ascending, and for each [j', j] its place (−2 where j ≤ j').
+) -> tuple[Float[Array, " P"], Int[Array, "N N"], Int[Array, " R"]]:
+    """The thresholds e_j − e_j' > 0 and `further` edges, ascending, and the places of both.
+
+    Thresholds have theirs at [j', j] (−2 where j ≤ j').
 
     Equal ones stand in the order that they take as soon as the levels, which ascend, are no longer equal: the pair
     whose indices are closer comes first.
@@ -268,21 +272,24 @@ def _sorted_edges(
     rows, columns = np.triu_indices(N, 1)
     nearest = np.argsort(columns - rows, kind="stable")
     rows, columns = rows[nearest], columns[nearest]
-    thresholds, rank = linear(splittings(levels), np.eye(len(rows))[nearest]), np.arange(len(rows))
+    thresholds = linear(splittings(levels), np.eye(len(rows))[nearest])
     thresholds = jnp.concatenate([thresholds, jnp.where(further > 0, further, 0)])
+    rank = np.arange(thresholds.size)
     if thresholds.size > 1:
         # the values come out of the sort itself: computed again beside it, they might be rounded to another order
         places = jax.lax.iota(np.int32, thresholds.size)
         thresholds, order = jax.lax.sort((thresholds, places), num_keys=1)
-        rank = jnp.argsort(order)[: len(rows)]
-    return thresholds, jnp.full((N, N), -2).at[rows, columns].set(rank)
+        rank = jnp.argsort(order)
+    own, others = rank[: len(rows)], rank[len(rows) :]
+    return thresholds, jnp.full((N, N), -2).at[rows, columns].set(own), jnp.asarray(others)
 
 
 def outgoing_grid(
     levels: Float[Array, " N"],
     scale: Float[Array, ""],
     rule: AbstractQuadrature,
-    further: Float[Array, " R"],
+    kinks: Float[Array, " R"],
+    window: Float[Array, " W"],
 ) -> Grid:
     r"""The grid in the outgoing kinetic energy for a system with these levels and a packet of this energy scale.
 
@@ -290,14 +297,22 @@ def outgoing_grid(
     derivatives. The scale of the last panel only says where nodes stand; it is held fixed under differentiation,
     which changes a derivative by no more than the quadrature error.
 
-    `further` are more energies to split at, in any order: kinks of the amplitudes, the window of a packet. Those that
-    are negative or NaN make an empty panel.
+    It is split besides at `kinks` v of the amplitudes, total energies in any order, ε = v − e_j'; and at the ends of
+    the packet's `window`, incoming kinetic energies κ, ε = κ + e_j − e_j'. What is negative or NaN, or lies where the
+    packet has no weight, makes an empty panel.
     """
     dtype = levels.dtype
     scale = jax.lax.stop_gradient(scale)
     finite, last = rule.finite_rule(levels.shape[0]), rule.last_rule()
     gap = gaps(levels).T  # [j', j]: the incoming channel opens at ε = e_j − e_j'
-    thresholds, rank = _sorted_edges(levels, further)
+    shifts = jnp.concatenate([jnp.zeros(1, dtype), splittings(levels), -splittings(levels)])
+    ends = jax.lax.stop_gradient(window[:, None] + shifts[None])
+    end = jax.lax.stop_gradient(jnp.max(window, initial=36.0 * scale) + levels[-1] - levels[0])
+    away = kinks[None] - levels[:, None]  # [j', r]
+    split = (away > 0) & (away < end)
+    further = jnp.concatenate([jnp.where(split, away, 0).reshape(-1), ends.reshape(-1)])
+    thresholds, rank, places = _sorted_edges(levels, further)
+    places = jnp.where(split, places[: away.size].reshape(away.shape), -2)
     edges = jnp.concatenate([jnp.zeros(1, dtype), thresholds])
     # A panel may be empty (degenerate levels). It keeps a length far below rounding, so that no momentum is exactly
     # zero and derivatives with respect to its length are right.
@@ -320,8 +335,8 @@ def outgoing_grid(
     from_upper = nodes(lengths, finite.upper, 0 * last.lower)
     lower_edge, upper_edge = nodes(edges, *ones), nodes(jnp.append(thresholds, edges[-1]), *ones)
 
-    def kinetic(gap, rank):
-        """ε + e_j' − e_j at all nodes."""
+    def distance(gap, rank):
+        """ε − gap at all nodes."""
         # By rank, not by value: in the empty panel below a threshold that coincides with another one its channel is
         # closed, and so the panel must count when its length is differentiated.
         # The distance between a threshold and itself is no difference either: its derivatives may be huge.
@@ -337,9 +352,11 @@ def outgoing_grid(
     outermost = *range(0, start, size), *range(size - 1, start, size), start, n - 1
     shares = np.repeat([finite.lower[0], finite.upper[-1]], thresholds.size)
     transitions = ((0, 0), (0, 1), (1, 0)) if levels.size == 2 else ()
+    distances = jax.vmap(jax.vmap(distance))
     return Grid(
-        kinetic=jax.vmap(jax.vmap(kinetic))(gap, rank),
-        transitions=tuple(kinetic(gap[j], rank[j]) for j in transitions),
+        kinetic=distances(gap, rank),
+        beyond=distances(away, places),
+        transitions=tuple(distance(gap[j], rank[j]) for j in transitions),
         stretch=nodes(lengths, *ones),
         shares=np.concatenate([np.tile(finite.weights, thresholds.size), last.weights], axis=1),
         end_shares=np.concatenate([shares, last.lower[:1], [1.0]]),

@@ -183,15 +183,15 @@ def resolve(
     # values whose derivatives are those of the new vectors, v† dH v
     fixed = jax.lax.stop_gradient(U)
     energy = jnp.real(jnp.sum(jnp.conj(fixed) * (H @ fixed), axis=0))
-    return _with_derivative(values, energy), U
+    return with_derivative(values, energy), U
 
 
 @jax.custom_jvp
-def _with_derivative(value, function):
+def with_derivative(value, function):
     """The value itself; its derivative is that of a function which is equal to it up to rounding."""
     return value
 
 
-@_with_derivative.defjvp
+@with_derivative.defjvp
 def _with_derivative_jvp(primals, tangents):
-    return _with_derivative(*primals), tangents[1]
+    return with_derivative(*primals), tangents[1]

@@ -32,7 +32,7 @@ from ._checks import (
     require,
     warn_of_single_precision,
 )
-from ._levels import gaps, pinned, same_gap, splittings
+from ._levels import gaps, pinned, same_gap
 from ._moments import moments_of, tensor_of
 from ._particle_states import MonochromaticBeam
 from ._quadrature import AbstractQuadrature, DoubleExponential, outgoing_grid
@@ -182,7 +182,9 @@ def _beam_map(amplitudes, layers, levels, packet):
     """Σ_α s_{j'j}(κ + e_j) conj(s_{k'k}(κ + e_k)) where the gaps are equal, κ = p₀²/2m; an integral over δ(p − p₀)."""
     kinetic = packet.momentum**2 / (2 * packet.mass)
     below = kinetic + gaps(levels).T  # [j', j]: κ + e_j − e_j', outgoing
-    exits = amplitudes.matrices(below, kinetic + levels, layers, levels, packet.mass)
+    energy = kinetic + levels
+    beyond = energy - amplitudes.kinks(layers, levels, packet.mass)[:, None]
+    exits = amplitudes.matrices(below, energy, beyond, layers, levels, packet.mass)
     own = np.arange(levels.shape[0])
     # for equal gaps the outgoing momenta are equal, so that what s⁺ is referenced to is no matter
     s = jnp.stack([exit_[:, own, own] for exit_ in exits])
@@ -194,8 +196,8 @@ def _beam_map(amplitudes, layers, levels, packet):
 
 def _integrated_map(amplitudes, quadrature, sides, system, packet):
     layers = sides[0]
-    further = _edges(system.levels, packet, amplitudes.kinks(layers, system.levels, packet.mass))
-    grid = outgoing_grid(system.levels, packet.energy_scale(), quadrature, further)
+    kinks = amplitudes.kinks(layers, system.levels, packet.mass)
+    grid = outgoing_grid(system.levels, packet.energy_scale(), quadrature, kinks, packet.window())
     moments, tensor = (
         (two_level_moments, two_level_tensor) if system.size == 2 else (moments_of, tensor_of)
     )
@@ -209,22 +211,6 @@ def _integrated_map(amplitudes, quadrature, sides, system, packet):
     error = error + jnp.max(jnp.abs(left_out)) + inexact
     others = jnp.stack([tensor(x) for x in (half, quarter, fine + left_out)])
     return tensor(fine), error, others, inexact
-
-
-def _edges(levels, packet, kinks):
-    """Where in ε to split besides the thresholds: kinks of the amplitudes, the packet's window.
-
-    A kink at the total energy v stands at ε = v − e_j'; the incoming kinetic energy κ at ε = κ + e_j − e_j'.
-    """
-    window = packet.window()
-    shifts = jnp.concatenate([jnp.zeros(1, levels.dtype), splittings(levels), -splittings(levels)])
-    kinks = (kinks[:, None] - levels[None]).reshape(-1)
-    window = jax.lax.stop_gradient((window[:, None] + shifts[None]).reshape(-1))
-    if kinks.size:
-        # where the packet has no weight there is nothing to split
-        end = jnp.max(window, initial=36.0 * packet.energy_scale()) + levels[-1] - levels[0]
-        kinks = jnp.where(kinks < jax.lax.stop_gradient(end), kinks, 0)
-    return jnp.concatenate([kinks, window])
 
 
 def restore_trace(

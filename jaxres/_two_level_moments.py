@@ -18,7 +18,7 @@ def two_level_moments(grid, amplitudes, layers, levels, packet):
     """Real numbers, shape (16, 4): of the matrix in (j'j), (k'k) its diagonal, then the rest above that."""
     # the kinetic energies of 0 → 0 and 1 → 1 (both the outgoing one), of 1 → 0 and of 0 → 1
     energies = one_loop(lambda *x: x, *grid.transitions)
-    amplitudes = amplitudes.two_level_exits(energies, layers, levels, packet.mass)
+    amplitudes = amplitudes.two_level_exits(energies, grid.beyond, layers, levels, packet.mass)
     momenta = [safe_sqrt(2 * packet.mass * jnp.abs(x)) for x in energies]
     same = same_gap(levels)  # of the transitions 00, 01, 10, 11
     same = [same[i][None] for i in ((0, 1), (0, 2), (1, 2))]

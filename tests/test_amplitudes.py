@@ -89,6 +89,22 @@ def test_a_slab_cut_in_pieces_is_the_same_slab(N, length):
         assert largest(r_cut - r) < 1e-12
 
 
+@pytest.mark.parametrize("length", [1e-14, 1e-10, 1e-5, 1e-2])
+def test_a_thin_stack_is_a_thin_slab(length):
+    """Transparent, of finite height, and a δ of finite area; slow particles and fast ones."""
+    W = hermitian(4, 3)
+    pieces = length * np.array([0.5, 0.2, 0.3])
+    for height in (0.0, 1e-9, 1.0, 1 / length):
+        one = jr.Slab(height * W, length)
+        many = jr.Stack([jr.Slab(height * W, piece) for piece in pieces])
+        for energy in (LEVELS[-1] + 1e-6, 2.0, 1e4):
+            a, b = (
+                jr.amplitudes(jr.System(LEVELS), x, mass=0.1, energy=energy) for x in (one, many)
+            )
+            assert largest(a.transmission - b.transmission) < 1e-12
+            assert largest(a.reflection - b.reflection) < 1e-12
+
+
 def test_a_constant_added_to_all_energies_changes_nothing():
     W = hermitian(1, 3)
     for scatterer in (jr.Slab(W, 1.0), stack([W, 2 * W], [0.4, 0.8])):

@@ -211,6 +211,7 @@ class TestWithoutCoherence:
 
 
 class TestDerivatives:
+    @pytest.mark.slow
     def test_in_both_modes(self, coherent):
         system, _, maps = coherent
         way = jnp.array([0.3, 0.7, 0.2, 0.5])  # of a map, the rates and the splitting
@@ -250,6 +251,7 @@ class TestArguments:
             jr.counting_statistics(system, [endless, baths[1]])
 
 
+@pytest.mark.slow
 def test_without_collisions_nothing_is_counted_and_rare_ones_count_in_proportion(coherent):
     system, _, maps = coherent
 
@@ -261,6 +263,7 @@ def test_without_collisions_nothing_is_counted_and_rare_ones_count_in_proportion
     np.testing.assert_allclose(slope, cumulants(jnp.asarray(1e-7)) / 1e-7, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_high_orders_and_the_error_of_a_tilted_map(coherent):
     system, baths, maps = coherent
     many = jr.counting_statistics(system, baths, 22)

@@ -25,6 +25,7 @@ def flight(rho, time):
     return U @ rho @ U.conj().T
 
 
+@pytest.mark.slow
 def test_iteration_goes_to_it_from_any_state(maps):
     cycle = jr.limit_cycle(SYSTEM, BATHS)
     assert cycle.result == jr.RESULTS.successful
@@ -68,6 +69,7 @@ def test_the_same_reservoir_in_turn_with_itself_is_that_reservoir():
         assert largest(twice.heat) < 1e-14
 
 
+@pytest.mark.slow
 def test_where_a_stroke_changes_little_the_product_is_the_sum(maps):
     # collisions that take place with probability ε, each after a flight of ε/2: Eq. (8) with both rates 1, as ε → 0
     one = jnp.einsum("aj,bk->abjk", jnp.eye(2), jnp.eye(2))
@@ -86,6 +88,7 @@ def test_where_a_stroke_changes_little_the_product_is_the_sum(maps):
     assert largest(L(both) - 1j * (SYSTEM.levels[:, None] - SYSTEM.levels[None]) * both) < 1e-14
 
 
+@pytest.mark.slow
 def test_random_waiting_times_are_averaged_over(maps):
     # Γτ of Gamma(3): the average over many independent cycles, collision by collision, from the limit cycle
     law, n = jr.Gamma(3.0), 20000
@@ -103,6 +106,7 @@ def test_random_waiting_times_are_averaged_over(maps):
     assert largest(error) < 1e-3
 
 
+@pytest.mark.slow
 def test_derivatives(maps):
     way = jnp.array([0.2, 0.7, 0.3, 0.4])  # of a map, the rates and the splitting
 
@@ -120,6 +124,7 @@ def test_derivatives(maps):
     np.testing.assert_allclose(jax.grad(f)(zero) @ way, slope, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_it_says_what_is_wrong():
     still = eqx.tree_at(lambda b: b.rate, COLD, jnp.asarray(0.0))
     with pytest.raises(ValueError, match="rate"):

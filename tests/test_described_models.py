@@ -151,6 +151,7 @@ class TestSweep:
         assert "jr.EffusionPacket(beta=0.1" in about["function"]["text"]
         assert about["function"]["uses"]["LEVELS"]["values"] == LEVELS.tolist()
 
+    @pytest.mark.slow
     def test_algorithms(self):
         model = jr.TransferProduct()
 

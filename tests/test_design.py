@@ -397,6 +397,7 @@ class TestReservoirs:
         assert eqx.tree_equal(frozen, start)
         assert float(system.levels[0]) == -0.6
 
+    @pytest.mark.slow
     def test_ready_losses_agree_with_what_they_are_made_of(self):
         system, bath = jr.letter.model(rate=5.0)
         rho, time = jr.steady_state(system, bath).rho, jr.relaxation_time(system, bath)

@@ -226,6 +226,7 @@ CASES = {
     ),
 }  # fmt: skip
 EVERY_DAY = ["effusion", "hamiltonian"]
+SOME = [pytest.param(x, marks=[] if x in EVERY_DAY else pytest.mark.slow) for x in CASES]
 NAMES = [pytest.param(x, marks=[] if x in EVERY_DAY else pytest.mark.campaign) for x in CASES]
 
 
@@ -260,7 +261,7 @@ def test_each_number_alone_is_refused_where_it_is_known(name):
         assert "must" in str(info.value), field
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", SOME)
 def test_each_number_alone_may_be_traced(name):
     build, numbers, _ = CASES[name]
 

@@ -72,6 +72,7 @@ def test_at_equal_levels_only_collisions_act():
 LATE = jnp.array([1e3, 1e12, 1e16, 1e30, 1e300, jnp.inf])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", [jax.jacfwd, jax.jacrev])
 def test_the_long_time_limit_is_the_steady_state_and_its_derivative(letter, mode):
     system, bath, _ = letter
@@ -113,6 +114,7 @@ def test_an_optical_qubit_relaxes_after_1e16_periods(letter):
         assert abs(gone - np.exp(-rate * tau * moved)) < 1e-4
 
 
+@pytest.mark.slow
 def test_what_does_not_relax_is_right_until_its_phase_is_lost(letter):
     system, bath, _ = letter
     still = eqx.tree_at(lambda b: b.rate, bath, jnp.asarray(0.0))
@@ -124,6 +126,7 @@ def test_what_does_not_relax_is_right_until_its_phase_is_lost(letter):
     assert jnp.all(jnp.isnan(lost))  # e^{iωt} of 1e18 turns is not known to a tenth
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", [jax.jacfwd, jax.jacrev])
 def test_an_evolution_that_fails_has_no_derivatives(letter, mode):
     system, bath, _ = letter
@@ -237,6 +240,7 @@ def test_the_state_between_collisions_is_a_flight_from_the_last_one(letter):
     assert np.all(np.isnan(jax.jit(jr.state_at)(system, path, late)))
 
 
+@pytest.mark.slow
 def test_the_average_of_many_trajectories_solves_the_master_equation(letter):
     system, bath, _ = letter
     times = [0.05, 0.3, 1.0, 3.0]
@@ -256,6 +260,7 @@ def test_the_average_of_many_trajectories_solves_the_master_equation(letter):
     assert deviations(jr.Gamma(4.0)) > 20  # and so it does: the same rate, another law
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_the_average_of_its_realisations(letter):
     system, bath, _ = letter
     times, n, key = (
@@ -276,6 +281,7 @@ def test_an_ensemble_is_the_average_of_its_realisations(letter):
     assert largest(many.standard_error - error / np.sqrt(n)) < 1e-13
 
 
+@pytest.mark.slow
 def test_a_dephased_trajectory_thermalises(letter):
     system, bath, _ = letter
     fine = jr.DoubleExponential().refined()
@@ -357,6 +363,7 @@ def test_a_law_of_waiting_times_agrees_with_itself(law):
         assert abs(value - (real - 1j * imag)) < 1e-8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("law", LAWS)
 def test_the_law_is_smooth_where_levels_meet(law):
     zero = jnp.zeros(())
@@ -376,6 +383,7 @@ def test_gamma_lies_between_poissonian_and_fixed():
     assert largest(jr.Gamma(1e8).mean_phase(u) - jr.Fixed().mean_phase(u)) < 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [1e-4, 0.6, 5.0, 1e4])
 def test_poissonian_collisions_see_time_averages(letter, rate):
     system, bath, S = letter

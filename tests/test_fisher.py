@@ -56,6 +56,7 @@ class TestQuantumFisher:
         for F in (jr.quantum_fisher(gibbs(0.7), drho), jr.classical_fisher(gibbs(0.7), drho)):
             np.testing.assert_allclose(F, [[variance]], rtol=1e-13)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "r", [pytest.param([0.3, -0.2, 0.5], marks=pytest.mark.slow), [0.0, 0.0, 0.0]]
     )
@@ -75,6 +76,7 @@ class TestQuantumFisher:
 
 
 class TestClassicalFisher:
+    @pytest.mark.slow
     def test_no_measurement_tells_more_and_one_tells_as_much(self):
         rho = jr.gibbs_state(jr.System([-1.0, 0.1, 0.8]), 0.9)
         U, G = unitary(3, 3), hermitian(4, 3)
@@ -111,6 +113,7 @@ class TestErgotropy:
         work = jr.ergotropy(jr.System([-0.4, 0.4]), qubit(r))
         np.testing.assert_allclose(work, 0.8 * (jnp.linalg.norm(r) - 0.5) / 2, rtol=1e-13)
 
+    @pytest.mark.slow
     def test_derivatives(self):
         levels = jnp.array([-1.0, 0.1, 0.8])
         start, way = jnp.diag(jnp.array([0.2, 0.5, 0.3])) + 0j, hermitian(5, 3, scale=0.1)

@@ -220,6 +220,7 @@ def campaign(seed, count, doors):
     return [x for x in (trial(rng, doors[i % len(doors)]) for i in range(count)) if x]
 
 
+@pytest.mark.slow
 def test_all_doors_are_open_to_what_is_right():
     for call, arguments in DOORS.values():
         call(**arguments)

@@ -267,6 +267,7 @@ def tables():
     return calls()
 
 
+@pytest.mark.slow
 def test_the_functions_take_what_they_should(tables):
     for name, (function, good) in {**tables[0], **tables[1]}.items():
         assert verdict(function, good, False) == "value", name

@@ -177,7 +177,9 @@ def test_derivatives_of_the_steady_state(name):
     assert np.all(np.any(np.abs(reverse) > 1e-6, axis=0))
 
 
-@pytest.fixture(scope="module", params=["two", "stack_of_three"])
+@pytest.fixture(
+    scope="module", params=["two", pytest.param("stack_of_three", marks=pytest.mark.slow)]
+)
 def from_the_maps(request):
     """Two baths' maps, and the steady state's entries as a function of levels and rates."""
     system, bath = build(parameters(**STRUCTURES[request.param]))
@@ -249,6 +251,7 @@ def test_no_direction_no_derivative():
 # --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param("stack", marks=SLOW), "three"])
 @pytest.mark.parametrize(
     "side", [pytest.param(1, id="above"), pytest.param(-1, id="below", marks=SLOW)]
@@ -307,6 +310,7 @@ class OfUnknownLogarithm(jr.EffusionPacket):
     """An effusion packet of which it is not known that it has a logarithm."""
 
 
+@pytest.mark.slow
 def test_derivatives_by_the_packet_alone():
     """They are taken from ln ρ_U; a packet without one goes the way of all numbers. And with others they mix."""
 

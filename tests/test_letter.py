@@ -90,6 +90,7 @@ class TestFigure1:
         np.testing.assert_allclose(after, path.rho.values[1:], atol=1e-13)
 
 
+@pytest.mark.slow
 def test_figure2_is_the_steady_state_at_every_rate():
     rates = [0.3, 5.0, 30.0]
     data = jr.letter.figure2(rates=rates, amplitudes={"a": jr.Exact(), "b": jr.TransferProduct()})

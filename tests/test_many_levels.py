@@ -53,6 +53,7 @@ SPECTRA = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -157,6 +158,7 @@ TABULATED = {
 TABLE, DIRECT = Exact(tabulated=True), Exact(tabulated=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [pytest.param(n, marks=[] if n == "degenerate" else pytest.mark.slow) for n in TABULATED],
@@ -192,6 +194,7 @@ def test_amplitudes_from_a_table_are_the_amplitudes(name):
     np.testing.assert_allclose(by_levels, direct_by_levels, rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_table_resolves_levels_however_close():
     """The next level makes a branch point beside the panel, which another substitution would not see."""
     numbers = TABULATED["degenerate"]
@@ -208,6 +211,7 @@ def test_a_table_resolves_levels_however_close():
     assert largest(tensors(TABLE) - tensors(DIRECT)) < 1e-14
 
 
+@pytest.mark.slow
 def test_a_table_resolves_the_beginning_of_long_panels():
     """Levels 36 and 84 kT apart: shallow bound states are close to a threshold, and the packet is nowhere else."""
     levels = 300 * np.array([0.0, 0.3, 1.0])
@@ -218,6 +222,7 @@ def test_a_table_resolves_the_beginning_of_long_panels():
     assert float(S.error) < 1e-10
 
 
+@pytest.mark.slow
 def test_a_table_that_is_too_short_says_so():
     """Behind a thick slab resonances are dense, and the series of the amplitudes does not converge in time."""
     numbers = TABULATED["resonances"] | {"lengths": jnp.array([30.0])}

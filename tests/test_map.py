@@ -50,6 +50,7 @@ def test_the_error_estimate_is_honest(golden, quadrature):
             assert true / 10 <= estimate, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["qutrit", "stack"])
 @pytest.mark.parametrize("quadrature", [COARSE, DEFAULT], ids=str)
 def test_the_error_estimate_is_honest_for_more_levels_and_slabs(golden, name, quadrature):
@@ -81,6 +82,7 @@ def test_tol_says_when_it_is_not_met():
         jr.scattering_map(system, bath, tol=1e-12, max_refinements=1)
 
 
+@pytest.mark.slow
 def test_the_scatterer_moved_is_the_packet_moved_the_other_way():
     # behind an empty slab of length a the scatterer begins at x = a
     W, a = hermitian(1, 2), 0.8
@@ -120,6 +122,7 @@ def test_thin_slabs_are_no_worse(length):
     assert largest(jr.scattering_map(system, slab).tensor - product.tensor) < 1e-14
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cold_qubit", "qutrit"])
 def test_transfer_matrices_give_the_same_map(golden, name):
     case = golden[name]

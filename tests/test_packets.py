@@ -230,6 +230,7 @@ def test_a_diagonal_state_is_the_limit_of_wide_packets(levels):
     assert np.linalg.eigvalsh(S.choi)[0] > -1e-13
 
 
+@pytest.mark.slow
 def test_a_beam_is_the_limit_of_packets_of_one_momentum():
     levels = np.array([-0.7, 0.1, 0.9])  # a ladder but for rounding
     system, slab = jr.System(levels), jr.Slab(hermitian(4, 3), 1.0)
@@ -439,6 +440,7 @@ class Direct(jr.EffusionPacket):
         return phase * self.envelope(p, q)
 
 
+@pytest.mark.slow
 def test_the_phase_of_the_position_may_be_given_to_the_amplitudes():
     numbers = dict(beta=0.5, mass=0.5, width=0.8, position=-7.0)
     system = jr.System([-0.5, 0.1, 0.1, 0.9])

@@ -202,6 +202,7 @@ def in_a_process(setting, function):
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_packets_of_functions_and_tables_are_made_in_single_precision():
     exact = np.sqrt(2 / np.pi) * np.exp(-2 * 0.01)
     for x64 in (False, True):

@@ -211,6 +211,7 @@ def test_a_constant_added_to_all_levels_changes_nothing(seed):
     assert largest(S.tensor - jr.scattering_map(shifted, bath, quadrature=FINE).tensor) < 1e-12
 
 
+@pytest.mark.slow
 @examples
 @given(seed=SEEDS)
 def test_a_change_of_basis_changes_nothing(seed):

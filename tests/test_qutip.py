@@ -162,6 +162,7 @@ def test_maps_are_turned_with_their_states():
     assert largest((jr.to_qutip(S) - Q).full()) > 0.1
 
 
+@pytest.mark.slow
 def test_qutip_solves_the_same_master_equation():
     # the steady state that QuTiP finds for our generator, in the basis of the Hamiltonian
     H = qutip.Qobj([[0.25, 0.1 - 0.2j], [0.1 + 0.2j, -0.25]])

@@ -104,9 +104,13 @@ def test_results_do_not_depend_on_the_units(kind):
 
 MODELS = [
     (dict(N=2), jr.Exact()),
-    (dict(N=2, slabs=2), jr.Exact()),
-    (dict(N=3), jr.Exact()),
-    (dict(N=2), jr.WaveVectorOperator()),
+    pytest.param(dict(N=2, slabs=2), jr.Exact(), marks=pytest.mark.slow),
+    pytest.param(dict(N=3), jr.Exact(), marks=pytest.mark.slow),
+    pytest.param(dict(N=3), jr.WaveVectorOperator(), marks=pytest.mark.slow),
+    pytest.param(dict(N=2), jr.RandomInteractionTime(), marks=pytest.mark.slow),
+    pytest.param(dict(N=2), jr.WaveVectorOperator(), marks=pytest.mark.slow),
+    pytest.param(dict(N=3, slabs=2), jr.WaveVectorOperator(), marks=pytest.mark.slow),
+    pytest.param(dict(N=3), jr.RandomInteractionTime(), marks=pytest.mark.slow),
     pytest.param(dict(N=4, slabs=2), jr.Exact(), marks=pytest.mark.slow),
     pytest.param(dict(N=5), jr.Exact(), marks=pytest.mark.slow),
     pytest.param(dict(N=2, unit=True), jr.Exact(), marks=pytest.mark.slow),
@@ -132,8 +136,13 @@ def test_gradients_do_not_depend_on_the_units(kind, amplitudes):
         agree(slopes(s), expected)
 
 
+OTHERS = [dict(N=2, slabs=2), dict(N=3)]
+
+
 @pytest.mark.parametrize("amplitudes", [jr.Exact(), jr.TransferProduct(), jr.WaveVectorOperator()])
-@pytest.mark.parametrize("kind", [dict(N=2), dict(N=2, slabs=2), dict(N=3)])
+@pytest.mark.parametrize(
+    "kind", [dict(N=2), *(pytest.param(x, marks=pytest.mark.slow) for x in OTHERS)]
+)
 def test_amplitudes_and_their_gradients_do_not_depend_on_the_units(kind, amplitudes):
     """Also beside an energy where two eigenvalues inside meet: there is a divided difference."""
 
@@ -151,6 +160,7 @@ def test_amplitudes_and_their_gradients_do_not_depend_on_the_units(kind, amplitu
             agree(ours, theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("s", SCALES)
 def test_eigenvectors_do_not_depend_on_the_units(s):
     H = hermitian(3, 4)

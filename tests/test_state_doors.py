@@ -293,6 +293,7 @@ class TestMaps:
         weights, A = S.canonical(tol=10)  # as the caller wishes
         assert weights.shape == (4,) and A.shape == (4, 2, 2)
 
+    @pytest.mark.slow
     def test_nan_maps_are_nan(self):
         S = jr.Superoperator(MAP.tensor.at[0, 0, 0, 0].set(jnp.nan), jnp.nan)
         for array in (*S.canonical(), S.kraus()):
@@ -368,6 +369,7 @@ def test_an_infinite_relative_entropy_has_a_slope():
     assert np.isinf(value) and slope > 1
 
 
+@pytest.mark.slow
 def test_random_states_of_eight_levels_agree_with_numpy():
     rng = np.random.default_rng(5)
     rho, sigma = (

@@ -39,6 +39,7 @@ def test_it_is_stationary_and_a_state(numbers, rate):
     assert abs(off) < 1e-10 * jr.coherence(sol.rho)
 
 
+@pytest.mark.slow
 def test_several_baths():
     system, hot = build(parameters(**TWO, beta=0.2, rate=2.0))
     _, cold = build(parameters(**TWO, beta=1.5, rate=2.0))
@@ -103,6 +104,7 @@ def name_of(result):
     return next(k for k in jr.RESULTS._name_to_item if bool(result == getattr(jr.RESULTS, k)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("N", [2, 4])
 def test_one_coupling_of_equal_levels_is_never_called_successful(N):
     # whatever its size: what is diagonal in its eigenbasis stays
@@ -190,6 +192,7 @@ def failing():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", [jax.jacfwd, jax.jacrev])
 def test_the_gradient_of_a_failed_solve_is_no_number(mode):
     W0 = jr.letter.model()[1].scatterer.coupling
@@ -208,6 +211,7 @@ def test_the_gradient_of_a_failed_solve_is_no_number(mode):
         assert all(bool(jnp.all(jnp.isnan(leaf))) for leaf in leaves), name
 
 
+@pytest.mark.slow
 def test_only_the_element_that_fails_has_no_gradient():
     system, bath = jr.letter.model(rate=5.0)
 
@@ -251,6 +255,7 @@ def test_positivity_is_that_of_the_eigenvalues(N):
         assert bool(_positive(rho, jnp.asarray(1e-6))) == expected
 
 
+@pytest.mark.slow
 def test_traced_parameters_that_are_not_admissible():
     """One program for all of them: each spoils one number of an admissible set."""
     good = dict(splitting=0.6, length=1.0, beta=0.1, mass=0.1, width=1.0, position=-1.0, rate=5.0)
@@ -300,6 +305,7 @@ def test_traced_coupling_that_is_not_hermitian():
         assert jnp.all(jnp.isnan(rho))
 
 
+@pytest.mark.slow
 def test_tol_is_passed_on():
     system, bath = jr.letter.model(rate=5.0)
     sol = jr.steady_state(system, bath, tol=1e-13)

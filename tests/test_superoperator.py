@@ -154,6 +154,7 @@ def test_products_act_on_their_own_factors():
 # --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_letters_packets_are_not_quite_a_state_and_a_mixture_is(effusion):
     letters, mixture = effusion
     assert letters.is_trace_preserving() and letters.is_hermiticity_preserving()
@@ -183,6 +184,7 @@ def test_a_collision_warms_the_hottest_state_of_all(effusion):
     assert dephasing.is_unital() and dephasing.is_cptp()
 
 
+@pytest.mark.slow
 def test_a_collision_leaves_a_spectator_alone():
     # Particles that meet one qubit of two without interaction: the collision of four levels, computed
     # as such, is that of two levels beside the identity.
@@ -324,6 +326,7 @@ def test_no_experiment_tells_channels_apart_better_than_the_diamond_distance(see
     assert diamond(R @ S, R @ T).lower < bounds.lower
 
 
+@pytest.mark.slow
 def test_the_derivative_of_a_diamond_distance():
     S, T, R = (jr.Superoperator.from_kraus(jnp.asarray(channel(seed, 2))) for seed in (1, 2, 3))
 

@@ -286,6 +286,7 @@ class TestNesting:
         assert self.count(neither, grid) == 1
         assert self.count(both, grid) == 240
 
+    @pytest.mark.slow
     def test_one_set_of_amplitudes_serves_all_rates_and_widths(self):
         grid = {"rate": np.linspace(1, 9, 8), "width": np.linspace(1, 2, 8)}
         before = len(CALLS)
@@ -303,6 +304,7 @@ class TestNesting:
         # the integral: by Δx alone; by both the solve and the error of the state
         assert cost.work[width] > 5 * cost.work[both]
 
+    @pytest.mark.slow
     def test_one_scattering_map_serves_all_rates(self):
         grid = {"rate": np.linspace(1, 9, 20), "splitting": np.linspace(1, 2, 5)}
         before = len(CALLS)

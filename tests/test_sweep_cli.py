@@ -79,6 +79,7 @@ class TestExamples:
             np.testing.assert_allclose(at.dcoherence_drate, d_rate, rtol=1e-10, atol=1e-14)
             np.testing.assert_allclose(at.dcoherence_dwidth, d_width, rtol=1e-10, atol=1e-14)
 
+    @pytest.mark.slow
     def test_another_process_plans_the_same_sweep(self, figure3, tmp_path):
         # the manifest of a fresh interpreter, without the type checker of these tests
         code = f"""

@@ -86,6 +86,7 @@ def xyz(field, exchange):
     return H.full()
 
 
+@pytest.mark.slow
 def test_a_chain_is_qutips():
     rng = np.random.default_rng(0)
     h, J = rng.normal(size=(3, 3)), rng.normal(size=(2, 3))
@@ -142,11 +143,13 @@ def test_a_spin_thermalises():
     check_thermalises(spin(1, 0.8, ASKEW), spin_operator(1, [1.0, 0.4, 0.0]), RULE)
 
 
+@pytest.mark.slow
 def test_an_oscillator_thermalises():
     a = annihilation(3)
     check_thermalises(oscillator(3, 0.7), a + a.T + 0j, RULE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "exchange",
     [pytest.param([0.15, 0.15, 0.0], marks=pytest.mark.slow), [0.1, 0.2, 0.3]],
@@ -200,6 +203,7 @@ def thermal_bloch(system, observables, beta=0.8):
     return jnp.real(jnp.einsum("nab,ba->n", observables, rho))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "x",
     [
@@ -226,6 +230,7 @@ def test_a_chain_has_derivatives_where_levels_meet(x):
     check_gradient(f, jnp.asarray(x[present]))
 
 
+@pytest.mark.slow
 def test_a_chain_has_derivatives_where_none_meet():
     A = jnp.stack([hermitian(seed, 4) for seed in range(3)])
     x = jnp.array([0.1, 0.2, 0.7, 0.3, -0.1, 0.2])

@@ -199,6 +199,7 @@ class TestCurrents:
         assert abs(flow.energy[0]) < 1e-14 and abs(flow.entropy_production[0]) < 1e-13
         assert flow.coherent[0] > 1e-3
 
+    @pytest.mark.slow
     def test_derivatives(self, letter):
         system, maps = letter[0], [jr.scattering_map(letter[0], bath) for bath in (HOT, COLD)]
         way = jnp.array([0.3, 0.05, 0.7, 0.2])  # of a map, a β, a rate and the splitting

@@ -72,7 +72,7 @@ CASES = {
     "4 chain": (4, lambda w: jr.systems.chain(2, field=w * UP, exchange=w * ALIKE)),
     "8 scaled": (8, scaled(levels_of(3, 8))),
 }
-SLOW = {*CASES} - {"2 scaled", "3 degenerate", "4 shifted", "5 scaled"}
+SLOW = {*CASES} - {"2 scaled", "3 degenerate"}
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,8 @@ def test_levels_computed_in_a_compiled_program(name):
     assert not any(found) if name == "2 degenerate" else any(found) or N >= 5
 
 
-@pytest.mark.parametrize("name", ["3 degenerate", pytest.param("3 scaled", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["3 degenerate", "3 scaled"])
 def test_gradients_by_levels_computed_in_a_compiled_program(name):
     N, system = CASES[name]
     bath = bath_for(N)
@@ -145,6 +146,7 @@ def test_differences_of_levels_computed_in_a_compiled_program(function, levels):
         assert np.all(same == same_gap(jnp.asarray(levels)))
 
 
+@pytest.mark.slow
 def test_a_sweep_over_levels_loses_no_point():
     bath = bath_for(4)
     levels = levels_of(2, 4)

@@ -82,6 +82,7 @@ def test_the_map_of_a_given_state():
     assert largest(S.tensor - np.einsum("jxkxlamb,ab->jklm", joint, sigma)) < 1e-12
 
 
+@pytest.mark.slow
 def test_bases_of_the_users_choice():
     U, V = unitary(1, 2), unitary(2, 2)
     system = jr.System.from_hamiltonian(U @ jnp.diag(SYSTEM.levels) @ U.conj().T)
@@ -148,6 +149,7 @@ def test_the_gradient_at_resonance():
     assert abs(central[1] - limit) > 1e-3 * abs(limit)
 
 
+@pytest.mark.slow
 def test_bad_units():
     with pytest.raises(ValueError, match="`state` must have trace 1"):
         jr.Unit(LEVELS, jnp.eye(2))

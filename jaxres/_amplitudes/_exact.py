@@ -99,11 +99,16 @@ def _half_slab(v, energy):
 
 
 def _reference_wavenumber(kinetic, layers, mass):
-    """A wavenumber of the size of those present, one for each energy; of no influence on the result."""
+    """A wavenumber of the size of those present, one for each energy; of no influence on the result.
+
+    What is thin reflects like a δ of the same area, waves of κ²L rather than of the κ inside.
+    """
+    length = jnp.sum(layers.thicknesses)
     coupling = jnp.mean(jnp.sum(jnp.abs(layers.couplings) ** 2, axis=(1, 2))) ** 0.5
-    confinement = 1 / (2 * mass * jnp.sum(layers.thicknesses) ** 2)
-    size = jnp.mean(jnp.abs(kinetic), axis=0) + (coupling + confinement)
-    return jax.lax.stop_gradient(jnp.sqrt(2 * mass * size))
+    inside = 2 * mass * coupling * jnp.minimum(1, 2 * mass * coupling * length**2)
+    least = (jnp.finfo(kinetic.dtype).eps / length) ** 2  # lest it is 0
+    size = 2 * mass * jnp.mean(jnp.abs(kinetic), axis=0) + (inside + least)
+    return jax.lax.stop_gradient(jnp.sqrt(size))
 
 
 def _stack(kinetic, energy, layers, levels, mass, out):

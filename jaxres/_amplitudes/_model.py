@@ -79,19 +79,22 @@ class AbstractAmplitudes(eqx.Module):
         self,
         kinetic: Float[Array, "N n"],
         energy: Float[Array, " n"],
+        beyond: Float[Array, "R n"],
         layers: Layers,
         levels: Float[Array, " N"],
         mass: Float[Array, ""],
     ) -> tuple[Complex[Array, "N N n"], Complex[Array, "N N n"]]:
         """s⁺ and s⁻ [out, in] at n energies, s⁺ referenced to the right edge.
 
-        `kinetic[j]` is E − e_j, free of cancellation; `energy` is E from the same zero as `levels`.
+        `kinetic[j]` is E − e_j and `beyond[r]` the distance of E from kink r, both free of cancellation; `energy` is E
+        from the same zero as `levels`.
         """
 
     @abc.abstractmethod
     def outgoing(
         self,
         kinetic: Float[Array, "N N n"],
+        beyond: Float[Array, "N R n"],
         layers: Layers,
         levels: Float[Array, " N"],
         mass: Float[Array, ""],
@@ -100,7 +103,8 @@ class AbstractAmplitudes(eqx.Module):
 
         σ runs over two orthogonal exits of the particle, right and left or any rotation of them, or over one if the
         particle never takes the other. In this normalisation the exact amplitudes are not singular at a threshold.
-        Closed incoming channels may have any finite value. `kinetic[j', j]` is ε + e_j' − e_j.
+        Closed incoming channels may have any finite value. `kinetic[j', j]` is ε + e_j' − e_j, and `beyond[j', r]` the
+        distance of ε + e_j' from kink r.
         """
 
     def table(
@@ -110,11 +114,11 @@ class AbstractAmplitudes(eqx.Module):
         del grid, layers, levels, packet
         return None
 
-    def two_level_exits(self, kinetic, layers, levels, mass):
+    def two_level_exits(self, kinetic, beyond, layers, levels, mass):
         """The same for N = 2, in the form of `_two_level.two_level_exits`."""
         energy, below, above = kinetic
         kinetic = jnp.stack([jnp.stack([energy, below]), jnp.stack([above, energy])])
-        a = self.outgoing(kinetic, layers, levels, mass)
+        a = self.outgoing(kinetic, beyond, layers, levels, mass)
         real, imag = jnp.real(a), jnp.imag(a)
         stays, flips = (
             [[(x[j, k], y[j, k]) for x, y in zip(real, imag, strict=True)] for j, k in transitions]
@@ -136,7 +140,8 @@ class _Green(AbstractAmplitudes):
     ) -> tuple[Complex[Array, "K N n"], Complex[Array, "K N n"]]:
         """The matrices g⁺ and g⁻, rows `out` of them."""
 
-    def matrices(self, kinetic, energy, layers, levels, mass):
+    def matrices(self, kinetic, energy, beyond, layers, levels, mass):
+        del beyond
         one = jnp.eye(levels.shape[0], dtype=levels.dtype)
         g_plus, g_minus = self.green_functions(kinetic, energy, layers, levels, mass, one)
         root = safe_sqrt(safe_sqrt(2 * mass * kinetic))
@@ -150,7 +155,8 @@ class _Green(AbstractAmplitudes):
         ik = 1j * _outgoing_wavenumber(kinetic, mass, out)
         return ik * g_plus, ik * g_minus - out[:, :, None]
 
-    def outgoing(self, kinetic, layers, levels, mass):
+    def outgoing(self, kinetic, beyond, layers, levels, mass):
+        del beyond
         one = jnp.eye(levels.shape[0], dtype=levels.dtype)
 
         def rows(kinetic, level, out):
@@ -209,10 +215,10 @@ class Exact(_Green):
             return None
         return tabulate(self.rows, grid, layers, levels, packet)
 
-    def two_level_exits(self, kinetic, layers, levels, mass):
+    def two_level_exits(self, kinetic, beyond, layers, levels, mass):
         if layers.thicknesses.shape[0] == 1:
             return two_level_exits(kinetic, layers, levels, mass)
-        return super().two_level_exits(kinetic, layers, levels, mass)
+        return super().two_level_exits(kinetic, beyond, layers, levels, mass)
 
 
 class TransferProduct(_Green):
@@ -236,11 +242,13 @@ class _Reflectionless(AbstractAmplitudes):
         return self.unitary
 
     @abc.abstractmethod
-    def transmission(self, kinetic, energy, layers, levels, mass) -> Complex[Array, "N N n"]:
+    def transmission(
+        self, kinetic, energy, beyond, layers, levels, mass
+    ) -> Complex[Array, "N N n"]:
         """s⁺[out, in] as written down, referenced to the right edge."""
 
-    def matrices(self, kinetic, energy, layers, levels, mass):
-        s = self.transmission(kinetic, energy, layers, levels, mass)
+    def matrices(self, kinetic, energy, beyond, layers, levels, mass):
+        s = self.transmission(kinetic, energy, beyond, layers, levels, mass)
         open_ = kinetic > 0
         both = open_[:, None] & open_[None]
         if self.unitary:
@@ -250,18 +258,18 @@ class _Reflectionless(AbstractAmplitudes):
         s = jnp.where(both, s, 0)
         return s, jnp.zeros_like(s)
 
-    def outgoing(self, kinetic, layers, levels, mass):
+    def outgoing(self, kinetic, beyond, layers, levels, mass):
         one = jnp.eye(levels.shape[0], dtype=levels.dtype)
 
-        def row(kinetic, level, out):
+        def row(kinetic, beyond, level, out):
             # energies from the outgoing level up, as for the exact amplitudes
             energy = out @ kinetic
-            s, _ = self.matrices(kinetic, energy, layers, levels - level, mass)
+            s, _ = self.matrices(kinetic, energy, beyond, layers, levels - level, mass)
             # √(k/p); closed channels have s = 0
             ratio = energy[None] / jnp.where(kinetic > 0, kinetic, energy[None])
             return matmul(out[None, :, None], s)[0] * jnp.sqrt(jnp.sqrt(ratio))
 
-        return jax.vmap(row)(kinetic, levels, one)[None]
+        return jax.vmap(row)(kinetic, beyond, levels, one)[None]
 
 
 class WaveVectorOperator(_Reflectionless):
@@ -278,9 +286,7 @@ class WaveVectorOperator(_Reflectionless):
       channels; flux is lost wherever a channel or an eigenvalue of Q is closed, and the map loses trace.
 
     Where an opaque scatterer damps one open channel by more than rounding against another, the polar factor of what
-    is left in double precision is unitary still, but of no meaning; the model is of none there either. Derivatives
-    with respect to levels and couplings are right to about 1e-8: they have a singularity at each eigenvalue of
-    H_S + W, the distance to which is formed by subtraction.
+    is left in double precision is unitary still, but of no meaning; the model is of none there either.
 
     Source: Tabanera et al., New J. Phys. 24, 023018 (2022).
 
@@ -297,8 +303,8 @@ class WaveVectorOperator(_Reflectionless):
         inner = layers.couplings + jnp.diag(levels)[None]
         return jax.vmap(lambda H: eigh(H)[0])(inner).reshape(-1)
 
-    def transmission(self, kinetic, energy, layers, levels, mass):
-        return wave_vector_transmission(kinetic, energy, layers, levels, mass, self.unitary)
+    def transmission(self, kinetic, energy, beyond, layers, levels, mass):
+        return wave_vector_transmission(kinetic, energy, beyond, layers, levels, mass, self.unitary)
 
 
 class RandomInteractionTime(_Reflectionless):
@@ -342,8 +348,10 @@ class RandomInteractionTime(_Reflectionless):
         above = fast_turning(*jax.lax.stop_gradient((layers, levels, mass)))
         return jnp.mean(levels) + jnp.concatenate([jnp.zeros(1, levels.dtype), above])
 
-    def transmission(self, kinetic, energy, layers, levels, mass):
-        return interaction_time_transmission(kinetic, energy, layers, levels, mass, self.unitary)
+    def transmission(self, kinetic, energy, beyond, layers, levels, mass):
+        return interaction_time_transmission(
+            kinetic, energy, beyond, layers, levels, mass, self.unitary
+        )
 
 
 @door
@@ -394,7 +402,8 @@ def amplitudes(
 def _amplitudes(system, scatterer, mass, energy, model):
     layers = scatterer.layers(system)
     kinetic = (energy - system.levels)[:, None]
-    s_plus, s_minus = model.matrices(kinetic, energy[None], layers, system.levels, mass)
+    beyond = (energy - model.kinks(layers, system.levels, mass))[:, None]
+    s_plus, s_minus = model.matrices(kinetic, energy[None], beyond, layers, system.levels, mass)
     # from the right edge to x = 0
     k = lead_wavenumbers(kinetic, mass)[:, 0]
     to_origin = jnp.exp(-1j * jnp.real(k) * jnp.sum(layers.thicknesses))

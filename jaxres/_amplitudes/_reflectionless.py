@@ -28,19 +28,25 @@ from jaxtyping import Array, Complex
 
 from .._batched import inverse, matmul
 from .._elementary import sin_cos
-from .._safe import safe_sqrt
+from .._levels import rounding
+from .._safe import safe_sqrt, with_derivative
 from .._spectral import spectral_functions
 from ._exact import in_units_of_slab
 
 
-def wave_vector_transmission(kinetic, energy, layers, levels, mass, unitary):
-    """s⁺[out, in] referenced to the right edge, before closed channels are cut off; (N, N, n)."""
+def wave_vector_transmission(kinetic, energy, beyond, layers, levels, mass, unitary):
+    """s⁺[out, in] referenced to the right edge, before closed channels are cut off; (N, N, n).
+
+    `beyond` has the distances of E from every eigenvalue of every H_S + W.
+    """
     del kinetic
     length = jnp.sum(layers.thicknesses)
+    nearest = jnp.argmin(jnp.abs(jax.lax.stop_gradient(beyond)), axis=0)[None]
+    nearest = jnp.take_along_axis(beyond, nearest, axis=0)[0]
 
     def waves(v, parameters):  # lengths in units of the slab's thickness
-        energy, most = parameters
-        A = energy[None] - v[:, None]
+        energy, nearest, most = parameters
+        A = _above(energy[None], v[:, None], nearest[None])
         q, kappa = safe_sqrt(A), safe_sqrt(-A)
         if unitary:
             # A polar factor does not change with the size of its matrix: what decays in all channels alike may be
@@ -54,15 +60,26 @@ def wave_vector_transmission(kinetic, energy, layers, levels, mass, unitary):
     def factor(coupling, d):
         most = -math.log(64 * jnp.finfo(levels.dtype).eps) * (d / length)
         inner, E = in_units_of_slab(coupling, energy, levels, mass, d)
-        return spectral_functions(waves, inner, (E, most))[0]
+        return spectral_functions(waves, inner, (E, 2 * mass * d**2 * nearest, most))[0]
 
     return _ordered_product(jax.vmap(factor)(*layers))
 
 
-def interaction_time_transmission(kinetic, energy, layers, levels, mass, unitary):
-    """s⁺[out, in] referenced to the right edge, before closed channels are cut off; (N, N, n)."""
-    del unitary
-    above = energy - jnp.mean(levels)
+def _above(energy, v, nearest):
+    """E − v, free of cancellation where v is the eigenvalue that E is `nearest` to, up to rounding."""
+    apart = v - (energy - nearest)
+    same = jnp.abs(apart) <= rounding(v[:, 0])
+    apart = jax.lax.select(same, jnp.zeros_like(apart), apart)
+    return with_derivative(nearest - apart, energy - v)
+
+
+def interaction_time_transmission(kinetic, energy, beyond, layers, levels, mass, unitary):
+    """s⁺[out, in] referenced to the right edge, before closed channels are cut off; (N, N, n).
+
+    `beyond[0]` is the distance of E from the mean level.
+    """
+    del energy, unitary
+    above = beyond[0]
     timeless = above <= 0
     slowness = jnp.sqrt(mass / (2 * jnp.where(timeless, 1, above)))
     slowness = jnp.where(timeless, 0, slowness)  # time per length

@@ -133,8 +133,25 @@ def tabulate(
     # Only open channels count: closed ones are large where a resonance is narrow.
     open_ = np.tril(np.ones((N, N), bool))  # [panel, level]
     open_ = (open_[:, :, None] & open_[:, None])[:, :, None, None, None, :]
-    tail = jnp.max(jnp.where(open_, jnp.abs(jax.lax.stop_gradient(c[:, :, -2:])), 0))
-    return Table(c.reshape(N, N, K, -1), above, panels, tail)
+    last = jnp.where(open_, jnp.abs(jax.lax.stop_gradient(c[:, :, -2:])), 0)
+    error = 2 * jnp.max(last, axis=(1, 2, 3, 4, 5)) @ _weight_of_panels(grid, panels, packet)
+    return Table(c.reshape(N, N, K, -1), above, panels, error)
+
+
+def _weight_of_panels(grid, panels, packet):
+    """∫ μ_U(p) dp e^{γ(E − e_i)} over each panel, the largest for any incoming level: what an error there weighs."""
+    grid, panels, packet = jax.lax.stop_gradient((grid, panels, packet))
+    kinetic = grid.kinetic[..., : -grid.last]
+    open_ = kinetic > 0
+    p = jnp.sqrt(2 * packet.mass * jnp.where(open_, kinetic, 1))
+    density = jnp.where(open_, packet.distribution(p) * packet.mass / p, 0)
+    place = jnp.sum(open_, axis=1) - 1  # [j', n]: E is above that level
+    lower = jnp.take_along_axis(kinetic, place[:, None], axis=1)[:, 0]
+    growth = 1 / panels.at(place).weight(lower[..., None])[..., 0]
+    each = density * (grid.weights()[0, : -grid.last] * growth)[:, None]
+    own = jax.nn.one_hot(place, kinetic.shape[0], dtype=p.dtype)
+    weights = jnp.einsum("ajn,ani->aji", each, own, precision="highest")
+    return jnp.max(weights, axis=(0, 1))
 
 
 class Panels(eqx.Module):
