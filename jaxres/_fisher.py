@@ -43,10 +43,12 @@ def classical_fisher(
     if basis is not None:
         basis = _unitary(basis, rho.shape[0])
         rho, drho = (jnp.conj(basis.T) @ x @ basis for x in (rho, drho))
+    # the whole state: derivatives in its coherences are to be NaN too
+    rho = rho * nan_unless(not_negative(jnp.real(jnp.diagonal(rho))))
     p, dp = jnp.real(jnp.diagonal(rho)), jnp.real(jnp.diagonal(drho, axis1=1, axis2=2))
     there = p > jnp.finfo(p.dtype).eps
     weight = jnp.where(there, 1 / jnp.where(there, p, 1), 0)
-    return (dp * weight[None]) @ dp.T * nan_unless(not_negative(p))
+    return (dp * weight[None]) @ dp.T * finite(rho)
 
 
 def _state_and_derivatives(rho, drho):

@@ -183,7 +183,7 @@ def _beam_map(amplitudes, layers, levels, packet):
     kinetic = packet.momentum**2 / (2 * packet.mass)
     below = kinetic + gaps(levels).T  # [j', j]: κ + e_j − e_j', outgoing
     energy = kinetic + levels
-    beyond = energy - amplitudes.kinks(layers, levels, packet.mass)[:, None]
+    beyond = energy[None] - amplitudes.kinks(layers, levels, packet.mass)[:, None]
     exits = amplitudes.matrices(below, energy, beyond, layers, levels, packet.mass)
     own = np.arange(levels.shape[0])
     # for equal gaps the outgoing momenta are equal, so that what s⁺ is referenced to is no matter

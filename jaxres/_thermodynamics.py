@@ -111,9 +111,9 @@ def effective_beta(system: Checked[System], rho: States) -> Float[Array, "*b"]:
 
 
 def _effective_beta(rho, above, below):
-    p = jnp.real(jnp.diagonal(rho))
-    positive = nan_unless(not_negative(p))
-    p = p * positive
+    # the whole state: derivatives in its coherences are to be NaN too
+    positive = nan_unless(not_negative(jnp.real(jnp.diagonal(rho))))
+    p = jnp.real(jnp.diagonal(rho * positive))
     # in units of the whole span, so that no unit of energy is better than another
     span = jnp.where(above[-1] > 0, above[-1], 1)
     above, below = above / span, below / span

@@ -154,6 +154,7 @@ def test_the_letters_coupling_in_the_ascending_basis():
     assert largest(in_eigenbasis - bath.scatterer.coupling) < 1e-16
 
 
+@pytest.mark.slow
 def test_the_first_slab_is_hit_first():
     # an opaque wall that leaves the system alone, before or behind a slab that stirs it
     wall, stir = jr.Slab(40 * jnp.eye(2) + 0j, 3.0), jr.Slab(hermitian(2, 2, scale=2.0), 1.0)

@@ -160,6 +160,7 @@ def test_batches_of_states_are_taken_one_by_one():
 class TestDerivatives:
     START, WAY, SECOND = state(1, 3), hermitian(5, 3, scale=0.1), hermitian(6, 3, scale=0.1)
 
+    @pytest.mark.slow
     def test_at_full_rank(self):
         way = self.WAY - jnp.trace(self.WAY) / 3 * jnp.eye(3)
         sigma = state(2, 3)

@@ -30,6 +30,7 @@ def test_steady_states_of_the_letter(rate):
     assert abs(jr.coherence(rho) - coherence) <= 0.51 * LAST_DIGIT.get(rate, 1e-7)
 
 
+@pytest.mark.slow
 def test_gradients_of_the_letter():
     system, bath = jr.letter.model(rate=5.0)
     grad = jax.grad(lambda b: jr.coherence(jr.steady_state(system, b).rho))(bath)

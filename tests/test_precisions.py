@@ -110,7 +110,7 @@ def turned():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("make", [model, turned])
+@pytest.mark.parametrize("make", [model, pytest.param(turned, marks=pytest.mark.campaign)])
 def test_objects_cast_to_single_precision_work_as_they_are(make):
     def coherence(system, bath):
         return jr.coherence(jr.steady_state(system, bath).rho)
@@ -248,7 +248,7 @@ def results(system, bath):
     return [float(x) for x in [*out, jr.coherence(later)]]
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_strict_rules_of_promotion_change_nothing():
     strict = in_a_process(("jax_numpy_dtype_promotion", "strict"), "strictly")
     for name, values in strictly().items():

@@ -74,6 +74,7 @@ def test_the_matrix_functions_as_written(model):
     assert unitarity < 1e-13 if model.unitary else unitarity > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "scatterer",
     [jr.Slab(W1, 1.1), pytest.param(STACK, marks=pytest.mark.slow)],
@@ -264,6 +265,7 @@ def test_the_raw_forms_lose_the_trace():
     assert 0.015 < losses[1][0] < 0.016 and abs(losses[1][1]) < 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "model", [pytest.param(MODELS[0], marks=pytest.mark.slow), RAW[1]], ids=str
 )
@@ -343,6 +345,7 @@ def test_gradients():
     np.testing.assert_allclose(backward, differences, rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_amplitudes_have_the_same_derivative_in_both_modes():
     def transmitted(x):
         slab = jr.Slab(x[2] * W1, x[1])

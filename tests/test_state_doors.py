@@ -309,6 +309,7 @@ class TestMaps:
 class TestEnergies:
     """No scale of energy is better than another, and where energies begin does not matter."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e20, 1e30])
     def test_scales(self, scale):
         levels, U = jnp.array([-0.5, 0.1, 0.1, 0.8]), unitary(3, 4)

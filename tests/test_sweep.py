@@ -237,7 +237,7 @@ CALLS = []
 class Counted(jr.Exact):
     """Exact amplitudes, which count how often they are computed."""
 
-    def two_level_exits(self, kinetic, layers, levels, mass):
+    def two_level_exits(self, kinetic, beyond, layers, levels, mass):
         def host(kinetic):
             CALLS.append(kinetic.shape)
             return kinetic
@@ -245,7 +245,7 @@ class Counted(jr.Exact):
         energy, *across = kinetic
         kind = jax.ShapeDtypeStruct(energy.shape, energy.dtype)
         energy = jax.pure_callback(host, kind, energy, vmap_method="sequential")
-        return super().two_level_exits((energy, *across), layers, levels, mass)
+        return super().two_level_exits((energy, *across), beyond, layers, levels, mass)
 
 
 def counted_coherence(system, bath):

@@ -112,6 +112,7 @@ class TestOneCollision:
         assert np.all(np.diff(orders) < 0) and orders[-1] < 1e-4 * orders[0]
 
 
+@pytest.mark.slow
 def test_particles_of_two_temperatures():
     # the heat of the motion counts at the gas' temperature, that of internal levels at their own
     system, levels = jr.System([-0.4, 0.5]), jr.System([0.1, 0.8])

@@ -72,11 +72,23 @@ CASES = {
     "4 chain": (4, lambda w: jr.systems.chain(2, field=w * UP, exchange=w * ALIKE)),
     "8 scaled": (8, scaled(levels_of(3, 8))),
 }
-SLOW = {*CASES} - {"2 scaled", "3 degenerate"}
+EVERY_DAY = {"3 degenerate"}
+SLOW = {"2 scaled", "4 shifted", "5 scaled", "5 degenerate", "3 oscillator", "4 ladder"}
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in CASES]
+    "name",
+    [
+        pytest.param(
+            name,
+            marks=[]
+            if name in EVERY_DAY
+            else pytest.mark.slow
+            if name in SLOW
+            else pytest.mark.campaign,
+        )
+        for name in CASES
+    ],
 )
 def test_levels_computed_in_a_compiled_program(name):
     N, system = CASES[name]

@@ -123,6 +123,7 @@ def gas(units):
     )
 
 
+@pytest.mark.slow
 def test_the_physics_does_not_depend_on_the_units():
     def states(system, bath):
         S = jr.scattering_map(system, bath)

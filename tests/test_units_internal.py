@@ -27,6 +27,7 @@ def given_state(seed=0):
     return A @ A.conj().T / np.trace(A @ A.conj().T).real
 
 
+@pytest.mark.slow
 def test_a_unit_that_is_not_coupled_does_nothing():
     alone = jr.scattering_map(
         SYSTEM,
@@ -39,6 +40,7 @@ def test_a_unit_that_is_not_coupled_does_nothing():
     assert float(S.error) < 1e-7
 
 
+@pytest.mark.slow
 def test_a_unit_that_keeps_its_level_is_a_switch():
     # W = Σ_a W_a ⊗ |a⟩⟨a|: with probability σ_aa the system meets W_a, whatever coherence σ has
     parts = hermitian(6, 2), hermitian(7, 2) + 2.5 * jnp.eye(2)  # repulsive: no narrow resonances

@@ -150,7 +150,7 @@ def _weight_of_panels(grid, panels, packet):
     place = jnp.sum(open_, axis=1) - 1  # [j', n]: E is above that level
     lower = jnp.take_along_axis(kinetic, place[:, None], axis=1)[:, 0]
     growth = 1 / panels.at(place).weight(lower[..., None])[..., 0]
-    each = density * (grid.weights()[0, : -grid.last] * growth)[:, None]
+    each = density * (grid.weights()[:1, : -grid.last] * growth)[:, None]
     own = jax.nn.one_hot(place, kinetic.shape[0], dtype=p.dtype)
     weights = jnp.einsum("ajn,ani->aji", each, own, precision="highest")
     return jnp.max(weights, axis=(0, 1))
