@@ -44,7 +44,7 @@ def classical_fisher(
         basis = _unitary(basis, rho.shape[0])
         rho, drho = (jnp.conj(basis.T) @ x @ basis for x in (rho, drho))
     # the whole state: derivatives in its coherences are to be NaN too
-    rho = rho * nan_unless(not_negative(jnp.real(jnp.diagonal(rho))))
+    rho = jnp.multiply(rho, nan_unless(not_negative(jnp.real(jnp.diagonal(rho)))))
     p, dp = jnp.real(jnp.diagonal(rho)), jnp.real(jnp.diagonal(drho, axis1=1, axis2=2))
     there = p > jnp.finfo(p.dtype).eps
     weight = jnp.where(there, 1 / jnp.where(there, p, 1), 0)
