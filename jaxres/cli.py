@@ -25,13 +25,9 @@ if TYPE_CHECKING:
 
 #: models by the names they have here: one line for each
 MODELS = {
-    name: getattr(jr, model)()
-    for name, model in {
-        "exact": "Exact",
-        "wave-vector": "WaveVectorOperator",
-        "interaction-time": "RandomInteractionTime",
-    }.items()
-    if hasattr(jr, model)
+    "exact": jr.Exact(),
+    "wave-vector": jr.WaveVectorOperator(),
+    "interaction-time": jr.RandomInteractionTime(),
 }
 TABLE_RATES = (0.01, 0.6, 1.0, 5.0, 10.0, 100.0)
 

@@ -64,6 +64,8 @@ def prepare(
     config: Any = None,
 ) -> Prepared:
     """Checks everything; nothing is compiled."""
+    import optax
+
     require(callable(loss), f"Argument `loss` must be a function of the model, but is {loss!r}.")
     steps, starts = as_count("steps", steps, 1), as_count("starts", starts, 1)
     tol = _number("tol", tol, positive=True)
@@ -76,8 +78,7 @@ def prepare(
     )
     key = _key(key)
     require(
-        isinstance(optimiser, LBFGS | SciPy)
-        or (hasattr(optimiser, "init") and hasattr(optimiser, "update")),
+        isinstance(optimiser, LBFGS | SciPy | optax.GradientTransformation),
         "Argument `optimiser` must be jaxres.LBFGS(), jaxres.SciPy(...) or an optax transformation such as "
         f"optax.adam(0.05), but is {optimiser!r}.",
     )

@@ -273,9 +273,12 @@ def _check_names(function, names, given):
 
 
 def _is_inexact(value):
-    return isinstance(value, float | complex) or (
-        hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jnp.inexact)
-    )
+    import xarray
+
+    if isinstance(value, float | complex):
+        return True
+    arrays = (np.ndarray, np.generic, jax.Array, xarray.DataArray)
+    return isinstance(value, arrays) and jnp.issubdtype(value.dtype, jnp.inexact)
 
 
 def _stands_for_float(function, defaults, name):

@@ -203,7 +203,8 @@ def profile(
     inputs = [_axis(owner, path) for path, _ in flat]
     walk = _Walk()
     for const in closed.consts:
-        walk.note(np.asarray(const).tobytes() if hasattr(const, "dtype") else repr(const))
+        array = np.asarray(const)
+        walk.note(repr(const) if array.dtype == object else array.tobytes())
     none = [frozenset()] * len(closed.jaxpr.constvars)
     outputs = walk.run(closed.jaxpr, none + inputs, 1)
     for avar, axes in zip(closed.out_avals, outputs, strict=True):
