@@ -13,29 +13,6 @@ from importlib.metadata import version as _version
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from . import letter as letter, losses as losses, systems as systems
-from ._amplitudes import (
-    AbstractAmplitudes as AbstractAmplitudes,
-    Amplitudes as Amplitudes,
-    Exact as Exact,
-    RandomInteractionTime as RandomInteractionTime,
-    TransferProduct as TransferProduct,
-    WaveVectorOperator as WaveVectorOperator,
-    amplitudes as amplitudes,
-)
-from ._counting import (
-    CountingStatistics as CountingStatistics,
-    EnergyDistribution as EnergyDistribution,
-    counting_statistics as counting_statistics,
-    energy_distribution as energy_distribution,
-    tilted_generator as tilted_generator,
-)
-from ._custom_packet import CustomPacket as CustomPacket
-from ._cycles import (
-    CycleState as CycleState,
-    LimitCycle as LimitCycle,
-    cycle_state as cycle_state,
-    limit_cycle as limit_cycle,
-)
 from ._design import (
     LBFGS as LBFGS,
     OUTCOMES as OUTCOMES,
@@ -43,10 +20,43 @@ from ._design import (
     SciPy as SciPy,
     design as design,
 )
-from ._dynamics import relaxation_time as relaxation_time, spectrum as spectrum
-from ._fisher import classical_fisher as classical_fisher, quantum_fisher as quantum_fisher
-from ._heat import CollisionHeat as CollisionHeat, collision_heat as collision_heat
-from ._information import (
+from ._dynamics.cycles import (
+    CycleState as CycleState,
+    LimitCycle as LimitCycle,
+    cycle_state as cycle_state,
+    limit_cycle as limit_cycle,
+)
+from ._dynamics.perturbation import (
+    coherence_estimate as coherence_estimate,
+    perturbation_series as perturbation_series,
+    perturbative_state as perturbative_state,
+)
+from ._dynamics.spectrum import relaxation_time as relaxation_time, spectrum as spectrum
+from ._dynamics.steady_state import (
+    RESULTS as RESULTS,
+    SteadyState as SteadyState,
+    evolve as evolve,
+    generator as generator,
+    steady_state as steady_state,
+    steady_state_of as steady_state_of,
+)
+from ._dynamics.trajectories import (
+    Ensemble as Ensemble,
+    Trajectory as Trajectory,
+    dephase as dephase,
+    state_at as state_at,
+    trajectories as trajectories,
+    trajectory as trajectory,
+)
+from ._dynamics.waiting_times import (
+    AbstractWaitingTimes as AbstractWaitingTimes,
+    Fixed as Fixed,
+    Gamma as Gamma,
+    Poisson as Poisson,
+    cycle_map as cycle_map,
+)
+from ._quantum.fisher import classical_fisher as classical_fisher, quantum_fisher as quantum_fisher
+from ._quantum.information import (
     fidelity as fidelity,
     l1_coherence as l1_coherence,
     purity as purity,
@@ -55,83 +65,76 @@ from ._information import (
     relative_entropy_to_gibbs as relative_entropy_to_gibbs,
     von_neumann_entropy as von_neumann_entropy,
 )
-from ._map_distances import (
+from ._quantum.map_distances import (
     DiamondDistance as DiamondDistance,
     choi_distance as choi_distance,
     diamond_distance as diamond_distance,
     process_fidelity as process_fidelity,
 )
-from ._master import (
-    RESULTS as RESULTS,
-    SteadyState as SteadyState,
-    evolve as evolve,
-    generator as generator,
-    steady_state as steady_state,
-    steady_state_of as steady_state_of,
+from ._quantum.qutip import from_qutip as from_qutip, to_qutip as to_qutip
+from ._quantum.states import (
+    coherence as coherence,
+    gibbs_state as gibbs_state,
+    populations as populations,
+    trace_distance as trace_distance,
 )
-from ._packet import AbstractPacket as AbstractPacket, EffusionPacket as EffusionPacket
-from ._particle_states import (
+from ._quantum.superoperator import Superoperator as Superoperator
+from ._quantum.system import System as System
+from ._reservoir.custom_packet import CustomPacket as CustomPacket
+from ._reservoir.packet import AbstractPacket as AbstractPacket, EffusionPacket as EffusionPacket
+from ._reservoir.particle_states import (
     DiagonalPacket as DiagonalPacket,
     GaussianPacket as GaussianPacket,
     MaxwellPacket as MaxwellPacket,
     MonochromaticBeam as MonochromaticBeam,
     ThermalMixture as ThermalMixture,
 )
-from ._perturbation import (
-    coherence_estimate as coherence_estimate,
-    perturbation_series as perturbation_series,
-    perturbative_state as perturbative_state,
-)
-from ._quadrature import (
-    AbstractQuadrature as AbstractQuadrature,
-    DoubleExponential as DoubleExponential,
-    GaussLegendre as GaussLegendre,
-)
-from ._qutip import from_qutip as from_qutip, to_qutip as to_qutip
-from ._renewal import (
-    AbstractWaitingTimes as AbstractWaitingTimes,
-    Fixed as Fixed,
-    Gamma as Gamma,
-    Poisson as Poisson,
-    cycle_map as cycle_map,
-)
-from ._reservoir import Reservoir as Reservoir
-from ._scatterer import (
+from ._reservoir.reservoir import Reservoir as Reservoir
+from ._reservoir.scatterer import (
     AbstractScatterer as AbstractScatterer,
     Profile as Profile,
     Slab as Slab,
     Stack as Stack,
 )
-from ._scattering_map import scattering_map as scattering_map
-from ._second_law import (
+from ._reservoir.unit import Unit as Unit
+from ._scattering.amplitudes import (
+    AbstractAmplitudes as AbstractAmplitudes,
+    Amplitudes as Amplitudes,
+    Exact as Exact,
+    RandomInteractionTime as RandomInteractionTime,
+    TransferProduct as TransferProduct,
+    WaveVectorOperator as WaveVectorOperator,
+    amplitudes as amplitudes,
+)
+from ._scattering.energy_grid import (
+    AbstractQuadrature as AbstractQuadrature,
+    DoubleExponential as DoubleExponential,
+    GaussLegendre as GaussLegendre,
+)
+from ._scattering.scattering_map import scattering_map as scattering_map
+from ._sweep import model_of as model_of, sweep as sweep
+from ._thermodynamics.collision_heat import (
+    CollisionHeat as CollisionHeat,
+    collision_heat as collision_heat,
+)
+from ._thermodynamics.counting import (
+    CountingStatistics as CountingStatistics,
+    EnergyDistribution as EnergyDistribution,
+    counting_statistics as counting_statistics,
+    energy_distribution as energy_distribution,
+    tilted_generator as tilted_generator,
+)
+from ._thermodynamics.second_law import (
     CollisionThermodynamics as CollisionThermodynamics,
     Currents as Currents,
     collision_thermodynamics as collision_thermodynamics,
     currents as currents,
 )
-from ._states import (
-    coherence as coherence,
-    gibbs_state as gibbs_state,
-    populations as populations,
-    trace_distance as trace_distance,
-)
-from ._superoperator import Superoperator as Superoperator
-from ._sweep import model_of as model_of, sweep as sweep
-from ._system import System as System
-from ._thermodynamics import (
+from ._thermodynamics.work_and_heat import (
     effective_beta as effective_beta,
     ergotropy as ergotropy,
     heat_flow as heat_flow,
 )
-from ._trajectories import (
-    Ensemble as Ensemble,
-    Trajectory as Trajectory,
-    dephase as dephase,
-    state_at as state_at,
-    trajectories as trajectories,
-    trajectory as trajectory,
-)
-from ._unit import Unit as Unit
 
 __version__ = _version("jaxres")
 

@@ -11,17 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ._amplitudes import AbstractAmplitudes, Exact
 from ._checks import Checked, Scalar, as_count, as_scalar, as_vector, check_instance, door, require
+from ._dynamics.steady_state import steady_state_of
+from ._dynamics.trajectories import trajectory
 from ._letter_data import MODEL, STATE, coherence_law as coherence_law, dataset
-from ._master import steady_state_of
-from ._packet import EffusionPacket
-from ._reservoir import Incidence, Reservoir
-from ._scatterer import Slab
-from ._scattering_map import scattering_map
-from ._states import gibbs_state, populations, trace_distance
-from ._system import System
-from ._trajectories import trajectory
+from ._quantum.states import gibbs_state, populations, trace_distance
+from ._quantum.system import System
+from ._reservoir.packet import EffusionPacket
+from ._reservoir.reservoir import Incidence, Reservoir
+from ._reservoir.scatterer import Slab
+from ._scattering.amplitudes import AbstractAmplitudes, Exact
+from ._scattering.scattering_map import scattering_map
 
 if TYPE_CHECKING:
     import xarray

@@ -12,7 +12,6 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
-from ._amplitudes import AbstractAmplitudes, Exact
 from ._checks import (
     Checked,
     as_count,
@@ -23,14 +22,22 @@ from ._checks import (
     check_instance,
     door,
 )
-from ._dynamics import relaxation_time_of
-from ._master import Baths, SteadyState, _as_baths, admissible, generator_of, steady_state_of
-from ._quadrature import AbstractQuadrature, DoubleExponential
-from ._scattering_map import check_numerics, collision_map
-from ._states import as_rough_state, coherence, gibbs_state, trace_distance
-from ._superoperator import Superoperator, check_size
-from ._system import System
-from ._thermodynamics import ergotropy, heat_flow
+from ._dynamics.spectrum import relaxation_time_of
+from ._dynamics.steady_state import (
+    Baths,
+    SteadyState,
+    _as_baths,
+    admissible,
+    generator_of,
+    steady_state_of,
+)
+from ._quantum.states import as_rough_state, coherence, gibbs_state, trace_distance
+from ._quantum.superoperator import Superoperator, check_size
+from ._quantum.system import System
+from ._scattering.amplitudes import AbstractAmplitudes, Exact
+from ._scattering.energy_grid import AbstractQuadrature, DoubleExponential
+from ._scattering.scattering_map import check_numerics, collision_map
+from ._thermodynamics.work_and_heat import ergotropy, heat_flow
 
 Loss = Float[Array, ""] | tuple[Float[Array, ""], dict[str, Float[Array, ""]]]
 

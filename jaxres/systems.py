@@ -29,9 +29,9 @@ from ._checks import (
     or_nan,
     require,
 )
-from ._operators import PAULI, annihilation_matrix, spin_matrices
-from ._safe import eigh
-from ._system import System
+from ._numerics.safe import eigh
+from ._quantum.operators import PAULI, annihilation_matrix, spin_matrices
+from ._quantum.system import System
 
 Z = (0.0, 0.0, 1.0)
 #: more levels are refused: a map on them has over 10¹² entries

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from helpers import largest
 
-from jaxres._batched import hermitian_eigh, inverse
-from jaxres._safe import eigh
+from jaxres._numerics.batched import hermitian_eigh, inverse
+from jaxres._numerics.safe import eigh
 
 BATCH = 20
 

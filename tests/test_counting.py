@@ -8,7 +8,7 @@ import pytest
 from helpers import hermitian, largest
 
 import jaxres as jr
-from jaxres._counting import counting_statistics_of
+from jaxres._thermodynamics.counting import counting_statistics_of
 
 BETAS = (0.1, 0.6)
 FINE = jr.DoubleExponential(96, 64)

@@ -8,7 +8,7 @@ import pytest
 from helpers import largest
 
 import jaxres as jr
-from jaxres._cycles import limit_cycle_of
+from jaxres._dynamics.cycles import limit_cycle_of
 
 SYSTEM, HOT = jr.letter.model(beta=0.05, rate=4.0)
 _, COLD = jr.letter.model(beta=0.6, rate=2.5, position=-4.0)

@@ -16,11 +16,12 @@ import pytest
 import xarray
 
 import jaxres as jr
-from jaxres._sweep import _files, _store
-from jaxres._sweep._drive import drive
-from jaxres._sweep._files import StoreError
-from jaxres._sweep._prepare import prepare
-from jaxres._sweep._store import Store
+from jaxres import _files
+from jaxres._files import StoreError
+from jaxres._sweep import store as _store
+from jaxres._sweep.drive import drive
+from jaxres._sweep.prepare import prepare
+from jaxres._sweep.store import Store
 
 AXES = {"x": np.linspace(0.1, 2, 6), "y": np.linspace(-1, 3, 8)}
 CHUNK = {"x": 3, "y": 4}  # 4 work items of 12 points
@@ -278,7 +279,7 @@ class TestPlaces:
     ):
         monkeypatch.chdir(tmp_path)
         Path("file").touch()
-        monkeypatch.setattr("jaxres._sweep._drive._compute", None)
+        monkeypatch.setattr("jaxres._sweep.drive._compute", None)
         prepared = prepare(lambda x: x, {"x": [1.0]})
         with pytest.raises(ValueError, match=f"(?s)Argument `store` must .*({message})"):
             drive(prepared, store=name, memory=2**20)
@@ -316,7 +317,7 @@ class TestPlaces:
         (
             store / "sweep/lock"
         ).mkdir()  # root may write to files that are read-only, but not to this
-        monkeypatch.setattr("jaxres._sweep._drive._compute", None)
+        monkeypatch.setattr("jaxres._sweep.drive._compute", None)
         with pytest.raises(
             StoreError, match=r"must be a folder that can be written to, but .*lock"
         ):
@@ -348,7 +349,8 @@ import os, signal, sys
 sys.path[:0] = [{str(Path(__file__).parent)!r}]
 import jax; jax.config.update("jax_enable_x64", True)
 import test_damaged_stores as t
-from jaxres._sweep import _store, _files
+from jaxres._sweep import store as _store
+from jaxres import _files
 if {place!r} == "_fill":
     _store.sync = lambda path: os.kill(os.getpid(), signal.SIGKILL)
 else:
@@ -435,7 +437,7 @@ class TestCheckpoints:
     @pytest.mark.parametrize("name", ["manifest", "progress", "result"])
     @pytest.mark.parametrize("junk", JUNK)
     def test_so_is_every_other_file(self, run, name, junk):
-        from jaxres._design._checkpoint import read_manifest, read_progress
+        from jaxres._design.checkpoint import read_manifest, read_progress
 
         (run / f"design/{name}.json").write_text(junk)
         with pytest.raises(StoreError, match=rf"{name}\.json is damaged: .*(Restore|Delete)"):

@@ -14,9 +14,9 @@ import pytest
 import xarray
 
 import jaxres as jr
-from jaxres._sweep._files import StoreError
-from jaxres._sweep._model import describe, rebuild
-from jaxres._sweep._store import Store
+from jaxres._files import StoreError
+from jaxres._sweep.model import describe, rebuild
+from jaxres._sweep.store import Store
 
 sweep = partial(jr.sweep, progress=False)
 V = jnp.array([[0.1, 1 + 1j, 0.3], [1 - 1j, -0.2, 0.5j], [0.3, -0.5j, 0.4]])
@@ -185,11 +185,11 @@ class TestTrust:
         code = """
 import json, sys, xarray
 import jaxres as jr
-from jaxres._sweep._model import rebuild
+from jaxres._sweep.model import rebuild
 for tree in ({"class": "payload_of_mine:f", "fields": {}}, {"function": "payload_of_mine:f"},
              {"function": "subprocess:run"}, {"class": "subprocess:Popen", "fields": {"args": "true"}},
              {"partial": {"function": "os:system"}, "given": {"0": "touch ran"}},
-             {"class": "builtins:eval", "fields": {}}, {"function": "jaxres._sweep._store:_local"},
+             {"class": "builtins:eval", "fields": {}}, {"function": "jaxres._sweep.store:_local"},
              {"function": "jaxres.letter:inspect.os.system"}):
     about = {"function": {"name": "payload_of_mine:f"}, "model": tree, "at": {}, "parameters": {"x": tree}}
     for call in (lambda: rebuild(tree),

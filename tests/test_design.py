@@ -14,9 +14,10 @@ import pytest
 from typer.testing import CliRunner
 
 import jaxres as jr
-from jaxres import _config, _config_design, cli
-from jaxres._design import _drive
-from jaxres._design._free import Free
+from jaxres import cli
+from jaxres._cli import config as _config, config_design as _config_design
+from jaxres._design import drive as _drive
+from jaxres._design.free import Free
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "coherence.toml"
 
@@ -433,7 +434,7 @@ class TestReservoirs:
     def test_a_relaxation_time_has_no_second_derivative_and_this_is_said(self):
         # the generator of a qubit: compiles in no time, and is all that matters here
         def loss(p):
-            from jaxres._dynamics import relaxation_time_of
+            from jaxres._dynamics.spectrum import relaxation_time_of
 
             one = jnp.einsum("aj,bk->abjk", jnp.eye(2), jnp.eye(2))
             mix = jnp.einsum("ab,jk->abjk", jnp.diag(jnp.array([0.7, 0.3])), jnp.eye(2))

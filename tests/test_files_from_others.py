@@ -12,10 +12,11 @@ import pytest
 from typer.testing import CliRunner
 
 import jaxres as jr
-from jaxres import _config, cli
-from jaxres._design._checkpoint import Checkpoint
-from jaxres._sweep._files import write_json
-from jaxres._sweep._store import Store, read_manifest
+from jaxres import cli
+from jaxres._cli import config as _config
+from jaxres._design.checkpoint import Checkpoint
+from jaxres._files import write_json
+from jaxres._sweep.store import Store, read_manifest
 
 #: modules that the commands import when they need them; a folder may hold files of these names
 LATE = ("tomllib", "pydantic", "xarray", "zarr", "matplotlib", "h5netcdf", "dask", "tqdm")

@@ -88,7 +88,7 @@ class TestClassicalFisher:
         for seed in range(5):
             F = jr.classical_fisher(rho, drho, unitary(10 + seed, 3))
             assert np.linalg.eigvalsh(most - F)[0] > -1e-13
-        from jaxres._fisher import logarithmic_derivative
+        from jaxres._quantum.fisher import logarithmic_derivative
 
         best = jnp.linalg.eigh(logarithmic_derivative(rho, drho[0]))[1]
         np.testing.assert_allclose(

@@ -22,10 +22,11 @@ import pytest
 from typer.testing import CliRunner
 
 import jaxres as jr
-from jaxres import _scattering_map, cli
-from jaxres._design import _drive as design_drive
-from jaxres._sweep import _drive as sweep_drive
-from jaxres._sweep._prepare import Prepared
+from jaxres import cli
+from jaxres._design import drive as design_drive
+from jaxres._scattering import scattering_map as _scattering_map
+from jaxres._sweep import drive as sweep_drive
+from jaxres._sweep.prepare import Prepared
 
 HERE = Path(__file__).parent
 FUNCTION = """

@@ -14,9 +14,9 @@ import pytest
 from helpers import build, hermitian, largest, parameters
 
 import jaxres as jr
-from jaxres import _moments
-from jaxres._amplitudes import Exact
-from jaxres._scattering_map import collision_map
+from jaxres._scattering import energy_integral as _moments
+from jaxres._scattering.amplitudes import Exact
+from jaxres._scattering.scattering_map import collision_map
 
 LEVELS = [-0.3, 0.3]
 V = np.array([[0.2, 0.8 + 0.6j], [0.8 - 0.6j, -0.1]])

@@ -8,9 +8,9 @@ import pytest
 from helpers import largest
 
 import jaxres as jr
-from jaxres._elementary import cosine_series, falling_exp, sin_cos, sine_series
-from jaxres._one_loop import one_loop
-from jaxres._safe import slab_roots, slab_waves, unit_waves
+from jaxres._numerics.elementary import cosine_series, falling_exp, sin_cos, sine_series
+from jaxres._numerics.one_loop import one_loop
+from jaxres._numerics.safe import slab_roots, slab_waves, unit_waves
 
 ROUNDING = {np.float64: 4e-16, np.float32: 2e-7}
 

@@ -8,7 +8,7 @@ import qutip
 from helpers import hermitian, largest, unitary
 
 import jaxres as jr
-from jaxres._operators import annihilation_matrix, spin_matrices
+from jaxres._quantum.operators import annihilation_matrix, spin_matrices
 
 FACTORS = [[2], [3], [2, 2], [2, 3]]
 

@@ -11,7 +11,7 @@ import scipy.linalg
 from helpers import hermitian, largest
 
 import jaxres as jr
-from jaxres._amplitudes._reflectionless import polar_factor
+from jaxres._scattering.reflectionless import polar_factor
 
 MODELS = [jr.WaveVectorOperator(), jr.RandomInteractionTime()]
 RAW = [jr.WaveVectorOperator(unitary=False), jr.RandomInteractionTime(unitary=False)]

@@ -8,7 +8,7 @@ import pytest
 from helpers import build, hermitian, largest, parameters, solve, steady_state_of
 
 import jaxres as jr
-from jaxres._master import _positive
+from jaxres._dynamics.steady_state import _positive
 
 TWO = dict(levels=[-0.3, 0.4], couplings=[hermitian(11, 2)], lengths=[1.0])
 THREE = dict(levels=[-0.5, 0.1, 0.9], couplings=[hermitian(12, 3)], lengths=[1.0])

@@ -8,7 +8,7 @@ import pytest
 from helpers import hermitian, largest, unitary
 
 import jaxres as jr
-from jaxres._operators import operator_basis
+from jaxres._quantum.operators import operator_basis
 
 SIZES = [2, 3, 4]
 

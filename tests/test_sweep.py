@@ -17,9 +17,9 @@ import xarray
 from sweep_functions import fragile, wave
 
 import jaxres as jr
-from jaxres._sweep import _plan, _prepare
-from jaxres._sweep._prepare import prepare
-from jaxres._sweep._store import Store
+from jaxres._sweep import plan as _plan, prepare as _prepare
+from jaxres._sweep.prepare import prepare
+from jaxres._sweep.store import Store
 
 sweep = partial(jr.sweep, progress=False)
 X, Y = np.linspace(0.1, 2, 5), np.linspace(-1, 3, 7)
@@ -412,7 +412,7 @@ class TestArguments:
 import os, sys, warnings; warnings.simplefilter("ignore")
 import jax; jax.config.update("jax_enable_x64", True)
 import jaxres as jr, numpy as np
-from jaxres._sweep import _drive
+from jaxres._sweep import drive as _drive
 from test_sweep import FITS, STRANGE
 from sweep_functions import wave
 _drive._compute = None  # nothing gets as far as that
@@ -520,7 +520,7 @@ assert not bad, "\\n".join(map(str, bad))
     )
     @pytest.mark.parametrize("kept", [False, True])
     def test_outputs_named_like_a_dimension_are_refused(self, tmp_path, monkeypatch, outputs, kept):
-        monkeypatch.setattr("jaxres._sweep._drive._compute", None)
+        monkeypatch.setattr("jaxres._sweep.drive._compute", None)
         call = {
             "function": lambda x, y=1.0: {k: v * x for k, v in outputs.items()},
             "axes": {("x", "y"): (X, X)} if "x_y" in outputs else {"x": X},
@@ -539,7 +539,7 @@ assert not bad, "\\n".join(map(str, bad))
         "name", ["a/b", "a\\b", ".", "..", "zarr.json", "sweep", "a\0", "x" * 256, "é" * 128, "\ud800"]
     )  # fmt: skip
     def test_names_that_files_cannot_hold_are_refused(self, monkeypatch, name):
-        monkeypatch.setattr("jaxres._sweep._drive._compute", None)
+        monkeypatch.setattr("jaxres._sweep.drive._compute", None)
         for function, axes, labels in (
             (lambda x: {name: x}, {"x": X}, None),
             (lambda **p: p[name], {name: X}, None),
@@ -608,7 +608,7 @@ class TestStore:
         xarray.testing.assert_identical(whole.load(), again.load())
 
     def test_zipped_axes_and_netcdf(self, tmp_path):
-        from jaxres._sweep._commands import to_netcdf
+        from jaxres._cli.commands import to_netcdf
 
         axes = {("x", "y"): (X, Y[:5]), "scale": [1.0, 3.0]}
         data = sweep(wave, axes, store=tmp_path / "a", chunk=4, labels={"x": {"units": "m"}})
@@ -670,7 +670,7 @@ class TestStore:
             sweep(wave, {"x": X, "y": Y}, store=tmp_path)
 
     def test_an_interruption_between_items_keeps_them(self, tmp_path, monkeypatch):
-        from jaxres._sweep._run import Runner
+        from jaxres._sweep.run import Runner
 
         compute, calls = Runner.__call__, []
 

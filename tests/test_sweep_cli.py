@@ -17,9 +17,10 @@ from sweep_functions import AXES
 from typer.testing import CliRunner
 
 import jaxres as jr
-from jaxres import _config, cli
-from jaxres._sweep._prepare import prepare
-from jaxres._sweep._store import Store, is_store
+from jaxres import cli
+from jaxres._cli import config as _config
+from jaxres._sweep.prepare import prepare
+from jaxres._sweep.store import Store, is_store
 
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parent / "examples"

@@ -18,7 +18,7 @@ import xarray
 from sweep_functions import AXES, CHUNK, precision, slow
 
 import jaxres as jr
-from jaxres._sweep._store import Store, is_store
+from jaxres._sweep.store import Store, is_store
 
 HERE = Path(__file__).parent
 ITEMS, EACH = 9, 8

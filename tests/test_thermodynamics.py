@@ -8,7 +8,7 @@ import pytest
 from helpers import hermitian, largest, unitary
 
 import jaxres as jr
-from jaxres._second_law import currents_of
+from jaxres._thermodynamics.second_law import currents_of
 
 FINE = jr.DoubleExponential(96, 64)
 BETA = 0.3

@@ -12,7 +12,7 @@ import pytest
 from helpers import hermitian, largest
 
 import jaxres as jr
-from jaxres._levels import ascending, equal_levels, gaps, same_gap, splittings
+from jaxres._quantum.levels import ascending, equal_levels, gaps, same_gap, splittings
 
 FACTORS = np.linspace(0.31, 0.93, 9)
 

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 import jaxres as jr
-from jaxres._sweep._trust import is_trusted, load_function
+from jaxres._sweep.trust import is_trusted, load_function
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_models_of_the_package_need_no_trust():
     "name",
     ["jaxres.letter:inspect.os.system", "jaxres.letter:jax.numpy.save", "jaxres.letter:_parameters",
      "jaxres.letter:trajectory", "jaxres.letter:np", "jaxres.cli:app", "subprocess:run", "os:remove",
-     "jaxres.losses:jax.jit", "jaxres._sweep._store:_write", "jaxres.systems:System"],
+     "jaxres.losses:jax.jit", "jaxres._sweep.store:_write", "jaxres.systems:System"],
 )  # fmt: skip
 def test_nothing_else_comes_in_by_way_of_the_package(name):
     assert not is_trusted(name)

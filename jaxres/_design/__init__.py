@@ -6,9 +6,9 @@ from typing import Any
 
 from jaxtyping import PRNGKeyArray
 
-from ._result import Design as Design
-from ._scipy import SciPy as SciPy
-from ._search import LBFGS as LBFGS, OUTCOMES as OUTCOMES
+from .result import Design as Design
+from .scipy import SciPy as SciPy
+from .search import LBFGS as LBFGS, OUTCOMES as OUTCOMES
 
 
 def design(
@@ -63,7 +63,7 @@ def design(
         >>> found.outcome, {name: round(float(x), 5) for name, x in found.parameters.items()}
         ('converged', {'x': 1.0, 'y': 1.0})
     """
-    from ._drive import drive, prepare
+    from .drive import drive, prepare
 
     ready = prepare(
         loss,

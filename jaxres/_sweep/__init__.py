@@ -5,8 +5,8 @@ from concurrent.futures import Executor
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-from ._model import model_of as model_of
-from ._prepare import MEMORY, prepare
+from .model import model_of as model_of
+from .prepare import MEMORY, prepare
 
 if TYPE_CHECKING:
     import xarray
@@ -82,7 +82,7 @@ def sweep(
         >>> print(data.rate.symbol, abs(data.rho.sel(j=0, k=1, rate=5.0)).values.round(5))
         Γ [0.10067 0.0993  0.09399]
     """
-    from ._drive import drive
+    from .drive import drive
 
     sweep = prepare(
         function,

@@ -1,0 +1,1 @@
+"""Many collisions: steady states, evolution, trajectories and cycles (Eqs. 3 to 9)."""

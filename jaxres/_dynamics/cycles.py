@@ -1,0 +1,201 @@
+r"""Stationary states of collisions in turn: with one reservoir at any waiting times, or with several in a fixed order.
+
+A stroke is a flight and a collision, on average the map C_r = S_r ∘ χ_r of `cycle_map`. Strokes with different
+reservoirs in a fixed order make the cycle
+
+    C = C_B ∘ … ∘ C_2 ∘ C_1,
+
+and repeating it drives every state to its fixed point, if that is unique. Beside this product of collisions stands the
+sum of `steady_state`, where the reservoirs hit at random, independently of one another. The two tend to the same state
+where a single stroke changes little: C_r = 1 + ε K_r gives ρ with Σ_r K_r ρ = 0 up to order ε.
+"""
+
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Complex, Float
+
+from .._checks import Checked, door
+from .._quantum.levels import gaps
+from .._quantum.states import populations
+from .._quantum.superoperator import Superoperator
+from .._quantum.system import System
+from .._reservoir.reservoir import Reservoir
+from .._scattering.amplitudes import AbstractAmplitudes, Exact
+from .._scattering.energy_grid import AbstractQuadrature, DoubleExponential
+from .._scattering.scattering_map import check_numerics, scattering_map
+from .steady_state import RESULTS, Baths, _as_baths, admissible, steady_state_of
+from .waiting_times import AbstractWaitingTimes, Fixed, Poisson, check_renewal, cycle_map_of
+
+
+class LimitCycle(eqx.Module):
+    """What collisions with B reservoirs in turn lead to, stroke by stroke.
+
+    - `before`, `after`: the states right before and right after each collision, shape (B, N, N).
+    - `average`: the state at a random instant of time, shape (N, N).
+    - `heat`: the energy that each collision brings, shape (B,). They add up to 0.
+    - `period`: the mean duration of a cycle.
+    - `result`, `map_error`, `condition`: as in `SteadyState`, for the map of the whole cycle; the states are NaN unless
+      `result` is successful or not_positive.
+    """
+
+    before: Complex[Array, "B N N"]
+    after: Complex[Array, "B N N"]
+    average: Complex[Array, "N N"]
+    heat: Float[Array, " B"]
+    period: Float[Array, ""]
+    result: RESULTS
+    map_error: Float[Array, ""]
+    condition: Float[Array, ""]
+
+
+@door
+def limit_cycle(
+    system: Checked[System],
+    baths: Checked[Baths],
+    waiting_times: Checked[AbstractWaitingTimes] = Fixed(),
+    *,
+    amplitudes: Checked[AbstractAmplitudes] = Exact(),
+    quadrature: Checked[AbstractQuadrature] = DoubleExponential(),
+) -> LimitCycle:
+    r"""The limit cycle of collisions with several reservoirs in turn.
+
+    $$ρ_r^- = χ_r ρ_{r-1}^+, \qquad ρ_r^+ = S_r ρ_r^-, \qquad ρ_0^+ = ρ_B^+,
+      \qquad Q_r = \mathrm{Tr}[H_S (ρ_r^+ - ρ_r^-)]$$
+
+    Before the collision with reservoir r the system flies freely, for a time of mean $1/Γ_r$ that turns (and, if it is
+    random, damps) coherences by the $χ_r$ of `cycle_map`. Energy does not change in flight, so the heats add up to 0.
+
+    **Arguments:**
+
+    - `system`, `amplitudes`, `quadrature`: as for `steady_state`.
+    - `baths`: the reservoirs in the order of their collisions; one may come several times. Here the `rate` of each is
+      the inverse of the flight before its collision, and must be positive and finite.
+    - `waiting_times`: the law of the flights' durations, by default `Fixed()`.
+
+    **Returns:** `LimitCycle`, differentiable. With a single reservoir it is the state of `cycle_state`.
+
+    **Raises:** `ValueError` for a rate that is not positive and finite, or arguments of the wrong kind.
+
+    !!! example
+        >>> system, hot = jr.letter.model(beta=0.05, rate=4.0)
+        >>> _, cold = jr.letter.model(beta=0.3, rate=2.0)
+        >>> cycle = jr.limit_cycle(system, [hot, cold])
+        >>> bool(cycle.heat[0] > 1e-4), bool(jnp.abs(jnp.sum(cycle.heat)) < 1e-14)
+        (True, True)
+        >>> print(cycle.period)
+        0.75
+    """
+    baths = _as_baths(system, baths)
+    for bath in baths:
+        check_renewal(system, bath, waiting_times)
+    check_numerics(amplitudes, quadrature)
+    maps = [
+        scattering_map(system, bath, amplitudes=amplitudes, quadrature=quadrature) for bath in baths
+    ]
+    rates, valid = [bath.rate for bath in baths], admissible(system, baths)
+    return limit_cycle_of(system, maps, rates, waiting_times, valid)
+
+
+@eqx.filter_jit
+def limit_cycle_of(
+    system: System,
+    maps: Sequence[Superoperator],
+    rates: Sequence[Float[Array, ""]],
+    law: AbstractWaitingTimes,
+    valid: Bool[Array, ""] | bool = True,
+) -> LimitCycle:
+    """`limit_cycle` from maps that are at hand."""
+    every = jnp.stack(list(rates))
+    whole = cycle_map_of(system, maps[0], rates[0], law)
+    for S, rate in zip(maps[1:], rates[1:], strict=True):
+        whole = cycle_map_of(system, S, rate, law) @ whole
+    # infinitely fast: nothing turns between one cycle and the next
+    valid = valid & jnp.all((every > 0) & jnp.isfinite(every))
+    fixed = steady_state_of(system, [whole], [jnp.full_like(rates[0], jnp.inf)], valid)
+
+    turns = gaps(system.levels)[None] / every[:, None, None]
+    flights, means = law.phase(turns), law.mean_phase(turns)
+    before, after, average = [], [fixed.rho], jnp.zeros_like(fixed.rho)
+    for S, flight, mean, rate in zip(maps, flights, means, rates, strict=True):
+        average = average + mean * after[-1] / rate
+        before.append(flight * after[-1])
+        after.append(S(before[-1]))
+    after[-1] = fixed.rho  # the cycle is closed
+    before, after = jnp.stack(before), jnp.stack(after[1:])
+    period = jnp.sum(1 / every)
+    return LimitCycle(
+        before=before,
+        after=after,
+        average=average / period,
+        heat=populations(after - before) @ system.levels,
+        period=period,
+        result=fixed.result,
+        map_error=fixed.map_error,
+        condition=fixed.condition,
+    )
+
+
+class CycleState(eqx.Module):
+    """The stationary state under collisions with any waiting times, seen at three moments.
+
+    - `after`: right after a collision, the fixed point of `cycle_map`; shape (N, N).
+    - `before`: right before a collision; shape (N, N).
+    - `average`: at a random instant of time; shape (N, N).
+    - `result`, `map_error`, `condition`: as in `SteadyState`; the states are NaN unless `result` is
+      successful or not_positive.
+    """
+
+    after: Complex[Array, "N N"]
+    before: Complex[Array, "N N"]
+    average: Complex[Array, "N N"]
+    result: RESULTS
+    map_error: Float[Array, ""]
+    condition: Float[Array, ""]
+
+
+@door
+def cycle_state(
+    system: Checked[System],
+    bath: Checked[Reservoir],
+    waiting_times: Checked[AbstractWaitingTimes] = Poisson(),
+    *,
+    amplitudes: Checked[AbstractAmplitudes] = Exact(),
+    quadrature: Checked[AbstractQuadrature] = DoubleExponential(),
+) -> CycleState:
+    r"""The stationary state under collisions whose waiting times follow any law.
+
+    $$ρ^+ = S χ ρ^+, \qquad ρ^- = χ ρ^+, \qquad
+      \barρ_{jk} = Γ \int_0^∞ dt\, P(τ > t)\, e^{-iΔ_{jk}t/ħ}\, ρ^+_{jk}
+                 = \frac{1 - χ_{jk}}{iΔ_{jk}/ħΓ}\, ρ^+_{jk}$$
+
+    are the states right after a collision, right before one and at a random instant, with the χ of
+    `cycle_map`. Populations do not change in flight: they are the same in all three.
+
+    **Relation to the steady state ρ of the master equation.** Eq. (9),
+    $-iΔ_{jk}ρ_{jk}/ħ + Γ[(S - 1)ρ]_{jk} = 0$, says $χ S ρ = ρ$ with the χ of `Poisson()`. So under
+    Poissonian collisions ρ is the state before a collision and equally the average over time,
+    ρ = ρ⁻ = ρ̄, while right after a collision the state is ρ⁺ = Sρ. Under any other law ρ⁻ and ρ̄
+    differ.
+
+    **Arguments, raises:** as for `cycle_map`. **Returns:** `CycleState`, differentiable.
+
+    !!! example
+        >>> system, bath = jr.letter.model(rate=5.0)
+        >>> for law in (jr.Poisson(), jr.Gamma(4.0), jr.Fixed()):
+        ...     print(jnp.round(jr.coherence(jr.cycle_state(system, bath, law).average), 6))
+        0.099299
+        0.107778
+        0.110912
+    """
+    check_renewal(system, bath, waiting_times)
+    cycle = limit_cycle(system, [bath], waiting_times, amplitudes=amplitudes, quadrature=quadrature)
+    return CycleState(
+        after=cycle.after[0],
+        before=cycle.before[0],
+        average=cycle.average,
+        result=cycle.result,
+        map_error=cycle.map_error,
+        condition=cycle.condition,
+    )

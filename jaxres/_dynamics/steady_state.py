@@ -1,0 +1,687 @@
+r"""The master equation (Eq. 8), its steady state (Eq. 9) and its solution in time.
+
+    dρ/dt = −(i/ħ)[H_S, ρ] + Σ_r Γ_r (S_r − 1) ρ
+
+with one term for each reservoir r.
+
+**Real coordinates.** A Hermitian ρ has N² real coordinates, its populations and the real and imaginary parts of the
+coherences above the diagonal; a Hermiticity-preserving map is a real N² × N² matrix on them.
+
+**Steady state.** The row of the coherence (j, k) is divided by |Δ_jk| + Γ. Then all rows are of order one from Γ = 0,
+where they say that the coherence vanishes, to Γ = ∞, where they say that S ρ = ρ; the rows of populations and of
+coherences within a degenerate level are those of S − 1 at every Γ. One population is eliminated by Tr ρ = 1. A row's
+scale does not change the solution and is held fixed under differentiation. The derivative of the solution x of
+A x = b is A⁻¹(db − dA x), at Γ = 0 too, where it is the first order of perturbation theory (Eq. 14).
+"""
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Complex, Float, Inexact
+
+from .._checks import (
+    Checked,
+    Numbers,
+    Scalar,
+    as_real,
+    as_scalar,
+    check_instance,
+    check_shape,
+    concrete,
+    door,
+    or_nan,
+    require,
+    shown,
+    warn_of_single_precision,
+)
+from .._numerics.batched import UNROLLED, inverse, linear, matmul
+from .._quantum.levels import equal_levels, gaps, splittings
+from .._quantum.states import State, check_state
+from .._quantum.superoperator import Superoperator, check_map
+from .._quantum.system import System
+from .._reservoir.reservoir import Reservoir
+from .._scattering.amplitudes import AbstractAmplitudes, Exact
+from .._scattering.energy_grid import AbstractQuadrature, DoubleExponential
+from .._scattering.scattering_map import check_numerics, collision_map, scattering_map
+
+Baths = Reservoir | Sequence[Reservoir]
+
+
+class RESULTS(eqx.Enumeration):
+    """What became of a steady-state solve."""
+
+    successful = "The steady state was found."
+    not_positive = (
+        "The equation was solved, but the solution is not a state: it has a negative eigenvalue, since the scattering "
+        "map is not completely positive. Eqs. (22), (23) are not quite a state of the particle; "
+        "jaxres.ThermalMixture is."
+    )
+    not_unique = (
+        "The steady state is not unique: the collisions leave more than one state unchanged (no coupling between some "
+        "levels? equal levels and one coupling?). Couple all levels, or evolve a given initial state with "
+        "jaxres.evolve."
+    )
+    not_determined = (
+        "The scattering maps are not accurate enough to tell the steady state: what they change in a state is hardly "
+        "more than their error, so that the state's own error is above jaxres' limit of 0.01. Use more quadrature "
+        "nodes, or `tol=`."
+    )
+    map_not_converged = (
+        "The scattering map is too inaccurate: its estimated error is above jaxres' limit of 1e-3. Use more quadrature "
+        "nodes, or `tol=`."
+    )
+    invalid_parameters = (
+        "A parameter is not admissible: levels must ascend, couplings be Hermitian, lengths, masses, β and Δx be "
+        "positive, rates not be negative, and the packet satisfy 4πΔx√(m/β) ≥ ħ."
+    )
+
+
+#: a steady state is refused when an entry of its map is less certain than this
+POOR_MAP = 1e-3
+#: a steady state is refused when an entry of it is less certain than this
+POOR_STATE = 1e-2
+#: error of an amplitude, and of a sum in the linear solve, in units of the distance from 1 to the next number
+ROUNDINGS = 4.0
+
+
+class SteadyState(eqx.Module):
+    """A steady state and how far to trust it.
+
+    - `rho`: the state, shape (N, N), in the energy eigenbasis; NaN unless `result` is successful or not_positive.
+    - `result`: one of `jaxres.RESULTS`; `result == jr.RESULTS.successful` can be used under jit and vmap.
+    - `map_error`: estimated largest error of an entry of the scattering map (the worst of all baths).
+    - `condition`: the condition number of the linear system.
+    - `error`: estimated largest error of an entry of `rho`, from the errors of all entries of the maps and from
+      rounding, each as much as the equation makes of it. It is a bound, in order of magnitude.
+    """
+
+    rho: Complex[Array, "N N"]
+    result: RESULTS
+    map_error: Float[Array, ""]
+    condition: Float[Array, ""]
+    error: Float[Array, ""]
+
+
+@door
+def steady_state(
+    system: Checked[System],
+    baths: Checked[Baths],
+    *,
+    amplitudes: Checked[AbstractAmplitudes] = Exact(),
+    quadrature: Checked[AbstractQuadrature] = DoubleExponential(),
+    tol: Scalar | None = None,
+) -> SteadyState:
+    r"""The state with dρ/dt = 0 under one reservoir, or several at once (Eq. 9).
+
+    **Arguments:**
+
+    - `system`: N levels.
+    - `baths`: a `Reservoir`, or a sequence of them.
+    - `amplitudes`, `quadrature`, `tol`: as for `scattering_map`.
+
+    **Returns:** `SteadyState`. Differentiable in everything numeric, in forward and reverse mode, and right for every
+    rate from 0 to ∞: at Γ = 0 it is the limit Γ → 0, Eq. (13).
+
+    **Raises:** `ValueError` for arguments of the wrong kind. What can only be seen in the numbers is in `.result`.
+
+    !!! example
+        >>> system, bath = jr.letter.model(rate=5.0)
+        >>> sol = jr.steady_state(system, bath)
+        >>> print(jnp.round(jr.coherence(sol.rho), 7))
+        0.0992995
+        >>> grad = jax.grad(lambda b: jr.coherence(jr.steady_state(system, b).rho))(bath)
+        >>> print(jnp.round(grad.packet.width, 8))
+        -0.00364331
+    """
+    baths = _as_baths(system, baths)
+    if tol is None:
+        check_numerics(amplitudes, quadrature)
+        return _steady_state(system, baths, amplitudes, quadrature)
+    maps = [
+        scattering_map(system, bath, amplitudes=amplitudes, quadrature=quadrature, tol=tol)
+        for bath in baths
+    ]
+    return _steady_state_of_baths(system, baths, maps)
+
+
+def _as_baths(system: Any, baths: Any) -> tuple[Reservoir, ...]:
+    check_instance("system", system, System, "a jaxres.System")
+    warn_of_single_precision(system.levels.dtype)
+    sequence = (baths,) if isinstance(baths, Reservoir) else baths
+    if not isinstance(sequence, list | tuple) or not sequence:
+        raise ValueError(
+            f"Argument `baths` must be a jaxres.Reservoir or a sequence of them, but is {shown(baths)}."
+        )
+    for bath in sequence:
+        check_instance("baths", bath, Reservoir, "a jaxres.Reservoir or a sequence of them")
+    return tuple(sequence)
+
+
+def _with_finite_rates(baths):
+    for bath in baths:
+        if concrete(bath.rate):
+            require(
+                np.isfinite(bath.rate),
+                "Argument `bath.rate` must be finite here, but is infinite. Only the steady state has that limit.",
+            )
+    return baths
+
+
+@eqx.filter_jit
+def _steady_state(system, baths, amplitudes, quadrature):
+    maps = [collision_map(system, bath, amplitudes, quadrature) for bath in baths]
+    return _steady_state_of_baths(system, baths, maps)
+
+
+@eqx.filter_jit
+def _steady_state_of_baths(system, baths, maps):
+    rates = [bath.rate for bath in baths]
+    sol = steady_state_of(system, maps, rates, admissible(system, baths))
+    rho = or_nan(~jnp.isnan(jnp.real(sol.rho)), sol.rho, (system, baths))
+    return eqx.tree_at(lambda sol: sol.rho, sol, rho)
+
+
+def admissible(system: System, baths: Sequence[Reservoir]) -> Bool[Array, ""]:
+    """The conditions that are checked on concrete values when objects are made, for traced ones."""
+    return jnp.all(jnp.stack([system.valid(), *(bath.valid(system) for bath in baths)]))
+
+
+@door
+def steady_state_of(
+    system: Checked[System],
+    maps: Checked[Sequence[Superoperator]],
+    rates: Checked[Sequence[Scalar]],
+    valid: Bool[Array, ""] | bool = True,
+) -> SteadyState:
+    """The steady state under collisions with the given maps and rates: the last room of the pipeline, alone.
+
+    Of use where one map serves many rates: `jax.vmap(lambda rate: jr.steady_state_of(system, [S], [rate]))(rates)`.
+
+    !!! example
+        >>> system, bath = jr.letter.model()
+        >>> S = jr.scattering_map(system, bath)
+        >>> rates = jnp.array([1.0, 5.0, 10.0])
+        >>> sols = jax.vmap(lambda rate: jr.steady_state_of(system, [S], [rate]))(rates)
+        >>> print(jnp.round(jr.coherence(sols.rho), 6))
+        [0.020749 0.099299 0.126131]
+    """
+    if not isinstance(maps, list | tuple) or not maps:
+        raise ValueError(
+            f"Argument `maps` must be a sequence of jaxres.Superoperator, but is {shown(maps)}."
+        )
+    for S in maps:
+        check_map("maps", S, system)
+    if not isinstance(rates, list | tuple) or len(rates) != len(maps):
+        raise ValueError(
+            f"Argument `rates` must be a sequence with one rate for each of {len(maps)} maps, but is {shown(rates)}."
+        )
+    rates = [as_scalar("rates", rate, nonnegative=True) for rate in rates]
+    solved = _stationary(system, maps, rates)
+    dtype = solved.x.dtype
+    map_error = jnp.max(jnp.stack([jnp.asarray(S.error, dtype) for S in maps]))
+    rho = from_coordinates(solved.x, system.size)
+    # an eigenvalue is off by at most N times as much as an entry
+    positive = _positive(rho, system.size * solved.error)
+    result = RESULTS.successful
+    for ok, otherwise in (
+        (positive, RESULTS.not_positive),
+        (solved.error < POOR_STATE, RESULTS.not_determined),
+        (solved.rounding < POOR_STATE, RESULTS.not_unique),
+        (map_error < POOR_MAP, RESULTS.map_not_converged),
+        (jnp.asarray(valid), RESULTS.invalid_parameters),
+    ):
+        result = RESULTS.where(ok, result, otherwise)
+    solvable = (result == RESULTS.successful) | (result == RESULTS.not_positive)
+    rho = or_nan(solvable, rho, (system, maps, rates))
+    return SteadyState(rho, result, map_error, solved.condition, solved.error)
+
+
+def _positive(rho, room):
+    """Whether no eigenvalue of ρ is below −room: whether all pivots of ρ + room are positive (Sylvester)."""
+    N = rho.shape[-1]
+    X = jax.lax.stop_gradient(rho) + jax.lax.stop_gradient(room) * jnp.eye(N, dtype=rho.dtype)
+
+    def eliminate(k, state):
+        X, positive = state
+        pivot = jnp.real(X[k, k])
+        positive &= pivot > 0
+        column = X[:, k]
+        return X - column[:, None] * jnp.conj(column)[None] / jnp.where(
+            positive, pivot, 1
+        ), positive
+
+    state = X, jnp.asarray(True)
+    if N > UNROLLED:
+        return jax.lax.fori_loop(0, N, eliminate, state)[1]
+    for k in range(N):
+        state = eliminate(k, state)
+    return state[1]
+
+
+class _Stationary(NamedTuple):
+    """The coordinates of the steady state, the condition number of the system solved for them, and their error.
+
+    `error` bounds that of the largest entry, `rounding` the part of it that better maps would not mend.
+    """
+
+    x: Float[Array, " M"]
+    condition: Float[Array, ""]
+    error: Float[Array, ""]
+    rounding: Float[Array, ""]
+
+
+def _stationary(system, maps, rates) -> _Stationary:
+    R, weight, shares = _rows(system, maps, rates)
+    A, b = eliminate_ground_population(R)
+    B = inverse(A)
+    x = -matmul(B, b[:, None])[:, 0]
+    ground = 1 - jnp.sum(x[: system.size - 1], keepdims=True)
+    x = jnp.concatenate([ground, x])
+    fixed = jax.lax.stop_gradient((R, B, x, weight, shares, maps))
+    return _Stationary(x, _norm(A) * _norm(B), *_errors(*fixed))
+
+
+def _errors(R, B, x, weight, shares, maps):
+    r"""Bounds on the largest error of an entry of x: from the maps and rounding together, and from rounding alone.
+
+    With the rows off by δR, x is off by B δR (x + δx), B the inverse; so |δx| ≤ |B| |δR| (|x| + |δx|), entry by entry.
+    Each entry of a map has its own error: where a weak coupling moves populations at second order, these are right to
+    the relative error of what moves them.
+
+    Where levels nearly meet, every rule nearly keeps the populations of the coupling's eigenstates: then |B| is huge,
+    B δR is not. There the maps of half the nodes are put in for δR, signs and all: a second bound, and a coarse one,
+    for where the first says nothing.
+    """
+    eps, N = ROUNDINGS * jnp.finfo(x.dtype).eps, maps[0].size
+    roundings, sizes, rest = eps * jnp.abs(R), 0, 0
+    first, gain = jnp.zeros_like(x), jnp.zeros_like(x[0])
+    for S, share in zip(maps, shares, strict=True):
+        scale = share * weight
+        roundings = roundings + scale * _real_errors(_of_amplitudes(S.tensor, eps))
+        if S.evidence is None:
+            error = scale * _real_errors(jnp.broadcast_to(S.error, S.tensor.shape))
+            sizes, rest = sizes + error, rest + error
+            continue
+        inexact = scale * _real_errors(_of_amplitudes(S.tensor, S.evidence.inexact))
+        off = scale[None] * (jax.vmap(_change)(S.evidence.others) - _change(S.tensor)[None])
+        sizes = sizes + inexact + _from_coarser(off, S.evidence.analytic)
+        rest = rest + inexact
+        solved = jnp.einsum("ij,njk->nik", B, off[:, 1:])
+        once = _with_ground(solved @ x, N)
+        twice = _with_ground(jnp.einsum("nij,nj->ni", solved, once), N)
+        norms = jnp.max(jnp.abs(jnp.stack([once, twice])), axis=2)
+        norms = jnp.stack([norms[0], norms[1] / jnp.where(norms[0] > 0, norms[0], 1)], axis=1)
+        first, gain = (
+            first + 2 * norms[0, 0] + 4 * norms[2, 0],
+            gain + 2 * norms[0, 1] + 4 * norms[2, 1],
+        )
+
+    def bound(sizes, first, gain):
+        F = jnp.abs(B) @ sizes[1:]
+        F = jnp.concatenate([jnp.sum(F[: N - 1], axis=0, keepdims=True), F])
+        first = first + F @ jnp.abs(x)
+        # F first ≤ gain first makes the series first + F first + F² first + … less than first/(1 − gain)
+        moved = first > 0
+        gain = gain + jnp.max(F @ first / jnp.where(moved, first, 1), initial=0.0, where=moved)
+        return jnp.where(gain < 1, jnp.max(first) / jnp.where(gain < 1, 1 - gain, 1), jnp.inf)
+
+    none = jnp.zeros_like(first), jnp.zeros_like(gain)
+    by_size, by_sign = bound(sizes + roundings, *none), bound(rest + roundings, first, gain)
+    return jnp.where(by_size < POOR_STATE, by_size, by_sign), bound(roundings, *none)
+
+
+def _with_ground(y, N):
+    """The change of all coordinates: the ground population is 1 − the others."""
+    return jnp.concatenate([-jnp.sum(y[..., : N - 1], axis=-1, keepdims=True), y], axis=-1)
+
+
+def _from_coarser(away: Float[Array, "3 *s"], analytic: bool) -> Float[Array, " *s"]:
+    """The error of a rule from how far that of half, and that of a quarter, of its nodes are away from it.
+
+    A rule that converges exponentially has the error d₁(d₁/d₂)² (see `AbstractQuadrature.error`). Single numbers do so
+    less regularly, and a difference may vanish by accident: hence the power 3/2, and 10 in hand. The third is what no
+    rule has below its outermost nodes, where integrands of a weak coupling still grow: hence 4. Found by trial on
+    random models with 8 to 48 nodes.
+    """
+    d1, d2, ends = jnp.abs(away)
+    if analytic:
+        ratio = jnp.where(d2 > 0, d1 / jnp.where(d2 > 0, d2, 1), 1)
+        d1 = 10 * d1 * jnp.minimum(ratio, 1) ** 1.5
+    return d1 + 4 * ends
+
+
+def _of_amplitudes(tensor, error):
+    """What an error of that size in each amplitude makes of the entries: ∫ a b* is off by |a| + |b| times it.
+
+    By the Cauchy–Schwarz inequality |a|² is S[j', j', j, j] here.
+    """
+    size = jnp.sqrt(jnp.abs(jnp.einsum("aajj->aj", tensor))) + error
+    return error * (size[:, None, :, None] + size[None, :, None, :])
+
+
+def _real_errors(errors):
+    """What errors of that size in the entries of a map are in its real matrix."""
+    N = errors.shape[0]
+    rows, columns = np.triu_indices(N, 1)
+    ground, above, below = np.arange(N) * (N + 1), rows * N + columns, columns * N + rows
+    E = errors.reshape(N * N, N * N)
+    # a population that stays is 1 − those that go elsewhere, which is also how `_rows` has it
+    stays = E[np.ix_(ground, ground)] * (1 - np.eye(N))
+    E = E.at[ground, ground].set(jnp.sum(stays, axis=0))
+    both = E[:, above] + E[:, below]
+    return jnp.concatenate([E[:, ground], both, both], axis=1)[
+        np.concatenate([ground, above, above])
+    ]
+
+
+def eliminate_ground_population(
+    R: Float[Array, "M M"],
+) -> tuple[Float[Array, " M-1 M-1"], Float[Array, " M-1"]]:
+    """A and b with (R x)[1:] = A x[1:] + b for every x of trace 1.
+
+    The row left out follows from the others wherever R preserves the trace.
+    """
+    N = math.isqrt(R.shape[0])
+    b, A = R[1:, 0], R[1:, 1:]
+    return A - b[:, None] * (np.arange(1, N * N) < N).astype(R.dtype)[None], b
+
+
+def _norm(A):
+    """The largest row sum of |A|."""
+    return jnp.max(jnp.sum(jnp.abs(A), axis=1), initial=0.0) if A.size else jnp.ones((), A.dtype)
+
+
+def _rows(system, maps, rates):
+    """The scaled rows of dρ/dt = 0 in real coordinates, shape (N², N²), and what the maps are scaled by in them."""
+    N = system.size
+    splitting = splittings(system.levels)  # |Δ_jk| for j < k
+    pairs = splitting.shape[0]
+    # levels that are equal to rounding do not turn, here as in `dephase`; their distance keeps its derivative
+    equal = equal_levels(system.levels)[np.triu_indices(N, 1)]
+    splitting = jnp.where(equal, splitting - jax.lax.stop_gradient(splitting), splitting)
+    total = sum(rates)
+    # Γ = ∞: a common factor of the rates drops out
+    infinite = jnp.isinf(total)
+    rates = [jnp.where(infinite, jnp.where(jnp.isinf(rate), 1.0, 0.0), rate) for rate in rates]
+    total = jnp.where(infinite, len(rates) * 1.0, total)
+    splitting = jnp.where(infinite, 0, splitting)
+
+    scale = jax.lax.stop_gradient(1 / jnp.where(splitting + total > 0, splitting + total, 1))
+    stopped = (
+        total == 0
+    )  # the limit Γ → 0: all rates go to 0 in proportion; alone among themselves they are equal
+    share = [
+        jnp.where(stopped, 1.0 / len(rates), rate) / jnp.where(stopped, 1.0, total)
+        for rate in rates
+    ]
+    share = [jax.lax.stop_gradient(s) if len(rates) == 1 else s for s in share]
+
+    changes = [_change(S.tensor) for S in maps]
+    # rows of populations, and of coherences where nothing else turns them
+    collisions = sum(s * R for s, R in zip(share, changes, strict=True))
+    degenerate = splitting == 0
+    weight = jnp.where(degenerate, 1.0, total * scale)
+    weight = jnp.concatenate([jnp.ones(N, weight.dtype), weight, weight])[:, None]
+    # d/dt of Re ρ_jk and Im ρ_jk under −iΔ_jk with Δ_jk = e_j − e_k = −splitting
+    turn = jnp.diag(splitting * scale)
+    zero = jnp.zeros((pairs, pairs), turn.dtype)
+    rotation = jnp.pad(jnp.block([[zero, -turn], [turn, zero]]), ((N, 0), (N, 0)))
+    return weight * collisions + rotation, weight, share
+
+
+def _change(tensor):
+    """S − 1 in real coordinates; where S keeps the trace, with populations that go equal to those that arrive.
+
+    1 − S_jj of a weak coupling would be a difference of nearly equal numbers; the sum of all S_kj is none.
+    """
+    change = to_real_matrix(tensor)
+    change = change - jnp.eye(change.shape[0], dtype=change.dtype)
+    N = tensor.shape[0]
+    own = np.eye(N)
+    arriving = jnp.sum(change[:N, :N] * (1 - own), axis=0)
+    defect = jnp.abs(jnp.diagonal(change)[:N] + arriving)
+    kept = defect <= 64 * N * jnp.finfo(change.dtype).eps
+    populations = jnp.where((own > 0) & kept[None], -arriving[None], change[:N, :N])
+    return change.at[:N, :N].set(populations)
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Real coordinates
+# --------------------------------------------------------------------------------------------------------------
+
+
+def to_coordinates(rho: Inexact[Array, "N N"]) -> Float[Array, " M"]:
+    """Populations, then Re ρ_jk, then Im ρ_jk for j < k."""
+    rows, columns = np.triu_indices(rho.shape[-1], 1)
+    upper = rho[rows, columns]
+    return jnp.concatenate([jnp.real(jnp.diagonal(rho)), jnp.real(upper), jnp.imag(upper)])
+
+
+@lru_cache(maxsize=16)
+def _basis(N: int) -> np.ndarray:
+    """The Hermitian matrices of the coordinates, real and imaginary part, shape (N², N, N, 2)."""
+    rows, columns = np.triu_indices(N, 1)
+    pairs = len(rows)
+    B = np.zeros((N * N, N, N, 2))
+    B[np.arange(N), np.arange(N), np.arange(N), 0] = 1
+    real, imag = N + np.arange(pairs), N + pairs + np.arange(pairs)
+    B[real, rows, columns, 0] = B[real, columns, rows, 0] = 1
+    B[imag, rows, columns, 1], B[imag, columns, rows, 1] = 1, -1
+    return B
+
+
+def from_coordinates(x: Float[Array, " M"], N: int) -> Complex[Array, "N N"]:
+    """The Hermitian matrix with these coordinates."""
+    if N > UNROLLED:
+        rows, columns = np.triu_indices(N, 1)
+        pairs = len(rows)
+        upper = jax.lax.complex(x[N : N + pairs], x[N + pairs :])
+        rho = jnp.diag(x[:N]).astype(upper.dtype).at[rows, columns].set(upper)
+        return rho.at[columns, rows].set(jnp.conj(upper))
+    parts = linear(x, _basis(N).reshape(N * N, -1).T).reshape(N, N, 2)
+    return jax.lax.complex(parts[..., 0], parts[..., 1])
+
+
+def to_real_matrix(tensor: Complex[Array, "N N N N"]) -> Float[Array, "M M"]:
+    """A Hermiticity-preserving map on the real coordinates."""
+    N = tensor.shape[0]
+    rows, cols = np.triu_indices(N, 1)
+    columns = tensor.reshape(N * N, N * N)
+    if N > UNROLLED:
+        ground, above, below = np.arange(N) * (N + 1), rows * N + cols, cols * N + rows
+        even, odd = columns[:, above] + columns[:, below], columns[:, above] - columns[:, below]
+        columns = jnp.concatenate([columns[:, ground], even, 1j * odd], axis=1)
+        real, imag = jnp.real(columns), jnp.imag(columns)
+        return jnp.concatenate([real[ground], real[above], imag[above]])
+    # The columns are S applied to each basis matrix; of the result only the upper half is needed.
+    B = _basis(N)
+    onto_real = B[..., 0].reshape(N * N, -1)
+    onto_imag = B[..., 1].reshape(N * N, -1)
+    real = linear(jnp.real(columns), onto_real) - linear(jnp.imag(columns), onto_imag)
+    imag = linear(jnp.imag(columns), onto_real) + linear(jnp.real(columns), onto_imag)
+    one = np.eye(N * N)
+    populations, upper = one[np.arange(N) * (N + 1)], one[rows * N + cols]
+    return jnp.concatenate(
+        [linear(real.T, populations), linear(real.T, upper), linear(imag.T, upper)], axis=1
+    ).T
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Time
+# --------------------------------------------------------------------------------------------------------------
+
+
+@door
+def generator(
+    system: Checked[System],
+    baths: Checked[Baths],
+    *,
+    amplitudes: Checked[AbstractAmplitudes] = Exact(),
+    quadrature: Checked[AbstractQuadrature] = DoubleExponential(),
+) -> Superoperator:
+    r"""The generator L of the master equation, dρ/dt = L ρ (Eq. 8), as a superoperator.
+
+    $$L = -\frac{i}{ħ}[H_S, ·] + \sum_r Γ_r (S_r - 1)$$
+
+    **Arguments:** as for `steady_state`; rates finite. **Returns:** `Superoperator`.
+
+    **Raises:** `ValueError` for an infinite rate, or arguments of the wrong kind.
+
+    !!! example
+        >>> system, bath = jr.letter.model(rate=5.0)
+        >>> L = jr.generator(system, bath)
+        >>> rho = jr.steady_state(system, bath).rho
+        >>> bool(jnp.max(jnp.abs(L(rho))) < 1e-13)
+        True
+    """
+    baths = _with_finite_rates(_as_baths(system, baths))
+    check_numerics(amplitudes, quadrature)
+    return _generator(system, baths, amplitudes, quadrature)
+
+
+@eqx.filter_jit
+def _generator(system, baths, amplitudes, quadrature):
+    maps = [collision_map(system, bath, amplitudes, quadrature) for bath in baths]
+    return generator_of(system, maps, [bath.rate for bath in baths])
+
+
+def generator_of(
+    system: System, maps: Sequence[Superoperator], rates: Sequence[Float[Array, ""]]
+) -> Superoperator:
+    """`generator` from maps that are at hand."""
+    one = jnp.eye(system.size, dtype=system.levels.dtype)
+    identity = jnp.einsum("aj,bk->abjk", one, one)
+    gap = gaps(system.levels)
+    tensor = -1j * gap[:, :, None, None] * identity
+    error = jnp.zeros((), system.levels.dtype)
+    for S, rate in zip(maps, rates, strict=True):
+        tensor = tensor + rate * (S.tensor - identity)
+        error = error + rate * S.error
+    return Superoperator(tensor, error)
+
+
+@door
+def evolve(
+    system: Checked[System],
+    baths: Checked[Baths],
+    rho0: State,
+    times: Numbers,
+    *,
+    amplitudes: Checked[AbstractAmplitudes] = Exact(),
+    quadrature: Checked[AbstractQuadrature] = DoubleExponential(),
+) -> Complex[Array, "T N N"]:
+    r"""The solution ρ(t) = e^{Lt} ρ(0) of the master equation (Eq. 8) at the given times.
+
+    **Arguments:**
+
+    - `system`, `baths`: as for `steady_state`.
+    - `rho0`: initial state, Hermitian of trace 1, in the energy eigenbasis.
+    - `times`: times t, shape (T,), in any order (1/energy); also infinite ones.
+
+    **Returns:** states, shape (T, N, N). What deviates from the steady state is propagated by a matrix exponential
+    (scaling and squaring), so there is no step size: as t grows, the state and its derivatives tend to those of
+    `steady_state` and stay there, to t = ∞. What does not relax has a relative error of 10⁻¹⁶ |L| t.
+
+    NaN, with all derivatives, where that error is above 0.1; where a map is less accurate than 1e-3; and where the
+    parameters, being traced, are not admissible.
+
+    **Raises:** `ValueError` for a state that is none, an infinite rate, a time that is NaN, or arguments of the wrong
+    kind.
+
+    !!! example
+        >>> system, bath = jr.letter.model(rate=5.0)
+        >>> rhos = jr.evolve(system, bath, jnp.diag(jnp.array([1.0, 0.0])), [0.0, 1.0, 1e3])
+        >>> print(jnp.round(jr.populations(rhos)[:, 0], 6))
+        [1.       0.633294 0.53048 ]
+    """
+    baths = _with_finite_rates(_as_baths(system, baths))
+    check_numerics(amplitudes, quadrature)
+    rho0, times = check_state("rho0", rho0, system), as_real("times", times)
+    check_shape("times", times, 1, "(T,)")
+    if concrete(times):
+        require(~np.isnan(times), f"Argument `times` must be numbers, but is {times}.")
+    return _evolve(system, baths, rho0, times, amplitudes, quadrature)
+
+
+@eqx.filter_jit
+def _evolve(system, baths, rho0, times, amplitudes, quadrature):
+    maps = [collision_map(system, bath, amplitudes, quadrature) for bath in baths]
+    rates = [bath.rate for bath in baths]
+    L = to_real_matrix(generator_of(system, maps, rates).tensor)
+    A, b = eliminate_ground_population(L)
+    # ρ(t) = x* + e^{At}(ρ(0) − x*) with the steady state x* and its derivatives. Where it is not determined, x* = 0,
+    # and what drives the rest is one more coordinate, which stays 1.
+    determined = jax.lax.stop_gradient(_stationary(system, maps, rates).error) < POOR_STATE
+    rows, known = eliminate_ground_population(_rows(system, maps, rates)[0])
+    one = jnp.eye(known.size, dtype=known.dtype)
+    steady = -inverse(jnp.where(determined, rows, one)) @ jnp.where(determined, known, 0)
+    drive = jnp.where(determined, 0, b)
+    driven = jnp.pad(jnp.concatenate([drive[:, None], A], axis=1), ((1, 0), (0, 0)))
+    start = jnp.concatenate([jnp.ones(1, steady.dtype), to_coordinates(rho0)[1:] - steady])
+    poor = jnp.max(jnp.stack([S.error for S in maps])) >= POOR_MAP
+
+    def state(t):
+        change, reached = _exponential_less_one(driven, t)
+        x = steady + (start + change @ start)[1:]
+        ground = 1 - jnp.sum(x[: system.size - 1], keepdims=True)
+        return from_coordinates(jnp.concatenate([ground, x]), system.size), reached
+
+    rhos, reached = jax.vmap(state)(times)
+    good = admissible(system, baths) & ~poor & reached
+    return or_nan(good[:, None, None], rhos, (system, baths, rho0, times))
+
+
+#: squarings of an exponential: |A| t up to 2^80, and beyond if nothing is left of it there
+SQUARINGS = 80
+#: those that double an error; after more of them it would be above 0.1
+DOUBLINGS = 49
+
+
+def _exponential_less_one(
+    A: Float[Array, "M M"], t: Float[Array, ""]
+) -> tuple[Float[Array, "M M"], Bool[Array, ""]]:
+    r"""e^{At} − 1 for a matrix whose first row is 0, and whether it is known.
+
+    By Q → 2Q + Q², from Q = e^{Ah} − 1 to that of 2h: what hardly changes keeps its relative accuracy, and a row of
+    zeros stays one. A squaring doubles the error of what does not decay; once the rest of e^{At} is gone, nothing is
+    left to square. So this is decided from what is computed, not from t.
+    """
+    size = jax.lax.stop_gradient(_norm(A))
+    length = jax.lax.stop_gradient(jnp.abs(t))
+    halvings = jnp.ceil(jnp.maximum(jnp.log2(size) + jnp.log2(length) + 1, 0))
+    endless = jnp.isinf(length)
+    count = jnp.where(endless | jnp.isnan(halvings), 0, halvings).astype(int)
+    # 2^−count by two factors: it may be below the smallest number
+    unit = jnp.ones_like(size)
+    h = (
+        jnp.where(endless, 0, t)
+        * jnp.ldexp(unit, -(count // 2))
+        * jnp.ldexp(unit, count // 2 - count)
+    )
+    h = jnp.where(endless, 0.5 / jnp.where(size > 0, size, 1), h)
+    needed = jnp.where(endless, SQUARINGS + 1, count)
+    X, one = A * h, jnp.eye(A.shape[0], dtype=A.dtype)
+    series = one
+    for n in range(16, 1, -1):  # |X| ≤ 1/2: 2^−17/17! is below rounding
+        series = one + X @ series / n
+
+    def remains(Q):
+        return jnp.max(jnp.abs((Q + one)[1:, 1:]), initial=0.0)
+
+    def square(carry, k):
+        Q, doublings = carry
+        more = k < needed
+        doublings = doublings + (more & (remains(jax.lax.stop_gradient(Q)) > 0.1))
+        return (jnp.where(more, 2 * Q + Q @ Q, Q), doublings), None
+
+    (Q, doublings), _ = jax.lax.scan(square, (X @ series, jnp.zeros((), int)), np.arange(SQUARINGS))
+    gone = remains(jax.lax.stop_gradient(Q)) <= 1e3 * A.shape[0] * jnp.finfo(A.dtype).eps
+    few = doublings <= DOUBLINGS + jnp.log2(np.finfo(float).eps / jnp.finfo(A.dtype).eps)
+    backwards = endless & (t < 0)
+    return Q, few & (gone | (needed <= SQUARINGS)) & ~backwards & jnp.isfinite(h)

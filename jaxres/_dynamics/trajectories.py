@@ -1,0 +1,352 @@
+r"""One realisation of the collisions (Eq. 5), and the average over many.
+
+A realisation alternates free flights and collisions,
+
+    ρ_{n+1} = S e^{−iH_S τ_n/ħ} ρ_n e^{iH_S τ_n/ħ}                                           (Eq. 5)
+
+with ρ_n the state right after collision n and waiting times τ_n drawn independently from one law of
+mean 1/Γ. For the exponential law the average over realisations at a fixed time t solves the master
+equation (Eq. 8); for any law the average after a fixed number of collisions is that of `cycle_map`.
+"""
+
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Complex, Float, Inexact, PRNGKeyArray
+
+from .._checks import (
+    Checked,
+    as_count,
+    as_flag,
+    as_key,
+    as_vector,
+    check_instance,
+    concrete,
+    door,
+    require,
+)
+from .._quantum.levels import equal_levels, gaps
+from .._quantum.states import State, check_state
+from .._quantum.superoperator import check_size
+from .._quantum.system import System
+from .._reservoir.reservoir import Reservoir
+from .._scattering.amplitudes import AbstractAmplitudes, Exact
+from .._scattering.energy_grid import AbstractQuadrature, DoubleExponential
+from .._scattering.scattering_map import check_numerics, scattering_map
+from .waiting_times import AbstractWaitingTimes, Poisson, check_renewal
+
+Times = Checked[Float[ArrayLike, " T"] | Sequence[float]]
+
+# --------------------------------------------------------------------------------------------------
+# One realisation
+# --------------------------------------------------------------------------------------------------
+
+
+class Trajectory(eqx.Module):
+    """One realisation of n collisions.
+
+    - `times`: 0 and the times of the collisions, shape (n + 1,).
+    - `states`: the initial state and the state right after each collision, shape (n + 1, N, N).
+
+    Between collisions the state evolves freely: `jaxres.state_at` gives it at any time.
+    """
+
+    times: Float[Array, " C"]
+    states: Complex[Array, "C N N"]
+
+
+@door
+def trajectory(
+    system: Checked[System],
+    bath: Checked[Reservoir],
+    rho0: State,
+    *,
+    collisions: Checked[int],
+    key: Checked[PRNGKeyArray],
+    dephase: Checked[bool] = False,
+    waiting_times: Checked[AbstractWaitingTimes] = Poisson(),
+    amplitudes: Checked[AbstractAmplitudes] = Exact(),
+    quadrature: Checked[AbstractQuadrature] = DoubleExponential(),
+) -> Trajectory:
+    r"""One realisation of the collisions (Eq. 5).
+
+    $$ρ_{n+1} = S\, e^{-iH_Sτ_n/ħ} ρ_n e^{iH_Sτ_n/ħ}$$
+
+    **Arguments:**
+
+    - `system`, `bath`, `amplitudes`, `quadrature`: as for `scattering_map`. The rate Γ must be
+      positive.
+    - `rho0`: initial state, shape (N, N), in the energy eigenbasis.
+    - `collisions`: how many, n.
+    - `key`: a JAX random key. The first collisions are the same for every n.
+    - `dephase`: apply the full dephasing D (Eq. 3) after each collision; then, where the map obeys
+      detailed balance, the states converge to the Gibbs state (Eq. 4).
+    - `waiting_times`: law of the τ_n: `Poisson()` as in the Letter, `Fixed()` or `Gamma(shape)`.
+
+    **Returns:** `Trajectory`. `jax.vmap` over keys gives many realisations with one scattering map.
+    NaN for a rate that is traced and zero.
+
+    **Raises:** `ValueError` for a rate that is not positive and finite, fewer than one collision,
+    or a `rho0` that is no state.
+
+    !!! example
+        >>> system, bath = jr.letter.model(rate=1.0)
+        >>> ground = jnp.diag(jnp.array([1.0, 0.0]))
+        >>> key = jax.random.key(0)
+        >>> path = jr.trajectory(system, bath, ground, collisions=400, key=key, dephase=True)
+        >>> print(jnp.round(jr.populations(path.states[-1]), 6))  # the Gibbs state
+        [0.514996 0.485004]
+    """
+    check_renewal(system, bath, waiting_times)
+    rho0 = check_state("rho0", rho0, system)
+    check_numerics(amplitudes, quadrature)
+    collisions, key = as_count("collisions", collisions, 1), as_key("key", key)
+    dephase = as_flag("dephase", dephase)
+    S = scattering_map(system, bath, amplitudes=amplitudes, quadrature=quadrature)
+    return _trajectory(system, S, bath.rate, rho0, collisions, key, dephase, waiting_times)
+
+
+@eqx.filter_jit
+def _trajectory(system, S, rate, rho0, collisions, key, dephased, law):
+    waits = jax.vmap(lambda n: _wait(law, key, n, rate))(jnp.arange(collisions))
+
+    def step(rho, wait):
+        rho = _collide(system, S, rho, wait, dephased)
+        return rho, rho
+
+    _, states = jax.lax.scan(step, rho0, waits)
+    times = jnp.concatenate([jnp.zeros(1, waits.dtype), jnp.cumsum(waits)])
+    return Trajectory(times, jnp.concatenate([rho0[None], states]))
+
+
+def _wait(law, key, n, rate):
+    """The n-th waiting time of the realisation with this key."""
+    return law.sample(jax.random.fold_in(key, n)).astype(rate.dtype) / rate
+
+
+def _collide(system, S, rho, wait, dephased):
+    """The state right after a flight and a collision."""
+    rho = S(_flight(system, rho, wait))
+    return dephase(system, rho) if dephased else rho
+
+
+def _flight(system, rho, time):
+    """e^{−iH_S t} ρ e^{iH_S t}."""
+    return jnp.exp(-1j * gaps(system.levels) * time) * rho
+
+
+@door
+def state_at(
+    system: Checked[System], path: Checked[Trajectory], times: Times
+) -> Complex[Array, "T N N"]:
+    """The states along one realisation at the given times; at a collision, the state right after.
+
+    **Arguments:**
+
+    - `system`: the one of the trajectory.
+    - `path`: what `trajectory` returned.
+    - `times`: shape (T,), in any order, between 0 and the last collision of the path: what happens
+      later is not known.
+
+    **Returns:** shape (T, N, N). The average over Poissonian realisations is
+    `evolve(system, bath, rho0, times)`. Inside jit or vmap, NaN at times outside the path: let it
+    have more than Γt collisions, by a few times √Γt.
+
+    **Raises:** `ValueError` for times outside the path.
+
+    !!! example
+        >>> system, bath = jr.letter.model(rate=1.0)
+        >>> ground, times = jnp.diag(jnp.array([1.0, 0.0])), jnp.array([0.5, 1.0])
+        >>> def states(key):
+        ...     path = jr.trajectory(system, bath, ground, collisions=20, key=key)
+        ...     return jr.state_at(system, path, times)
+        >>> mean = jnp.mean(jax.vmap(states)(jax.random.split(jax.random.key(0), 2000)), 0)
+        >>> bool(jnp.max(jnp.abs(mean - jr.evolve(system, bath, ground, times))) < 0.02)
+        True
+    """
+    check_instance("system", system, System, "a jaxres.System")
+    check_instance("path", path, Trajectory, "what jaxres.trajectory returns")
+    check_size("path", path.states.shape[-1], system)
+    instants = as_vector("times", times, shape="(T,)")
+    known = (instants >= 0) & (instants <= path.times[-1])
+    if concrete(known):
+        require(
+            known,
+            f"Argument `times` must lie between 0 and the last collision at {path.times[-1]:g}, "
+            f"but is {instants}. Draw more collisions.",
+        )
+    return _state_at(system, path, instants, known)
+
+
+@eqx.filter_jit
+def _state_at(system, path, times, known):
+    last = jnp.clip(jnp.searchsorted(path.times, times, side="right") - 1, 0)
+    fly = jax.vmap(lambda rho, time: _flight(system, rho, time))
+    return jnp.where(
+        known[:, None, None], fly(path.states[last], times - path.times[last]), jnp.nan
+    )
+
+
+@door
+def dephase(system: System, rho: Inexact[Array, "*b N N"]) -> Inexact[Array, "*b N N"]:
+    """Full dephasing D (Eq. 3): removes the coherences between levels of different energy.
+
+    It is the average of e^{−iH_S t/ħ} ρ e^{iH_S t/ħ} over all times t, so a degenerate level is
+    kept as a block. Levels no further apart than rounding (64 ε of the largest |e_j|) are equal.
+
+    !!! example
+        >>> rho = jnp.array([[0.5, 0.3], [0.3, 0.5]])
+        >>> print(jr.dephase(jr.System([-0.3, 0.3]), rho))
+        [[0.5 0. ]
+         [0.  0.5]]
+        >>> print(jr.dephase(jr.System([0.0, 0.0]), rho))
+        [[0.5 0.3]
+         [0.3 0.5]]
+    """
+    check_instance("system", system, System, "a jaxres.System")
+    return jnp.where(jnp.broadcast_to(equal_levels(system.levels), rho.shape), rho, 0)
+
+
+# --------------------------------------------------------------------------------------------------
+# Many realisations
+# --------------------------------------------------------------------------------------------------
+
+
+class Ensemble(eqx.Module):
+    """The average over many realisations.
+
+    - `times`: shape (T,).
+    - `mean`: the average state at these times, shape (T, N, N).
+    - `standard_error`: of the real part of `mean` (as real part) and of its imaginary part (as
+      imaginary part), shape (T, N, N).
+    - `realisations`: how many.
+    """
+
+    times: Float[Array, " T"]
+    mean: Complex[Array, "T N N"]
+    standard_error: Complex[Array, "T N N"]
+    realisations: int = eqx.field(static=True)
+
+
+@door
+def trajectories(
+    system: Checked[System],
+    bath: Checked[Reservoir],
+    rho0: State,
+    times: Times,
+    *,
+    realisations: Checked[int],
+    key: Checked[PRNGKeyArray],
+    dephase: Checked[bool] = False,
+    waiting_times: Checked[AbstractWaitingTimes] = Poisson(),
+    amplitudes: Checked[AbstractAmplitudes] = Exact(),
+    quadrature: Checked[AbstractQuadrature] = DoubleExponential(),
+    chunk: Checked[int] = 256,
+    progress: Checked[bool] = False,
+) -> Ensemble:
+    """The average over many realisations (Eq. 5) at the given times, for long runs.
+
+    Realisation i is `trajectory(..., key=jax.random.fold_in(key, i))`, with as many collisions as
+    happen until the last time. No history is kept: the memory needed is that of the states of
+    `chunk` realisations at the given times, however many realisations and collisions there are.
+
+    **Arguments:** as for `trajectory`, and
+
+    - `times`: times t ≥ 0, shape (T,), in any order.
+    - `realisations`: how many, at least 2.
+    - `chunk`: how many at a time. It does not change the result, except by rounding.
+    - `progress`: show a progress bar (needs tqdm, which comes with the extra `sweep`).
+
+    **Returns:** `Ensemble`.
+
+    **Raises:** `ValueError` as `trajectory`, for other times, and for traced arguments: this is a
+    loop in Python. Inside jit, grad and vmap use `jax.vmap` over `trajectory` and `state_at`.
+
+    !!! example
+        >>> system, bath = jr.letter.model(rate=5.0)
+        >>> ground, key = jnp.diag(jnp.array([1.0, 0.0])), jax.random.key(0)
+        >>> many = jr.trajectories(system, bath, ground, [0.5, 1.0], realisations=1000, key=key)
+        >>> error = jnp.real(many.mean - jr.evolve(system, bath, ground, [0.5, 1.0]))
+        >>> bool(jnp.all(jnp.abs(error) < 4 * jnp.real(many.standard_error)))
+        True
+    """
+    check_renewal(system, bath, waiting_times)
+    check_numerics(amplitudes, quadrature)
+    rho0, key = check_state("rho0", rho0, system), as_key("key", key)
+    instants = as_vector("times", times, shape="(T,)")
+    if not concrete(system, bath, rho0, instants, key):
+        raise ValueError(
+            "Arguments of `trajectories` must be concrete, but one is traced. Inside jit, grad and "
+            "vmap use jax.vmap over jaxres.trajectory and jaxres.state_at."
+        )
+    require(
+        np.asarray(instants) >= 0,
+        f"Argument `times` must be finite and not negative, but is {instants}.",
+    )
+    realisations, chunk = as_count("realisations", realisations, 2), as_count("chunk", chunk, 1)
+    dephase, progress = as_flag("dephase", dephase), as_flag("progress", progress)
+
+    starts = range(0, realisations, chunk)
+    if progress:
+        from tqdm import tqdm
+
+        starts = tqdm(starts, desc=f"{realisations} realisations", unit="chunk")
+    S = scattering_map(system, bath, amplitudes=amplitudes, quadrature=quadrature)
+    nothing = jnp.zeros((instants.size, *rho0.shape), rho0.dtype)
+    moments = jnp.zeros((), bath.rate.dtype), nothing, nothing
+    for start in starts:
+        index = start + jnp.arange(chunk)
+        states = _observe(system, S, bath.rate, rho0, instants, key, index, dephase, waiting_times)
+        moments = _accumulate(moments, states, index < realisations)
+    count, mean, squares = moments
+    variance = squares / (count * (count - 1))
+    return Ensemble(instants, mean, _parts(jnp.sqrt, variance), realisations)
+
+
+@eqx.filter_jit
+def _observe(system, S, rate, rho0, times, key, index, dephased, law):
+    """The states at the given times, of each realisation in `index`."""
+    order = jnp.argsort(times)
+
+    def realisation(i):
+        own = jax.random.fold_in(key, i)
+
+        def collide(now):
+            n, clock, wait, rho = now
+            after = _collide(system, S, rho, wait, dephased)
+            return n + 1, clock + wait, _wait(law, own, n + 1, rate), after
+
+        def look(now, time):
+            now = jax.lax.while_loop(lambda now: now[1] + now[2] <= time, collide, now)
+            _, clock, _, rho = now
+            return now, _flight(system, rho, time - clock)
+
+        start = jnp.zeros((), int), jnp.zeros((), rate.dtype), _wait(law, own, 0, rate), rho0
+        _, states = jax.lax.scan(look, start, times[order])
+        return states[jnp.argsort(order)]
+
+    return jax.vmap(realisation)(index)
+
+
+@eqx.filter_jit
+def _accumulate(moments, states, wanted):
+    """Number, mean and summed squared deviations with one more chunk (Chan et al., 1979)."""
+    count, mean, squares = moments
+    weight = wanted.astype(count.dtype)
+    added = jnp.sum(weight)
+    new = jnp.einsum("i,itjk->tjk", weight, states) / added
+    spread = jnp.einsum("i,itjk->tjk", weight, _parts(jnp.square, states - new[None]))
+    total, shift = count + added, new - mean
+    return (
+        total,
+        mean + shift * (added / total),
+        squares + spread + _parts(jnp.square, shift) * (count * added / total),
+    )
+
+
+def _parts(f, z):
+    """F of the real and of the imaginary part, apart."""
+    return jax.lax.complex(f(jnp.real(z)), f(jnp.imag(z)))

@@ -1,0 +1,198 @@
+r"""Collisions whose waiting times follow any law, on average.
+
+The waiting times τ between collisions are drawn independently from one law of mean 1/Γ. A flight
+turns the coherence (j, k) by e^{−iΔ_jk τ/ħ}; on average it multiplies it with the law's
+characteristic function, ⟨e^{−iΔ_jk τ/ħ}⟩. So the states right after collisions follow, on average,
+one map that does not depend on time, although between them no master equation holds unless the law
+is the exponential one.
+"""
+
+import abc
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Complex, Float, PRNGKeyArray
+
+from .._checks import Checked, as_key, as_real, as_scalar, check_instance, check_scalar, door
+from .._quantum.levels import gaps
+from .._quantum.superoperator import Superoperator
+from .._quantum.system import System
+from .._reservoir.reservoir import Reservoir
+from .._scattering.amplitudes import AbstractAmplitudes, Exact
+from .._scattering.energy_grid import AbstractQuadrature, DoubleExponential
+from .._scattering.scattering_map import check_numerics, scattering_map
+
+# --------------------------------------------------------------------------------------------------
+# Waiting times
+# --------------------------------------------------------------------------------------------------
+
+
+class AbstractWaitingTimes(eqx.Module):
+    """The law of θ = Γτ, the time between two collisions in units of its mean; so ⟨θ⟩ = 1."""
+
+    @abc.abstractmethod
+    def sample(self, key: Checked[PRNGKeyArray]) -> Float[Array, ""]:
+        """One θ ≥ 0."""
+
+    @abc.abstractmethod
+    def phase(self, u: Checked[Float[ArrayLike, "*s"]]) -> Complex[Array, "*s"]:
+        """⟨e^{−iuθ}⟩, elementwise: what a flight leaves of a coherence, on average."""
+
+    @abc.abstractmethod
+    def mean_phase(self, u: Checked[Float[ArrayLike, "*s"]]) -> Complex[Array, "*s"]:
+        """(1 − ⟨e^{−iuθ}⟩)/iu, and 1 at u = 0: what is left of it at a random instant of time."""
+
+
+class Poisson(AbstractWaitingTimes):
+    r"""Collisions that know nothing of one another: waiting times of density $Γ e^{-Γτ}$.
+
+    !!! example
+        >>> print(jr.Poisson().phase(jnp.array(1.0)))
+        (0.5-0.5j)
+    """
+
+    @door
+    def sample(self, key):
+        return jax.random.exponential(as_key("key", key))
+
+    @door
+    def phase(self, u):
+        u = as_real("u", u)
+        return 1 / jax.lax.complex(jnp.ones_like(u), u)
+
+    @door
+    def mean_phase(self, u):
+        return self.phase(u)
+
+
+class Fixed(AbstractWaitingTimes):
+    """Collisions at regular intervals 1/Γ: the system is kicked periodically.
+
+    !!! example
+        >>> print(jnp.abs(jr.Fixed().phase(jnp.array(1.0))))
+        1.0
+    """
+
+    @door
+    def sample(self, key):
+        as_key("key", key)
+        return jnp.ones(())
+
+    @door
+    def phase(self, u):
+        return jnp.exp(-1j * as_real("u", u))
+
+    @door
+    def mean_phase(self, u):
+        u = as_real("u", u)
+        return jnp.exp(-0.5j * u) * jnp.sinc(u / (2 * jnp.pi))
+
+
+class Gamma(AbstractWaitingTimes):
+    r"""Waiting times of density ∝ $τ^{k-1} e^{-kΓτ}$, of mean 1/Γ and relative spread $1/\sqrt{k}$.
+
+    **Arguments:**
+
+    - `shape`: k > 0. Below 1 the collisions bunch; k = 1 is `Poisson`; k → ∞ is `Fixed`.
+
+    **Raises:** `ValueError` unless k is positive and finite.
+
+    !!! example
+        >>> print(jnp.round(jr.Gamma(shape=4.0).phase(jnp.array(1.0)), 4))
+        (0.4935...-0.7356j)
+    """
+
+    shape: Float[Array, ""] = eqx.field(converter=lambda x: as_scalar("shape", x, positive=True))
+
+    @door
+    def sample(self, key):
+        return jax.random.gamma(as_key("key", key), self.shape) / self.shape
+
+    @door
+    def phase(self, u):
+        return jnp.exp(-self.shape * jnp.log1p(1j * as_real("u", u) / self.shape))
+
+    @door
+    def mean_phase(self, u):
+        w = 1j * as_real("u", u) / self.shape
+        z = -self.shape * jnp.log1p(w)
+        return _over(jnp.expm1, _EXPM1, z) * _over(jnp.log1p, _LOG1P, w)
+
+
+#: Taylor coefficients of (e^z − 1)/z and ln(1 + z)/z
+_EXPM1 = 1 / np.cumprod(np.arange(1.0, 11.0))
+_LOG1P = (-1.0) ** np.arange(10) / np.arange(1.0, 11.0)
+
+
+def _over(f, coefficients, z):
+    """f(z)/z for f(0) = 0; near 0 by its series: the value and its derivatives are right there."""
+    small = jnp.abs(z) < 0.02
+    near, far = jnp.where(small, z, 0), jnp.where(small, 1, z)
+    series = jnp.polyval(jnp.asarray(coefficients[::-1], near.dtype), near)
+    return jnp.where(small, series, f(far) / far)
+
+
+# --------------------------------------------------------------------------------------------------
+# The average over a flight and a collision
+# --------------------------------------------------------------------------------------------------
+
+
+@door
+def cycle_map(
+    system: Checked[System],
+    bath: Checked[Reservoir],
+    waiting_times: Checked[AbstractWaitingTimes] = Poisson(),
+    *,
+    amplitudes: Checked[AbstractAmplitudes] = Exact(),
+    quadrature: Checked[AbstractQuadrature] = DoubleExponential(),
+) -> Superoperator:
+    r"""The average of one cycle, a flight and a collision: the map from collision to collision.
+
+    $$C = S \circ χ, \qquad (χρ)_{jk} = χ_{jk}\, ρ_{jk}, \qquad χ_{jk} = ⟨e^{-iΔ_{jk}τ/ħ}⟩$$
+
+    Different waiting times are independent, so the average state after n collisions is exactly
+    $C^n ρ_0$, whatever their law. With `Poisson()`, $χ_{jk} = Γ/(Γ + iΔ_{jk}/ħ)$.
+
+    **Arguments:**
+
+    - `waiting_times`: `Poisson()`, `Fixed()` or `Gamma(shape)`.
+    - the others: as for `scattering_map`. The rate must be positive.
+
+    **Returns:** `Superoperator`, completely positive and trace-preserving where S is. NaN for a
+    rate that is traced and zero.
+
+    **Raises:** `ValueError` for a rate that is not positive and finite.
+
+    !!! example
+        >>> system, bath = jr.letter.model(rate=5.0)
+        >>> C = jr.cycle_map(system, bath, jr.Fixed())
+        >>> print(jnp.round(jnp.trace(C(jr.gibbs_state(system, 0.1))).real, 12))
+        1.0
+    """
+    check_renewal(system, bath, waiting_times)
+    check_numerics(amplitudes, quadrature)
+    S = scattering_map(system, bath, amplitudes=amplitudes, quadrature=quadrature)
+    return _cycle_map(system, S, bath.rate, waiting_times)
+
+
+def check_renewal(system, bath, waiting_times):
+    """The arguments of everything here."""
+    check_instance("system", system, System, "a jaxres.System")
+    check_instance("bath", bath, Reservoir, "a jaxres.Reservoir")
+    check_instance(
+        "waiting_times", waiting_times, AbstractWaitingTimes, "a law such as jaxres.Poisson()"
+    )
+    check_scalar("bath.rate", bath.rate, positive=True)
+
+
+@eqx.filter_jit
+def _cycle_map(system, S, rate, law):
+    return cycle_map_of(system, S, rate, law)
+
+
+def cycle_map_of(system, S, rate, law):
+    """`cycle_map` from a map that is at hand."""
+    flight = law.phase(gaps(system.levels) / rate)
+    return S.linearly(lambda tensor: tensor * flight[None, None])

@@ -1,0 +1,260 @@
+"""States of the system, in its energy eigenbasis, and what is read off them.
+
+What is asked of a state is checked at every door: a square matrix, Hermitian and of trace 1. What is known to be no
+state is refused by a `ValueError`. What cannot be seen before, since it is traced, gives NaN, in the value and in its
+derivatives. NaN (a steady state that was not found, say) gives NaN.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Inexact
+
+from .._checks import (
+    Checked,
+    Scalar,
+    as_index,
+    as_inexact,
+    as_scalar,
+    check_instance,
+    concrete,
+    door,
+    require,
+)
+from .._numerics.safe import eigh, modulus
+from .system import System
+
+#: a state, or several with leading axes: arrays, nested lists, an object of QuTiP
+States = Checked[Inexact[ArrayLike, "*b N N"]]
+#: one state
+State = Checked[Inexact[ArrayLike, "N N"]]
+
+
+@door
+def gibbs_state(system: Checked[System], beta: Checked[Scalar]) -> Complex[Array, "N N"]:
+    r"""The thermal state $e^{-βH_S}/Z$ at inverse temperature β (energy⁻¹; β may be 0 or negative).
+
+    !!! example
+        >>> rho = jr.gibbs_state(jr.System([-0.3, 0.3]), beta=0.1)
+        >>> print(jnp.round(jr.populations(rho), 6))
+        [0.514996 0.485004]
+    """
+    check_instance("system", system, System, "a jaxres.System")
+    populations = jax.nn.softmax(-as_scalar("beta", beta) * system.levels)
+    return jnp.diag(populations).astype(jnp.result_type(populations.dtype, jnp.complex64))
+
+
+@door
+def populations(rho: States) -> Float[Array, "*b N"]:
+    """ρ_jj, the probabilities of the energy levels.
+
+    !!! example
+        >>> print(jr.populations([[0.25, 0], [0, 0.75]]))
+        [0.25 0.75]
+    """
+    rho = as_operators("rho", rho)
+    return jnp.real(jnp.diagonal(rho, axis1=-2, axis2=-1)) * finite(rho)[..., None]
+
+
+@door
+def coherence(rho: States, j: Checked[int] = 0, k: Checked[int] = 1) -> Float[Array, "*b"]:
+    """|ρ_jk|, by default |ρ_01|. Its derivative where it vanishes is 0, the mean over directions.
+
+    **Raises:** `ValueError` for a `j` or a `k` that is not the index of a level, from 0 to N − 1.
+
+    !!! example
+        >>> print(jr.coherence(jnp.array([[0.5, 0.3j], [-0.3j, 0.5]])))
+        0.3
+    """
+    rho = as_operators("rho", rho)
+    N = rho.shape[-1]
+    return modulus(rho[..., as_index("j", j, N), as_index("k", k, N)]) * finite(rho)
+
+
+@door
+def trace_distance(rho: States, sigma: States) -> Float[Array, "*b"]:
+    r"""$\tfrac12 \|ρ - σ\|_1$, half the sum of the moduli of the eigenvalues of ρ − σ.
+
+    Between 0 (equal) and 1 (orthogonal). Its derivative where an eigenvalue vanishes is 0 in that eigenvalue.
+
+    **Raises:** `ValueError` for a matrix that is not a state; one that is traced gives NaN.
+
+    !!! example
+        >>> up, down = jnp.diag(jnp.array([1.0, 0.0])), jnp.diag(jnp.array([0.0, 1.0]))
+        >>> print(jr.trace_distance(up, down))
+        1.0
+    """
+    return of_each(_trace_distance, rho=rho, sigma=sigma)
+
+
+def _trace_distance(rho, sigma):
+    return trace_norm(rho - sigma) / 2
+
+
+def trace_norm(X: Inexact[Array, "N N"]) -> Float[Array, ""]:
+    """‖X‖₁ of a Hermitian matrix."""
+    return _trace_norm(X) * finite(X)
+
+
+@jax.custom_jvp
+def _trace_norm(X):
+    return jnp.sum(jnp.abs(eigh(X)[0]), axis=-1)
+
+
+@_trace_norm.defjvp
+def _trace_norm_jvp(primals, tangents):
+    # d‖X‖₁ = Tr[sign(X) dX]: a function of X that needs no derivative of an eigenvector
+    (X,), (dX,) = primals, tangents
+    values, U = eigh(X)
+    sign = jnp.einsum("...ab,...b,...cb->...ac", U, jnp.sign(values), jnp.conj(U))
+    out = jnp.sum(jnp.abs(values), axis=-1)
+    return out, jnp.real(jnp.einsum("...ab,...ba->...", sign, dX))
+
+
+# --------------------------------------------------------------------------------------------------
+# What a state has to be
+# --------------------------------------------------------------------------------------------------
+
+
+def of_each(
+    function: Callable[..., Float[Array, ""]],
+    *others: Array,
+    size: int | None = None,
+    **states: Any,
+) -> Float[Array, "*b"]:
+    """A number that belongs to a state (or to several), over the leading axes of the arrays: f(*states, *others).
+
+    The states come under the names of the arguments that they are, and are to be of `size` levels, or of as many as
+    the first. √ε of what came in is what their trace and Hermiticity are known to: enough for anything computed. What
+    is compiled is kept for each function, so let it be none made on the spot.
+    """
+    arrays, rooms = [], []
+    for name, X in states.items():
+        room = rounding(X) ** 0.5
+        X = as_operators(name, X, size).astype(jnp.result_type(complex))
+        _refuse_other_than_states(name, X, room)
+        size = X.shape[-1]
+        arrays.append(X)
+        rooms.append(room)
+    batch = arrays[0].shape[:-2]
+    for name, X in zip(states, arrays, strict=True):
+        try:
+            batch = np.broadcast_shapes(batch, X.shape[:-2])
+        except ValueError as error:
+            raise ValueError(
+                f"Argument `{name}` must have leading axes that go with {batch}, but has shape {X.shape}."
+            ) from error
+    return _of_each(function, tuple(arrays), tuple(rooms), others, batch)
+
+
+@eqx.filter_jit
+def _of_each(function, states, rooms, others, batch):
+    def sound(*each):
+        good = [_is_state(X, room) for X, room in zip(each, rooms, strict=True)]
+        factor = nan_unless(jnp.all(jnp.stack(good)))
+        # of the arguments too: where the function has a constant branch its derivative would be 0
+        return function(*(X * factor for X in each), *others) * factor
+
+    states = [jnp.broadcast_to(X, batch + X.shape[-2:]) for X in states]
+    signature = ",".join(["(n,n)"] * len(states)) + "->()"
+    return jnp.vectorize(sound, signature=signature)(*states)
+
+
+def as_operators(name: str, X: Any, size: int | None = None) -> Inexact[Array, "*b N N"]:
+    """A square matrix, or several with leading axes; of `size` rows, if that is given. Entries may be anything."""
+    X = as_inexact(name, X)
+    N = size or max(X.shape[-1:], default=0)
+    if X.ndim < 2 or X.shape[-2:] != (N, N) or N == 0:
+        N = size or "N"
+        raise ValueError(
+            f"Argument `{name}` must have shape (…, {N}, {N}), but has shape {X.shape}."
+        )
+    return X
+
+
+def check_operator(name: str, X: Any, system: Any) -> Complex[Array, "N N"]:
+    """A matrix on the levels of the system."""
+    check_instance("system", system, System, "a jaxres.System")
+    return _one_operator(name, X, system.size)
+
+
+def check_state(name: str, rho: Any, system: Any) -> Complex[Array, "N N"]:
+    """A density matrix of the system to start from: shape, Hermiticity, trace, to rounding; NaN if traced and none."""
+    room = 1e3 * rounding(rho)
+    rho = check_operator(name, rho, system)
+    if concrete(rho):
+        value = np.asarray(rho)
+        require(np.isfinite(value), f"Argument `{name}` must be finite, but is\n{value}")
+    _refuse_other_than_states(name, rho, room)
+    return rho * nan_unless(_is_state(rho, room))
+
+
+def as_rough_state(name: str, rho: Any, size: int | None = None) -> Complex[Array, "N N"]:
+    """A density matrix to look at, known to √ε as in `of_each`: NaN in every entry where it is none."""
+    room = rounding(rho) ** 0.5
+    rho = _one_operator(name, rho, size)
+    _refuse_other_than_states(name, rho, room)
+    return rho * nan_unless(_is_state(rho, room))
+
+
+def nan_unless(condition: Bool[Array, "*b"]) -> Float[Array, "*b"]:
+    """A factor that is 1 or NaN. A product with it has NaN derivatives too; `jnp.where` would have derivatives 0."""
+    return jnp.where(condition, 1.0, jnp.nan)
+
+
+def finite(X: Inexact[Array, "*b N N"]) -> Float[Array, "*b"]:
+    """`nan_unless` every entry of X is finite."""
+    return nan_unless(jnp.all(jnp.isfinite(X), axis=(-2, -1)))
+
+
+def not_negative(values: Float[Array, " N"]) -> Bool[Array, ""]:
+    """Whether no probability is negative, beyond doubt."""
+    return jnp.all(values >= -jnp.sqrt(jnp.finfo(values.dtype).eps))
+
+
+def _one_operator(name, X, size):
+    """A square matrix, without leading axes."""
+    X = as_inexact(name, X)
+    N = size or max(X.shape[-1:], default=0)
+    if X.shape != (N, N) or N == 0:
+        raise ValueError(
+            f"Argument `{name}` must have shape {(N, N) if size else '(N, N)'}, but has shape {X.shape}."
+            + (" Use jax.vmap to batch over values." if X.ndim > 2 else "")
+        )
+    return X.astype(jnp.result_type(complex))
+
+
+def _is_state(rho, room):
+    """Whether ρ is Hermitian and of trace 1; not if it is NaN."""
+    skew = jnp.max(jnp.abs(rho - jnp.conj(rho.T)))
+    return (skew <= room) & (jnp.abs(jnp.trace(rho) - 1) <= room)
+
+
+def _refuse_other_than_states(name, rho, room):
+    """A `ValueError` if what is known, and not NaN, is not Hermitian or not of trace 1."""
+    if not concrete(rho):
+        return
+    value = np.asarray(rho)
+    value = value[np.all(np.isfinite(value), axis=(-2, -1))]
+    skew = np.max(np.abs(value - value.conj().swapaxes(-2, -1)), initial=0.0)
+    require(
+        skew <= room,
+        f"Argument `{name}` must be Hermitian, but differs from its adjoint by {skew:.2g}.",
+    )
+    traces = np.trace(value, axis1=-2, axis2=-1).real
+    for trace in traces[abs(traces - 1) > room]:
+        raise ValueError(
+            f"Argument `{name}` must have trace 1, but has trace {trace:g}. Divide it by that."
+        )
+
+
+def rounding(x: Any) -> float:
+    """ε of the precision in which x came."""
+    here = jnp.finfo(jnp.result_type(float)).eps
+    known = isinstance(x, jax.Array | np.ndarray | np.generic)
+    inexact = known and jnp.issubdtype(x.dtype, jnp.inexact)
+    return float(max(here, jnp.finfo(x.dtype).eps) if inexact else here)

@@ -1,0 +1,159 @@
+"""The integrals of the map over the grid of outgoing energies.
+
+The map is Hermitian, S[k', j', k, j] = conj S[j', k', j, k]: N⁴ real numbers. `moments_of` gives them by the three
+rules of the grid, and the size of what these leave out, along the last axis; `tensor_of` puts the map together from one
+rule. Here dk = (m/k) dε.
+"""
+
+import operator
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Complex, Float
+
+from .._numerics.batched import pieces
+from .._numerics.elementary import sin_cos, times
+from .._quantum.levels import same_gap
+
+#: numbers that one array over the nodes may have, N⁴ for each node
+AT_ONCE = 2**20
+
+
+def _moments_with_table(grid, amplitudes, layers, levels, packet):
+    """∫dε Σ_α (m/k) ρ_U(p, q) a_{j'j} conj(a_{k'k}), its real and imaginary parts for j' ≤ k', shape (2, …, N, N, 4).
+
+    The amplitudes come from a table where the model has one; also given is by how much that may be wrong.
+    """
+    table = amplitudes.table(grid, layers, levels, packet)
+    if table is None:
+        return _moments_without_table(grid, amplitudes, layers, levels, packet)
+    n = grid.stretch.size
+
+    def part(where, outgoing, unit):
+        return _sum_over_nodes(grid, where, outgoing, unit, levels, packet)
+
+    between = part(
+        slice(n - grid.last), lambda kinetic, _: table.between(kinetic, grid.finite), grid.finite
+    )
+    above = part(slice(n - grid.last, n), lambda *_: table.above, grid.last)
+    return between + above, table.error
+
+
+moments_of = eqx.filter_custom_jvp(_moments_with_table)
+
+
+@moments_of.def_jvp
+def _moments_jvp(primals, tangents):
+    # Beside nearly degenerate levels the derivative by their distance is peaked too sharply for a table.
+    levels = tangents[3]
+    function = _moments_with_table if levels is None else _moments_without_table
+    return eqx.filter_jvp(function, primals, tangents)
+
+
+def _moments_without_table(grid, amplitudes, layers, levels, packet):
+    def outgoing(kinetic, beyond):
+        return amplitudes.outgoing(kinetic, beyond, layers, levels, packet.mass)
+
+    everywhere = slice(grid.stretch.size)
+    values = _sum_over_nodes(grid, everywhere, outgoing, 1, levels, packet)
+    return values, jnp.zeros((), levels.dtype)
+
+
+def _sum_over_nodes(grid, where, outgoing, unit, levels, packet):
+    """The part of the sum over some nodes of the grid.
+
+    Where all at once would need too much memory they are taken piece by piece, of whole units of nodes, and of a piece
+    one block (j', k') after the other.
+    """
+    outermost = np.isin(np.arange(grid.stretch.size), grid.outermost)[where]
+    ends = jnp.zeros(grid.stretch.shape, levels.dtype)
+    ends = ends.at[np.array(grid.outermost)].add(grid.ends())
+    nodes = tuple(x[..., where] for x in (grid.kinetic, grid.beyond, grid.weights(), ends))
+    N, n = nodes[0].shape[1:]
+    rows, columns = np.triu_indices(N)
+    piece = min(n, max(AT_ONCE // N**4 // unit, -(-64 // unit)) * unit)
+    count = -(-n // piece)
+    most = max(AT_ONCE // (4 * N**2 * piece), 1)
+    together = max(k for k in range(1, most + 1) if len(rows) % k == 0)  # blocks
+    places = np.pad(outermost, (0, count * piece - n)).reshape(count, piece)
+    at = tuple(np.flatnonzero(places.any(0)).tolist())
+    same = same_gap(levels).reshape((N,) * 4).transpose(0, 2, 1, 3)[rows, columns]
+    density, position = packet.centred()
+
+    @jax.checkpoint
+    def add(total, part):
+        kinetic, beyond, weights, ends = part
+        ends = entries(ends, at)
+        a = outgoing(kinetic, beyond)
+        open_ = kinetic > 0
+        k = jnp.sqrt(2 * packet.mass * kinetic[0, 0])
+        a = jnp.where(open_[None], a, 0) * jnp.sqrt(packet.mass / k)[None, None, None]
+        p = jnp.sqrt(2 * packet.mass * jnp.where(open_, kinetic, 1))
+        if position is not None:
+            sine, cosine = sin_cos(p * position)
+            a = a * jax.lax.complex(cosine, -sine)[None]
+        real, imag = jnp.real(a), jnp.imag(a)
+
+        @jax.checkpoint
+        def block(pair):
+            j, k, same = pair  # j', k'
+            rho = density(*jnp.broadcast_arrays(p[j, :, None], p[k, None]), same[..., None])
+            overlap = 0, 0
+            for x in range(a.shape[0]):  # Σ over exits of a_{j'j} conj(a_{k'k})
+                first, second = (
+                    (real[x, j, :, None], imag[x, j, :, None]),
+                    (real[x, k, None], -imag[x, k, None]),
+                )
+                overlap = tuple(map(operator.add, overlap, times(first, second)))
+            rho = (jnp.real(rho), jnp.imag(rho)) if jnp.iscomplexobj(rho) else (rho,)
+            return jnp.stack([weigh(x, weights, ends, at) for x in times(overlap, rho)])
+
+        pairs = (jnp.asarray(rows), jnp.asarray(columns), same)
+        if together >= len(rows):
+            return total + jax.vmap(block, out_axes=1)(pairs), None
+        return total + jnp.moveaxis(jax.lax.map(block, pairs, batch_size=together), 0, 1), None
+
+    total = jnp.zeros((2, len(rows), N, N, 4), levels.dtype)
+    if count == 1:
+        return add(total, nodes)[0]
+    # nodes that fill the last piece have no weight
+    fills = "edge", "edge", "constant", "constant"
+    cut = tuple(pieces(x, count, piece, fill) for x, fill in zip(nodes, fills, strict=True))
+    return jax.lax.scan(add, total, cut)[0]
+
+
+def tensor_of(values: Float[Array, "2 B N N"]) -> Complex[Array, "N N N N"]:
+    """S[j', k', j, k] from its blocks with j' ≤ k'."""
+    N = values.shape[-1]
+    place = np.zeros((N, N), int)
+    rows, columns = np.triu_indices(N)
+    place[rows, columns] = place[columns, rows] = np.arange(len(rows))
+    block = jax.lax.complex(*values)[place]
+    adjoint = jnp.conj(jnp.swapaxes(block, 2, 3))
+    order = (np.arange(N)[None] - np.arange(N)[:, None])[:, :, None, None]  # k' − j'
+    return jnp.where(order == 0, (block + adjoint) / 2, jnp.where(order > 0, block, adjoint))
+
+
+def weigh(
+    rows: Float[Array, "*m n"],
+    weights: Float[Array, "3 n"],
+    ends: Float[Array, " K"],
+    at: tuple[int, ...],
+) -> Float[Array, "*m 4"]:
+    """The integrals by the three rules, and the size of what these leave out: lengths `ends` beside the K nodes `at`.
+
+    All but the first only tell the error: they are not differentiated.
+    """
+    fixed, coarse, ends = jax.lax.stop_gradient((rows, weights[1:], ends))
+    left_out = entries(fixed, at) @ ends
+    fine = rows @ weights[0]
+    if rows.ndim == 2:  # two levels: few rows, for which a product with one column is far cheaper
+        return jnp.stack([fine, fixed @ coarse[0], fixed @ coarse[1], left_out], axis=-1)
+    return jnp.concatenate([fine[..., None], fixed @ coarse.T, left_out[..., None]], axis=-1)
+
+
+def entries(x, at):
+    """x[..., at] by slices, which are cheaper than a gather."""
+    return x if len(at) == x.shape[-1] else jnp.stack([x[..., i] for i in at], axis=-1)

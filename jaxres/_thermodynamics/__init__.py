@@ -1,0 +1,1 @@
+"""Energy and entropy of collisions and of currents."""

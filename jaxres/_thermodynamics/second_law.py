@@ -1,0 +1,252 @@
+r"""The second law of collisions: energy, entropy and entropy production, per collision and per unit time.
+
+**One collision.** With all of the energy ΔE that the system gains counted as heat from a bath at β, the entropy
+production is
+
+    Σ = ΔS − β ΔE = D(ρ‖τ) − D(Sρ‖τ),         τ = e^{−βH_S}/Z,
+
+the loss of free energy, by the identity β F = β Tr[Hρ] − S(ρ). A map with Sτ = τ cannot raise D, so there Σ ≥ 0:
+particles without coherence between momenta, in the state of an effusing gas (Ref. 6). Any others may bring free energy:
+at ρ = τ itself Σ = −D(Sτ‖τ) is never positive. What this naive bookkeeping misses is the order in the particle's
+motion: a packet that is well localised in time acts as a clock, or as a field that does work (Ref. 17).
+
+**What the coherence brings.** Average the moment of the collision over all times,
+
+    S̄ = lim_T (1/T) ∫_0^T dt  U_t⁻¹ ∘ S ∘ U_t,     S̄[j',k',j,k] = S[j',k',j,k] where e_j − e_j' = e_k − e_k', else 0,
+
+with U_t the free evolution. That is the map of the same particles without their coherence (`DiagonalPacket`; and their
+levels, if they have any, in a diagonal state), and what they bring to the system is heat. The rest of D(Sρ‖τ) is free
+energy that only coherence can bring,
+
+    C = D(Sρ‖τ) − D(S̄ρ‖τ),      Σ = Σ̄ − C,     Σ̄ = D(ρ‖τ) − D(S̄ρ‖τ) ≥ 0.
+
+If ρ has no coherence, then S̄ρ is Sρ dephased, and C the relative entropy of coherence of Sρ.
+
+**Per unit time.** Collisions with rate Γ mix ρ with Sρ; what an observer who does not see them loses is
+
+    σ = −d/dt D(ρ‖τ) = Γ Tr[(S − 1)ρ (ln τ − ln ρ)] = Γ [Σ + D(Sρ‖ρ)]
+
+(Spohn, J. Math. Phys. 19, 1227 (1978)): more than Γ Σ, by what the moments of the collisions would tell.
+"""
+
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Bool, Complex, Float
+
+from .._checks import Checked, Scalar, as_scalar, as_vector, check_instance, door
+from .._dynamics.steady_state import (
+    POOR_MAP,
+    RESULTS,
+    Baths,
+    _as_baths,
+    _with_finite_rates,
+    admissible,
+    steady_state_of,
+)
+from .._quantum.information import entropy_of, free_energy_of, logarithm
+from .._quantum.levels import same_gap
+from .._quantum.states import State, check_state, populations
+from .._quantum.superoperator import Superoperator, check_map
+from .._quantum.system import System
+from .._reservoir.packet import AbstractPacket
+from .._scattering.amplitudes import AbstractAmplitudes, Exact
+from .._scattering.energy_grid import AbstractQuadrature, DoubleExponential
+from .._scattering.scattering_map import check_numerics, scattering_map
+
+
+class CollisionThermodynamics(eqx.Module):
+    """What one collision does, entropies in nats.
+
+    - `energy`: ΔE, what the system gains, and the particle loses; `collision_heat` tells its two sources.
+    - `entropy`: ΔS, the change of the system's entropy.
+    - `entropy_production`: the naive Σ = ΔS − β ΔE, that takes all of ΔE for heat.
+    - `coherent`: C, the free energy in units of temperature that the particle's coherence brought, and that is missing
+      in Σ: Σ + C is the production of the same particles without coherence, and Σ + C ≥ 0 if these thermalise at β.
+    """
+
+    energy: Float[Array, ""]
+    entropy: Float[Array, ""]
+    entropy_production: Float[Array, ""]
+    coherent: Float[Array, ""]
+
+
+@door
+def collision_thermodynamics(
+    system: Checked[System], S: Checked[Superoperator], rho: State, beta: Checked[Scalar]
+) -> CollisionThermodynamics:
+    r"""Energy, entropy and entropy production of one collision with map S, for a system in state ρ.
+
+    $$Σ = ΔS - βΔE = D(ρ‖τ) - D(Sρ‖τ), \qquad C = D(Sρ‖τ) - D(\bar Sρ‖τ)$$
+
+    with the Gibbs state τ at β and $\bar S$, S averaged over the time of the collision (see the head of
+    this file). For an effusing gas at β, Σ + C ≥ 0 whatever the packets (if the scatterer obeys detailed
+    balance), and C = 0 if they, and their levels if they have any, are diagonal.
+
+    For particles with internal levels that have another temperature, 1/β_U, than the gas, the heats of `collision_heat`
+    count apart: there $ΔS - βQ_\mathrm{kinetic} - β_U Q_\mathrm{internal} ≥ 0$ without coherence.
+
+    **Arguments:** `S` as `scattering_map` returns it; `rho`, a state in the energy eigenbasis; `beta`, the inverse
+    temperature of the particles.
+
+    Source: Jacob et al., PRX Quantum 2, 020312 (2021) and Quantum 6, 750 (2022) (Refs. 6 and 17).
+
+    !!! example
+        >>> system, bath = jr.letter.model(rate=5.0)
+        >>> S = jr.scattering_map(system, bath)
+        >>> one = jr.collision_thermodynamics(system, S, jr.gibbs_state(system, 0.1), beta=0.1)
+        >>> print(jnp.round(one.entropy_production, 6))  # out of equilibrium by itself: naively impossible
+        -0.000174
+        >>> bool(jnp.abs(one.entropy_production + one.coherent) < 1e-9)
+        True
+    """
+    check_map("S", S, system)
+    rho, beta = check_state("rho", rho, system), as_scalar("beta", beta)
+    return _collision_thermodynamics(system, S, rho, beta)
+
+
+@eqx.filter_jit
+def _collision_thermodynamics(system, S, rho, beta):
+    after = S(rho)
+    energy = jnp.sum(system.levels * populations(after - rho))
+    entropy = entropy_of(after) - entropy_of(rho)
+    heated = covariant(system, S)(rho)
+    coherent = free_energy_of(after, system.levels, beta)
+    coherent = coherent - free_energy_of(heated, system.levels, beta)
+    return CollisionThermodynamics(energy, entropy, entropy - beta * energy, coherent)
+
+
+def covariant(system: System, S: Superoperator) -> Superoperator:
+    """S averaged over the time of the collision: it commutes with the free evolution."""
+    N = system.size
+    same = same_gap(system.levels).reshape(N, N, N, N).transpose(0, 2, 1, 3)
+    return Superoperator(jnp.where(same, S.tensor, 0), S.error, S.trace_defect)
+
+
+class Currents(eqx.Module):
+    """What B reservoirs bring to the system per unit time, each of shape (B,); entropies in nats.
+
+    - `energy`: the heat currents J_r.
+    - `entropy`: dS/dt by each.
+    - `entropy_production`: the naive σ_r = dS/dt − β_r J_r. The sum over r is Spohn's entropy production; in a steady
+      state it is −Σ_r β_r J_r.
+    - `coherent`: what is missing in each, as in `CollisionThermodynamics`: σ_r + C_r ≥ 0 for particles that thermalise
+      at β_r without coherence. Levels of the particles at another temperature count apart: `collision_heat`.
+    - `rho`: the state, shape (N, N).
+    - `result`: one of `jaxres.RESULTS`, what became of the steady state, or of the maps where the state was given. All
+      is NaN unless it is successful; where it is not_positive, the entropies are.
+    - `map_error`: estimated largest error of an entry of the scattering maps.
+    """
+
+    energy: Float[Array, " B"]
+    entropy: Float[Array, " B"]
+    entropy_production: Float[Array, " B"]
+    coherent: Float[Array, " B"]
+    rho: Complex[Array, "N N"]
+    result: RESULTS
+    map_error: Float[Array, ""]
+
+
+@door
+def currents(
+    system: Checked[System],
+    baths: Checked[Baths],
+    rho: State | None = None,
+    *,
+    betas: Checked[Sequence[Scalar] | Float[ArrayLike, " B"] | None] = None,
+    amplitudes: Checked[AbstractAmplitudes] = Exact(),
+    quadrature: Checked[AbstractQuadrature] = DoubleExponential(),
+) -> Currents:
+    r"""Energy, entropy and entropy production per unit time, reservoir by reservoir.
+
+    $$J_r = Γ_r \mathrm{Tr}[H_S (S_r - 1)ρ], \qquad
+      \frac{dS}{dt}\Big|_r = -Γ_r \mathrm{Tr}[(S_r - 1)ρ \ln ρ], \qquad
+      σ_r = \frac{dS}{dt}\Big|_r - β_r J_r$$
+
+    In the steady state Σ_r J_r = 0 and Σ_r dS/dt|_r = 0 (from the trace of Eq. 8 with H_S and with ln ρ).
+
+    **Arguments:**
+
+    - `system`, `baths`, `amplitudes`, `quadrature`: as for `steady_state`; rates finite.
+    - `rho`: the state, by default the steady state of all reservoirs together. At a state with a kernel dS/dt is
+      infinite; what is returned is finite, with the slope ln 1/ε that `von_neumann_entropy` has there.
+    - `betas`: inverse temperatures, one for each reservoir; by default those of the packets.
+
+    **Returns:** `Currents`, differentiable.
+
+    **Raises:** `ValueError` for an infinite rate, or where `betas` is left out and a packet has no temperature.
+
+    Source: Spohn, J. Math. Phys. 19, 1227 (1978); for what is not heat, Refs. 6 and 17.
+
+    !!! example
+        >>> system, hot = jr.letter.model(beta=0.05, rate=2.0)
+        >>> _, cold = jr.letter.model(beta=0.3, rate=1.0)
+        >>> flow = jr.currents(system, [hot, cold])
+        >>> bool(flow.energy[0] > 1e-4), bool(jnp.abs(jnp.sum(flow.energy)) < 1e-14)
+        (True, True)
+    """
+    baths = _with_finite_rates(_as_baths(system, baths))
+    if rho is not None:
+        rho = check_state("rho", rho, system)
+    if betas is None:
+        betas = [_temperature(bath.packet) for bath in baths]
+    if isinstance(betas, list | tuple) and betas:
+        betas = jnp.stack([as_scalar("betas", beta) for beta in betas])
+    betas = as_vector("betas", betas, shape="(B,)")
+    if betas.shape[0] != len(baths):
+        raise ValueError(
+            f"Argument `betas` must have one value for each of {len(baths)} reservoirs, but has {betas.shape[0]}."
+        )
+    check_numerics(amplitudes, quadrature)
+    maps = [
+        scattering_map(system, bath, amplitudes=amplitudes, quadrature=quadrature) for bath in baths
+    ]
+    rates, valid = [bath.rate for bath in baths], admissible(system, baths)
+    return currents_of(system, maps, rates, betas, rho, valid)
+
+
+def _temperature(packet: AbstractPacket):
+    """The packet's own β, also where the packet is wrapped in another."""
+    check_instance("packet", packet, AbstractPacket, "a particle state")
+    wrapped = getattr(packet, "packet", None)
+    beta = getattr(packet, "beta", None) if wrapped is None else _temperature(wrapped)
+    if beta is None:
+        raise ValueError(
+            f"Argument `betas` must be given for packets without a temperature, but is None for {packet!r}."
+        )
+    return beta
+
+
+@eqx.filter_jit
+def currents_of(
+    system: System,
+    maps: Sequence[Superoperator],
+    rates: Sequence[Float[Array, ""]],
+    betas: Float[Array, " B"],
+    rho: Complex[Array, "N N"] | None = None,
+    valid: Bool[Array, ""] | bool = True,
+) -> Currents:
+    """`currents` from maps that are at hand."""
+    valid = jnp.asarray(valid)
+    map_error = jnp.max(jnp.stack([S.error for S in maps]))
+    converged = map_error < POOR_MAP
+    if rho is None:
+        sol = steady_state_of(system, maps, rates, valid)
+        rho, result = sol.rho, sol.result
+    else:
+        poor = RESULTS.where(converged, RESULTS.successful, RESULTS.map_not_converged)
+        result = RESULTS.where(valid, poor, RESULTS.invalid_parameters)
+        rho = jnp.where(valid & converged, rho, jnp.nan)
+    log_rho = logarithm(rho)
+
+    def parts(S, rate, beta):
+        change = rate * (S(rho) - rho)
+        coherent = rate * (S(rho) - covariant(system, S)(rho))
+        energy, extra = (jnp.sum(system.levels * populations(x)) for x in (change, coherent))
+        entropy, order = (-jnp.real(jnp.sum(x.T * log_rho)) for x in (change, coherent))
+        return energy, entropy, entropy - beta * energy, beta * extra - order
+
+    each = [parts(*bath) for bath in zip(maps, rates, betas, strict=True)]
+    energy, entropy, production, coherent = map(jnp.stack, zip(*each, strict=True))
+    return Currents(energy, entropy, production, coherent, rho, result, map_error)

@@ -1,0 +1,156 @@
+"""Energies of states: the heat that a reservoir brings, the work that a state could give, the temperature it has."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Complex, Float
+
+from .._checks import Checked, Scalar, as_scalar, check_instance, door
+from .._numerics.safe import eigh
+from .._quantum.levels import gaps
+from .._quantum.states import States, as_operators, nan_unless, not_negative, of_each, populations
+from .._quantum.superoperator import Superoperator, check_map
+from .._quantum.system import System
+
+
+@door
+def heat_flow(
+    system: Checked[System], S: Checked[Superoperator], rate: Checked[Scalar], rho: States
+) -> Float[Array, "*b"]:
+    r"""The energy per unit time that collisions with map S at rate Γ bring to the system in state ρ.
+
+    $$J = Γ\, \mathrm{Tr}[H_S (S - 1) ρ]$$
+
+    In a steady state the J of all reservoirs add up to 0 (from the trace of H_S with Eq. 8), so that of a single one
+    vanishes. It is the whole energy that passes, of which `collision_heat` tells the two sources; `currents` has it for
+    several reservoirs at once. Linear in ρ, which may be any matrix.
+
+    **Raises:** `ValueError` for a negative rate, or a matrix or a map of another size than the system's.
+
+    !!! example
+        >>> system, bath = jr.letter.model(rate=5.0)
+        >>> S = jr.scattering_map(system, bath)
+        >>> hot, cold = jr.gibbs_state(system, 0.01), jr.gibbs_state(system, 1.0)
+        >>> bool(jr.heat_flow(system, S, 5.0, hot) < 0 < jr.heat_flow(system, S, 5.0, cold))
+        True
+    """
+    check_map("S", S, system)
+    rate, rho = as_scalar("rate", rate, nonnegative=True), as_operators("rho", rho, system.size)
+    return rate * (populations(S(rho) - rho) @ system.levels)
+
+
+@door
+def ergotropy(system: Checked[System], rho: States) -> Float[Array, "*b"]:
+    r"""The most work that a unitary operation can draw from ρ.
+
+    $$W = \mathrm{Tr}[ρ H_S] - \sum_k r_k e_k, \qquad r_0 ≥ r_1 ≥ …$$
+
+    with the eigenvalues r of ρ against the levels e, ascending: what is left is the passive state (Allahverdyan, Balian
+    and Nieuwenhuizen, Europhys. Lett. 67, 565 (2004)). Differentiable where the eigenvalues are simple; where some
+    meet, and their levels differ, W has a kink, and the derivative is one of those beside it. NaN for a matrix with an
+    eigenvalue below −√ε.
+
+    **Raises:** `ValueError` for a matrix that is not Hermitian or not of trace 1; one that is traced gives NaN.
+
+    !!! example
+        >>> system = jr.System([-0.3, 0.3])
+        >>> print(jnp.round(jr.ergotropy(system, jnp.diag(jnp.array([0.25, 0.75]))), 12))
+        0.3
+    """
+    check_instance("system", system, System, "a jaxres.System")
+    # where energies begin does not matter, and would cost digits
+    return of_each(_ergotropy, gaps(system.levels)[:, 0], size=system.size, rho=rho)
+
+
+def _ergotropy(rho, levels):
+    return jnp.real(jnp.diagonal(rho)) @ levels - _passive_energy(rho, levels)
+
+
+@jax.custom_jvp
+def _passive_energy(rho: Complex[Array, "N N"], levels: Float[Array, " N"]) -> Float[Array, ""]:
+    values = eigh(rho)[0]
+    return jnp.sum(values[::-1] * levels) * nan_unless(not_negative(values))
+
+
+@_passive_energy.defjvp
+def _passive_energy_jvp(primals, tangents):
+    # dE = Tr[dρ A] + Σ_k r_k de_k with A = Σ_k e_k |r_k⟩⟨r_k|: the derivatives of the eigenvectors drop out
+    (rho, levels), (drho, dlevels) = primals, tangents
+    values, U = eigh(rho)
+    values, U = values[::-1], U[:, ::-1]
+    A = (U * levels[None]) @ jnp.conj(U.T)
+    slope = jnp.real(jnp.sum(A.T * drho)) + jnp.sum(values * dlevels)
+    return _passive_energy(rho, levels), slope * nan_unless(not_negative(values))
+
+
+@door
+def effective_beta(system: Checked[System], rho: States) -> Float[Array, "*b"]:
+    r"""The inverse temperature of the Gibbs state that has the energy of ρ, $β_\mathrm{eff} = 1/T_\mathrm{eff}$.
+
+    $$\mathrm{Tr}[H_S\, e^{-βH_S}]/Z(β) = \mathrm{Tr}[H_S ρ]$$
+
+    There is exactly one. For two levels it is that of their populations, $β_\mathrm{eff} = \ln(p_0/p_1)/(e_1 - e_0)$;
+    for more, the populations need not be thermal. β and not T, since β passes smoothly from hot through infinite
+    temperature, β = 0, to inversion, β < 0. ±∞ for the states at either end of the energies; NaN where all levels are
+    equal, and where a population is below −√ε.
+
+    **Raises:** `ValueError` for a matrix that is not Hermitian or not of trace 1; one that is traced gives NaN.
+
+    It is found by Newton's method, kept inside a bracket, for the logarithm of the ratio of the energy's distances from
+    both ends, which for two levels is linear in β. Differentiable by the equation itself.
+
+    !!! example
+        >>> system = jr.System([-0.5, 0.1, 0.8])
+        >>> print(jnp.round(jr.effective_beta(system, jr.gibbs_state(system, 0.7)), 12))
+        0.7
+        >>> print(jr.effective_beta(system, jnp.diag(jnp.array([1.0, 0.0, 0.0]))))
+        inf
+    """
+    check_instance("system", system, System, "a jaxres.System")
+    gap = gaps(system.levels)
+    return of_each(_effective_beta, gap[:, 0], gap[-1], size=system.size, rho=rho)
+
+
+def _effective_beta(rho, above, below):
+    # the whole state: derivatives in its coherences are to be NaN too
+    positive = nan_unless(not_negative(jnp.real(jnp.diagonal(rho))))
+    p = jnp.real(jnp.diagonal(rho * positive))
+    # in units of the whole span, so that no unit of energy is better than another
+    span = jnp.where(above[-1] > 0, above[-1], 1)
+    above, below = above / span, below / span
+    low, high = jnp.sum(p * above), jnp.sum(p * below)
+    inside = (low > 0) & (high > 0)
+    target = jnp.log(jnp.where(inside, low, 1)) - jnp.log(jnp.where(inside, high, 1))
+    ladder = jnp.arange(p.size, dtype=p.dtype)
+    above, below = jnp.where(inside, above, ladder), jnp.where(inside, below, ladder[::-1])
+    beta = _beta_of(above, below, target) / span
+    end = jnp.where(high > 0, jnp.inf, jnp.where(low > 0, -jnp.inf, jnp.nan))
+    return jnp.where(inside, beta, end) * positive
+
+
+def _beta_of(above, below, target):
+    """The β at which ln[Σ_j (e_j − e_0) p_j / Σ_j (e_max − e_j) p_j], p the Gibbs populations, is `target`."""
+
+    def excess(beta):
+        ratio = jax.nn.logsumexp(-beta * above, b=above) - jax.nn.logsumexp(-beta * above, b=below)
+        return ratio - target
+
+    def solve(f, start):
+        eps = jnp.finfo(start.dtype).eps
+
+        def step(state):
+            beta, low, high, _, n = state
+            value, slope = jax.value_and_grad(f)(beta)
+            # f falls with β
+            low, high = jnp.where(value > 0, beta, low), jnp.where(value > 0, high, beta)
+            new = beta - value / slope
+            halved = (low + high) / 2  # not finite until there is a bound on either side
+            new = jnp.where(((new > low) & (new < high)) | ~jnp.isfinite(halved), new, halved)
+            return new, low, high, jnp.abs(new - beta) > 4 * eps * jnp.abs(new), n + 1
+
+        bounds = jnp.full_like(start, -jnp.inf), jnp.full_like(start, jnp.inf)
+        state = start, *bounds, jnp.array(True), jnp.array(0)
+        return jax.lax.while_loop(lambda s: s[3] & (s[4] < 100), step, state)[0]
+
+    return jax.lax.custom_root(
+        excess, jnp.zeros_like(target), solve, lambda slope, y: y / slope(jnp.ones_like(y))
+    )
