@@ -4,7 +4,7 @@
     python3 run.py figures    computes the figures of the Letter into figures/
     python3 run.py tests      runs the test suite, all but what compiles for long: that and the
                               examples of the documentation are `run.py tests -m slow`
-    python3 run.py lint       the linter, the formatter and the type checker
+    python3 run.py lint       the linter, the formatter, the order of imports and the type checker
     python3 run.py check      all of these checks: lint, then tests
 
 What follows the command is handed on: `run.py figures --out elsewhere`, `run.py tests -k gradient`.
@@ -56,6 +56,7 @@ def main() -> None:
         os.chdir(ROOT)
         run(PYTHON, "-m", "ruff", "check")
         run(PYTHON, "-m", "ruff", "format", "--check")
+        run(str(BIN / f"lint-imports{SUFFIX}"))
         run(PYTHON, "-m", "pyright", "--pythonpath", PYTHON, last=command == "lint")
         run(PYTHON, "-m", "pytest", *rest, last=True)
     else:

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact, Shaped
 
-from .._quantum.levels import rounding
 from .batched import hermitian_eigh
 from .elementary import cosine_series, falling_exp, half_turns, polynomial, sine_series
 from .one_loop import one_loop
@@ -129,6 +128,11 @@ _SLOPE = [(-1) ** k * k / math.factorial(2 * k + 1) for k in range(1, 10)]
 # --------------------------------------------------------------------------------------------------------------
 # Eigenvectors, where a derivative of them is asked for
 # --------------------------------------------------------------------------------------------------------------
+
+
+def rounding(levels: Float[Array, "*b N"]) -> Float[Array, "*b"]:
+    """The difference up to which levels, or eigenvalues, are equal: 64 roundings of the largest |e_j|."""
+    return 64 * jnp.finfo(levels.dtype).eps * jnp.max(jnp.abs(levels), axis=-1)
 
 
 @jax.custom_jvp

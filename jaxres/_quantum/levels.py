@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from .._numerics.batched import linear
+from .._numerics.safe import rounding
 
 
 @jax.custom_jvp
@@ -66,8 +67,3 @@ def same_gap(levels: Float[Array, " N"]) -> Bool[Array, " M M"]:
     """
     gap = gaps(levels).reshape(-1)
     return jnp.abs(gap[:, None] - gap[None, :]) <= rounding(levels)
-
-
-def rounding(levels: Float[Array, "*b N"]) -> Float[Array, "*b"]:
-    """The difference up to which levels, or eigenvalues, are equal: 64 roundings of the largest |e_j|."""
-    return 64 * jnp.finfo(levels.dtype).eps * jnp.max(jnp.abs(levels), axis=-1)

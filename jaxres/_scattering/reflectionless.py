@@ -28,9 +28,8 @@ from jaxtyping import Array, Complex
 
 from .._numerics.batched import inverse, matmul
 from .._numerics.elementary import sin_cos
-from .._numerics.safe import safe_sqrt, with_derivative
+from .._numerics.safe import rounding, safe_sqrt, with_derivative
 from .._numerics.spectral import spectral_functions
-from .._quantum.levels import rounding
 from .exact import in_units_of_slab
 
 
