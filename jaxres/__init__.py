@@ -26,6 +26,7 @@ from ._dynamics.cycles import (
     cycle_state as cycle_state,
     limit_cycle as limit_cycle,
 )
+from ._dynamics.evolution import evolve as evolve, generator as generator
 from ._dynamics.perturbation import (
     coherence_estimate as coherence_estimate,
     perturbation_series as perturbation_series,
@@ -35,8 +36,6 @@ from ._dynamics.spectrum import relaxation_time as relaxation_time, spectrum as 
 from ._dynamics.steady_state import (
     RESULTS as RESULTS,
     SteadyState as SteadyState,
-    evolve as evolve,
-    generator as generator,
     steady_state as steady_state,
     steady_state_of as steady_state_of,
 )

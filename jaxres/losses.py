@@ -22,15 +22,9 @@ from ._checks import (
     check_instance,
     door,
 )
+from ._dynamics.evolution import generator_of
 from ._dynamics.spectrum import relaxation_time_of
-from ._dynamics.steady_state import (
-    Baths,
-    SteadyState,
-    _as_baths,
-    admissible,
-    generator_of,
-    steady_state_of,
-)
+from ._dynamics.steady_state import Baths, SteadyState, _as_baths, admissible, steady_state_of
 from ._quantum.states import as_rough_state, coherence, gibbs_state, trace_distance
 from ._quantum.superoperator import Superoperator, check_size
 from ._quantum.system import System

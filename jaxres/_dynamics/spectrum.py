@@ -15,7 +15,9 @@ from .._quantum.superoperator import Superoperator
 from .._quantum.system import System
 from .._scattering.amplitudes import AbstractAmplitudes, Exact
 from .._scattering.energy_grid import AbstractQuadrature, DoubleExponential
-from .steady_state import Baths, eliminate_ground_population, generator, to_real_matrix
+from .evolution import generator
+from .real_coordinates import eliminate_ground_population, to_real_matrix
+from .steady_state import Baths
 
 
 @door

@@ -1,38 +1,30 @@
-r"""The master equation (Eq. 8), its steady state (Eq. 9) and its solution in time.
+r"""The steady state (Eq. 9) of the master equation (Eq. 8).
 
-    dρ/dt = −(i/ħ)[H_S, ρ] + Σ_r Γ_r (S_r − 1) ρ
+    dρ/dt = −(i/ħ)[H_S, ρ] + Σ_r Γ_r (S_r − 1) ρ = 0
 
-with one term for each reservoir r.
+with one term for each reservoir r. It is a linear system in the real coordinates of ρ.
 
-**Real coordinates.** A Hermitian ρ has N² real coordinates, its populations and the real and imaginary parts of the
-coherences above the diagonal; a Hermiticity-preserving map is a real N² × N² matrix on them.
-
-**Steady state.** The row of the coherence (j, k) is divided by |Δ_jk| + Γ. Then all rows are of order one from Γ = 0,
-where they say that the coherence vanishes, to Γ = ∞, where they say that S ρ = ρ; the rows of populations and of
-coherences within a degenerate level are those of S − 1 at every Γ. One population is eliminated by Tr ρ = 1. A row's
-scale does not change the solution and is held fixed under differentiation. The derivative of the solution x of
-A x = b is A⁻¹(db − dA x), at Γ = 0 too, where it is the first order of perturbation theory (Eq. 14).
+The row of the coherence (j, k) is divided by |Δ_jk| + Γ. Then all rows are of order one from Γ = 0, where they say
+that the coherence vanishes, to Γ = ∞, where they say that S ρ = ρ; the rows of populations and of coherences within a
+degenerate level are those of S − 1 at every Γ. One population is eliminated by Tr ρ = 1. A row's scale does not change
+the solution and is held fixed under differentiation. The derivative of the solution x of A x = b is A⁻¹(db − dA x), at
+Γ = 0 too, where it is the first order of perturbation theory (Eq. 14).
 """
 
-import math
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Complex, Float, Inexact
+from jaxtyping import Array, Bool, Complex, Float
 
 from .._checks import (
     Checked,
-    Numbers,
     Scalar,
-    as_real,
     as_scalar,
     check_instance,
-    check_shape,
     concrete,
     door,
     or_nan,
@@ -40,15 +32,20 @@ from .._checks import (
     shown,
     warn_of_single_precision,
 )
-from .._numerics.batched import UNROLLED, inverse, linear, matmul
-from .._quantum.levels import equal_levels, gaps, splittings
-from .._quantum.states import State, check_state
+from .._numerics.batched import UNROLLED, inverse, matmul
+from .._quantum.levels import equal_levels, splittings
 from .._quantum.superoperator import Superoperator, check_map
 from .._quantum.system import System
 from .._reservoir.reservoir import Reservoir
 from .._scattering.amplitudes import AbstractAmplitudes, Exact
 from .._scattering.energy_grid import AbstractQuadrature, DoubleExponential
 from .._scattering.scattering_map import check_numerics, collision_map, scattering_map
+from .real_coordinates import (
+    eliminate_ground_population,
+    from_coordinates,
+    row_sum_norm,
+    to_real_matrix,
+)
 
 Baths = Reservoir | Sequence[Reservoir]
 
@@ -284,7 +281,7 @@ def _stationary(system, maps, rates) -> _Stationary:
     ground = 1 - jnp.sum(x[: system.size - 1], keepdims=True)
     x = jnp.concatenate([ground, x])
     fixed = jax.lax.stop_gradient((R, B, x, weight, shares, maps))
-    return _Stationary(x, _norm(A) * _norm(B), *_errors(*fixed))
+    return _Stationary(x, row_sum_norm(A) * row_sum_norm(B), *_errors(*fixed))
 
 
 def _errors(R, B, x, weight, shares, maps):
@@ -380,23 +377,6 @@ def _real_errors(errors):
     ]
 
 
-def eliminate_ground_population(
-    R: Float[Array, "M M"],
-) -> tuple[Float[Array, " M-1 M-1"], Float[Array, " M-1"]]:
-    """A and b with (R x)[1:] = A x[1:] + b for every x of trace 1.
-
-    The row left out follows from the others wherever R preserves the trace.
-    """
-    N = math.isqrt(R.shape[0])
-    b, A = R[1:, 0], R[1:, 1:]
-    return A - b[:, None] * (np.arange(1, N * N) < N).astype(R.dtype)[None], b
-
-
-def _norm(A):
-    """The largest row sum of |A|."""
-    return jnp.max(jnp.sum(jnp.abs(A), axis=1), initial=0.0) if A.size else jnp.ones((), A.dtype)
-
-
 def _rows(system, maps, rates):
     """The scaled rows of dρ/dt = 0 in real coordinates, shape (N², N²), and what the maps are scaled by in them."""
     N = system.size
@@ -449,239 +429,3 @@ def _change(tensor):
     kept = defect <= 64 * N * jnp.finfo(change.dtype).eps
     populations = jnp.where((own > 0) & kept[None], -arriving[None], change[:N, :N])
     return change.at[:N, :N].set(populations)
-
-
-# --------------------------------------------------------------------------------------------------------------
-# Real coordinates
-# --------------------------------------------------------------------------------------------------------------
-
-
-def to_coordinates(rho: Inexact[Array, "N N"]) -> Float[Array, " M"]:
-    """Populations, then Re ρ_jk, then Im ρ_jk for j < k."""
-    rows, columns = np.triu_indices(rho.shape[-1], 1)
-    upper = rho[rows, columns]
-    return jnp.concatenate([jnp.real(jnp.diagonal(rho)), jnp.real(upper), jnp.imag(upper)])
-
-
-@lru_cache(maxsize=16)
-def _basis(N: int) -> np.ndarray:
-    """The Hermitian matrices of the coordinates, real and imaginary part, shape (N², N, N, 2)."""
-    rows, columns = np.triu_indices(N, 1)
-    pairs = len(rows)
-    B = np.zeros((N * N, N, N, 2))
-    B[np.arange(N), np.arange(N), np.arange(N), 0] = 1
-    real, imag = N + np.arange(pairs), N + pairs + np.arange(pairs)
-    B[real, rows, columns, 0] = B[real, columns, rows, 0] = 1
-    B[imag, rows, columns, 1], B[imag, columns, rows, 1] = 1, -1
-    return B
-
-
-def from_coordinates(x: Float[Array, " M"], N: int) -> Complex[Array, "N N"]:
-    """The Hermitian matrix with these coordinates."""
-    if N > UNROLLED:
-        rows, columns = np.triu_indices(N, 1)
-        pairs = len(rows)
-        upper = jax.lax.complex(x[N : N + pairs], x[N + pairs :])
-        rho = jnp.diag(x[:N]).astype(upper.dtype).at[rows, columns].set(upper)
-        return rho.at[columns, rows].set(jnp.conj(upper))
-    parts = linear(x, _basis(N).reshape(N * N, -1).T).reshape(N, N, 2)
-    return jax.lax.complex(parts[..., 0], parts[..., 1])
-
-
-def to_real_matrix(tensor: Complex[Array, "N N N N"]) -> Float[Array, "M M"]:
-    """A Hermiticity-preserving map on the real coordinates."""
-    N = tensor.shape[0]
-    rows, cols = np.triu_indices(N, 1)
-    columns = tensor.reshape(N * N, N * N)
-    if N > UNROLLED:
-        ground, above, below = np.arange(N) * (N + 1), rows * N + cols, cols * N + rows
-        even, odd = columns[:, above] + columns[:, below], columns[:, above] - columns[:, below]
-        columns = jnp.concatenate([columns[:, ground], even, 1j * odd], axis=1)
-        real, imag = jnp.real(columns), jnp.imag(columns)
-        return jnp.concatenate([real[ground], real[above], imag[above]])
-    # The columns are S applied to each basis matrix; of the result only the upper half is needed.
-    B = _basis(N)
-    onto_real = B[..., 0].reshape(N * N, -1)
-    onto_imag = B[..., 1].reshape(N * N, -1)
-    real = linear(jnp.real(columns), onto_real) - linear(jnp.imag(columns), onto_imag)
-    imag = linear(jnp.imag(columns), onto_real) + linear(jnp.real(columns), onto_imag)
-    one = np.eye(N * N)
-    populations, upper = one[np.arange(N) * (N + 1)], one[rows * N + cols]
-    return jnp.concatenate(
-        [linear(real.T, populations), linear(real.T, upper), linear(imag.T, upper)], axis=1
-    ).T
-
-
-# --------------------------------------------------------------------------------------------------------------
-# Time
-# --------------------------------------------------------------------------------------------------------------
-
-
-@door
-def generator(
-    system: Checked[System],
-    baths: Checked[Baths],
-    *,
-    amplitudes: Checked[AbstractAmplitudes] = Exact(),
-    quadrature: Checked[AbstractQuadrature] = DoubleExponential(),
-) -> Superoperator:
-    r"""The generator L of the master equation, dρ/dt = L ρ (Eq. 8), as a superoperator.
-
-    $$L = -\frac{i}{ħ}[H_S, ·] + \sum_r Γ_r (S_r - 1)$$
-
-    **Arguments:** as for `steady_state`; rates finite. **Returns:** `Superoperator`.
-
-    **Raises:** `ValueError` for an infinite rate, or arguments of the wrong kind.
-
-    !!! example
-        >>> system, bath = jr.letter.model(rate=5.0)
-        >>> L = jr.generator(system, bath)
-        >>> rho = jr.steady_state(system, bath).rho
-        >>> bool(jnp.max(jnp.abs(L(rho))) < 1e-13)
-        True
-    """
-    baths = _with_finite_rates(_as_baths(system, baths))
-    check_numerics(amplitudes, quadrature)
-    return _generator(system, baths, amplitudes, quadrature)
-
-
-@eqx.filter_jit
-def _generator(system, baths, amplitudes, quadrature):
-    maps = [collision_map(system, bath, amplitudes, quadrature) for bath in baths]
-    return generator_of(system, maps, [bath.rate for bath in baths])
-
-
-def generator_of(
-    system: System, maps: Sequence[Superoperator], rates: Sequence[Float[Array, ""]]
-) -> Superoperator:
-    """`generator` from maps that are at hand."""
-    one = jnp.eye(system.size, dtype=system.levels.dtype)
-    identity = jnp.einsum("aj,bk->abjk", one, one)
-    gap = gaps(system.levels)
-    tensor = -1j * gap[:, :, None, None] * identity
-    error = jnp.zeros((), system.levels.dtype)
-    for S, rate in zip(maps, rates, strict=True):
-        tensor = tensor + rate * (S.tensor - identity)
-        error = error + rate * S.error
-    return Superoperator(tensor, error)
-
-
-@door
-def evolve(
-    system: Checked[System],
-    baths: Checked[Baths],
-    rho0: State,
-    times: Numbers,
-    *,
-    amplitudes: Checked[AbstractAmplitudes] = Exact(),
-    quadrature: Checked[AbstractQuadrature] = DoubleExponential(),
-) -> Complex[Array, "T N N"]:
-    r"""The solution ρ(t) = e^{Lt} ρ(0) of the master equation (Eq. 8) at the given times.
-
-    **Arguments:**
-
-    - `system`, `baths`: as for `steady_state`.
-    - `rho0`: initial state, Hermitian of trace 1, in the energy eigenbasis.
-    - `times`: times t, shape (T,), in any order (1/energy); also infinite ones.
-
-    **Returns:** states, shape (T, N, N). What deviates from the steady state is propagated by a matrix exponential
-    (scaling and squaring), so there is no step size: as t grows, the state and its derivatives tend to those of
-    `steady_state` and stay there, to t = ∞. What does not relax has a relative error of 10⁻¹⁶ |L| t.
-
-    NaN, with all derivatives, where that error is above 0.1; where a map is less accurate than 1e-3; and where the
-    parameters, being traced, are not admissible.
-
-    **Raises:** `ValueError` for a state that is none, an infinite rate, a time that is NaN, or arguments of the wrong
-    kind.
-
-    !!! example
-        >>> system, bath = jr.letter.model(rate=5.0)
-        >>> rhos = jr.evolve(system, bath, jnp.diag(jnp.array([1.0, 0.0])), [0.0, 1.0, 1e3])
-        >>> print(jnp.round(jr.populations(rhos)[:, 0], 6))
-        [1.       0.633294 0.53048 ]
-    """
-    baths = _with_finite_rates(_as_baths(system, baths))
-    check_numerics(amplitudes, quadrature)
-    rho0, times = check_state("rho0", rho0, system), as_real("times", times)
-    check_shape("times", times, 1, "(T,)")
-    if concrete(times):
-        require(~np.isnan(times), f"Argument `times` must be numbers, but is {times}.")
-    return _evolve(system, baths, rho0, times, amplitudes, quadrature)
-
-
-@eqx.filter_jit
-def _evolve(system, baths, rho0, times, amplitudes, quadrature):
-    maps = [collision_map(system, bath, amplitudes, quadrature) for bath in baths]
-    rates = [bath.rate for bath in baths]
-    L = to_real_matrix(generator_of(system, maps, rates).tensor)
-    A, b = eliminate_ground_population(L)
-    # ρ(t) = x* + e^{At}(ρ(0) − x*) with the steady state x* and its derivatives. Where it is not determined, x* = 0,
-    # and what drives the rest is one more coordinate, which stays 1.
-    determined = jax.lax.stop_gradient(_stationary(system, maps, rates).error) < POOR_STATE
-    rows, known = eliminate_ground_population(_rows(system, maps, rates)[0])
-    one = jnp.eye(known.size, dtype=known.dtype)
-    steady = -inverse(jnp.where(determined, rows, one)) @ jnp.where(determined, known, 0)
-    drive = jnp.where(determined, 0, b)
-    driven = jnp.pad(jnp.concatenate([drive[:, None], A], axis=1), ((1, 0), (0, 0)))
-    start = jnp.concatenate([jnp.ones(1, steady.dtype), to_coordinates(rho0)[1:] - steady])
-    poor = jnp.max(jnp.stack([S.error for S in maps])) >= POOR_MAP
-
-    def state(t):
-        change, reached = _exponential_less_one(driven, t)
-        x = steady + (start + change @ start)[1:]
-        ground = 1 - jnp.sum(x[: system.size - 1], keepdims=True)
-        return from_coordinates(jnp.concatenate([ground, x]), system.size), reached
-
-    rhos, reached = jax.vmap(state)(times)
-    good = admissible(system, baths) & ~poor & reached
-    return or_nan(good[:, None, None], rhos, (system, baths, rho0, times))
-
-
-#: squarings of an exponential: |A| t up to 2^80, and beyond if nothing is left of it there
-SQUARINGS = 80
-#: those that double an error; after more of them it would be above 0.1
-DOUBLINGS = 49
-
-
-def _exponential_less_one(
-    A: Float[Array, "M M"], t: Float[Array, ""]
-) -> tuple[Float[Array, "M M"], Bool[Array, ""]]:
-    r"""e^{At} − 1 for a matrix whose first row is 0, and whether it is known.
-
-    By Q → 2Q + Q², from Q = e^{Ah} − 1 to that of 2h: what hardly changes keeps its relative accuracy, and a row of
-    zeros stays one. A squaring doubles the error of what does not decay; once the rest of e^{At} is gone, nothing is
-    left to square. So this is decided from what is computed, not from t.
-    """
-    size = jax.lax.stop_gradient(_norm(A))
-    length = jax.lax.stop_gradient(jnp.abs(t))
-    halvings = jnp.ceil(jnp.maximum(jnp.log2(size) + jnp.log2(length) + 1, 0))
-    endless = jnp.isinf(length)
-    count = jnp.where(endless | jnp.isnan(halvings), 0, halvings).astype(int)
-    # 2^−count by two factors: it may be below the smallest number
-    unit = jnp.ones_like(size)
-    h = (
-        jnp.where(endless, 0, t)
-        * jnp.ldexp(unit, -(count // 2))
-        * jnp.ldexp(unit, count // 2 - count)
-    )
-    h = jnp.where(endless, 0.5 / jnp.where(size > 0, size, 1), h)
-    needed = jnp.where(endless, SQUARINGS + 1, count)
-    X, one = A * h, jnp.eye(A.shape[0], dtype=A.dtype)
-    series = one
-    for n in range(16, 1, -1):  # |X| ≤ 1/2: 2^−17/17! is below rounding
-        series = one + X @ series / n
-
-    def remains(Q):
-        return jnp.max(jnp.abs((Q + one)[1:, 1:]), initial=0.0)
-
-    def square(carry, k):
-        Q, doublings = carry
-        more = k < needed
-        doublings = doublings + (more & (remains(jax.lax.stop_gradient(Q)) > 0.1))
-        return (jnp.where(more, 2 * Q + Q @ Q, Q), doublings), None
-
-    (Q, doublings), _ = jax.lax.scan(square, (X @ series, jnp.zeros((), int)), np.arange(SQUARINGS))
-    gone = remains(jax.lax.stop_gradient(Q)) <= 1e3 * A.shape[0] * jnp.finfo(A.dtype).eps
-    few = doublings <= DOUBLINGS + jnp.log2(np.finfo(float).eps / jnp.finfo(A.dtype).eps)
-    backwards = endless & (t < 0)
-    return Q, few & (gone | (needed <= SQUARINGS)) & ~backwards & jnp.isfinite(h)

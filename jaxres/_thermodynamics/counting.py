@@ -39,17 +39,15 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Inexact
 
 from .._checks import Checked, as_count, as_inexact, check_finite, check_shape, door
+from .._dynamics.evolution import generator_of
+from .._dynamics.real_coordinates import eliminate_ground_population, to_coordinates, to_real_matrix
 from .._dynamics.steady_state import (
     RESULTS,
     Baths,
     _as_baths,
     _with_finite_rates,
     admissible,
-    eliminate_ground_population,
-    generator_of,
     steady_state_of,
-    to_coordinates,
-    to_real_matrix,
 )
 from .._numerics.batched import inverse, matmul
 from .._quantum.levels import equal_levels, gaps

@@ -1,0 +1,221 @@
+r"""The generator of the master equation (Eq. 8) and its solution in time.
+
+    dρ/dt = L ρ = −(i/ħ)[H_S, ρ] + Σ_r Γ_r (S_r − 1) ρ
+
+The solution is written as x* + e^{At}(x(0) − x*) in real coordinates, with the steady state x*, so that it and its
+derivatives tend to those of the steady state as t grows.
+"""
+
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Complex, Float
+
+from .._checks import (
+    Checked,
+    Numbers,
+    as_real,
+    check_shape,
+    concrete,
+    door,
+    or_nan,
+    require,
+)
+from .._numerics.batched import inverse
+from .._quantum.levels import gaps
+from .._quantum.states import State, check_state
+from .._quantum.superoperator import Superoperator
+from .._quantum.system import System
+from .._scattering.amplitudes import AbstractAmplitudes, Exact
+from .._scattering.energy_grid import AbstractQuadrature, DoubleExponential
+from .._scattering.scattering_map import check_numerics, collision_map
+from .real_coordinates import (
+    eliminate_ground_population,
+    from_coordinates,
+    row_sum_norm,
+    to_coordinates,
+    to_real_matrix,
+)
+from .steady_state import (
+    POOR_MAP,
+    POOR_STATE,
+    Baths,
+    _as_baths,
+    _rows,
+    _stationary,
+    _with_finite_rates,
+    admissible,
+)
+
+
+@door
+def generator(
+    system: Checked[System],
+    baths: Checked[Baths],
+    *,
+    amplitudes: Checked[AbstractAmplitudes] = Exact(),
+    quadrature: Checked[AbstractQuadrature] = DoubleExponential(),
+) -> Superoperator:
+    r"""The generator L of the master equation, dρ/dt = L ρ (Eq. 8), as a superoperator.
+
+    $$L = -\frac{i}{ħ}[H_S, ·] + \sum_r Γ_r (S_r - 1)$$
+
+    **Arguments:** as for `steady_state`; rates finite. **Returns:** `Superoperator`.
+
+    **Raises:** `ValueError` for an infinite rate, or arguments of the wrong kind.
+
+    !!! example
+        >>> system, bath = jr.letter.model(rate=5.0)
+        >>> L = jr.generator(system, bath)
+        >>> rho = jr.steady_state(system, bath).rho
+        >>> bool(jnp.max(jnp.abs(L(rho))) < 1e-13)
+        True
+    """
+    baths = _with_finite_rates(_as_baths(system, baths))
+    check_numerics(amplitudes, quadrature)
+    return _generator(system, baths, amplitudes, quadrature)
+
+
+@eqx.filter_jit
+def _generator(system, baths, amplitudes, quadrature):
+    maps = [collision_map(system, bath, amplitudes, quadrature) for bath in baths]
+    return generator_of(system, maps, [bath.rate for bath in baths])
+
+
+def generator_of(
+    system: System, maps: Sequence[Superoperator], rates: Sequence[Float[Array, ""]]
+) -> Superoperator:
+    """`generator` from maps that are at hand."""
+    one = jnp.eye(system.size, dtype=system.levels.dtype)
+    identity = jnp.einsum("aj,bk->abjk", one, one)
+    gap = gaps(system.levels)
+    tensor = -1j * gap[:, :, None, None] * identity
+    error = jnp.zeros((), system.levels.dtype)
+    for S, rate in zip(maps, rates, strict=True):
+        tensor = tensor + rate * (S.tensor - identity)
+        error = error + rate * S.error
+    return Superoperator(tensor, error)
+
+
+@door
+def evolve(
+    system: Checked[System],
+    baths: Checked[Baths],
+    rho0: State,
+    times: Numbers,
+    *,
+    amplitudes: Checked[AbstractAmplitudes] = Exact(),
+    quadrature: Checked[AbstractQuadrature] = DoubleExponential(),
+) -> Complex[Array, "T N N"]:
+    r"""The solution ρ(t) = e^{Lt} ρ(0) of the master equation (Eq. 8) at the given times.
+
+    **Arguments:**
+
+    - `system`, `baths`: as for `steady_state`.
+    - `rho0`: initial state, Hermitian of trace 1, in the energy eigenbasis.
+    - `times`: times t, shape (T,), in any order (1/energy); also infinite ones.
+
+    **Returns:** states, shape (T, N, N). What deviates from the steady state is propagated by a matrix exponential
+    (scaling and squaring), so there is no step size: as t grows, the state and its derivatives tend to those of
+    `steady_state` and stay there, to t = ∞. What does not relax has a relative error of 10⁻¹⁶ |L| t.
+
+    NaN, with all derivatives, where that error is above 0.1; where a map is less accurate than 1e-3; and where the
+    parameters, being traced, are not admissible.
+
+    **Raises:** `ValueError` for a state that is none, an infinite rate, a time that is NaN, or arguments of the wrong
+    kind.
+
+    !!! example
+        >>> system, bath = jr.letter.model(rate=5.0)
+        >>> rhos = jr.evolve(system, bath, jnp.diag(jnp.array([1.0, 0.0])), [0.0, 1.0, 1e3])
+        >>> print(jnp.round(jr.populations(rhos)[:, 0], 6))
+        [1.       0.633294 0.53048 ]
+    """
+    baths = _with_finite_rates(_as_baths(system, baths))
+    check_numerics(amplitudes, quadrature)
+    rho0, times = check_state("rho0", rho0, system), as_real("times", times)
+    check_shape("times", times, 1, "(T,)")
+    if concrete(times):
+        require(~np.isnan(times), f"Argument `times` must be numbers, but is {times}.")
+    return _evolve(system, baths, rho0, times, amplitudes, quadrature)
+
+
+@eqx.filter_jit
+def _evolve(system, baths, rho0, times, amplitudes, quadrature):
+    maps = [collision_map(system, bath, amplitudes, quadrature) for bath in baths]
+    rates = [bath.rate for bath in baths]
+    L = to_real_matrix(generator_of(system, maps, rates).tensor)
+    A, b = eliminate_ground_population(L)
+    # ρ(t) = x* + e^{At}(ρ(0) − x*) with the steady state x* and its derivatives. Where it is not determined, x* = 0,
+    # and what drives the rest is one more coordinate, which stays 1.
+    determined = jax.lax.stop_gradient(_stationary(system, maps, rates).error) < POOR_STATE
+    rows, known = eliminate_ground_population(_rows(system, maps, rates)[0])
+    one = jnp.eye(known.size, dtype=known.dtype)
+    steady = -inverse(jnp.where(determined, rows, one)) @ jnp.where(determined, known, 0)
+    drive = jnp.where(determined, 0, b)
+    driven = jnp.pad(jnp.concatenate([drive[:, None], A], axis=1), ((1, 0), (0, 0)))
+    start = jnp.concatenate([jnp.ones(1, steady.dtype), to_coordinates(rho0)[1:] - steady])
+    poor = jnp.max(jnp.stack([S.error for S in maps])) >= POOR_MAP
+
+    def state(t):
+        change, reached = _exponential_less_one(driven, t)
+        x = steady + (start + change @ start)[1:]
+        ground = 1 - jnp.sum(x[: system.size - 1], keepdims=True)
+        return from_coordinates(jnp.concatenate([ground, x]), system.size), reached
+
+    rhos, reached = jax.vmap(state)(times)
+    good = admissible(system, baths) & ~poor & reached
+    return or_nan(good[:, None, None], rhos, (system, baths, rho0, times))
+
+
+#: squarings of an exponential: |A| t up to 2^80, and beyond if nothing is left of it there
+SQUARINGS = 80
+#: those that double an error; after more of them it would be above 0.1
+DOUBLINGS = 49
+
+
+def _exponential_less_one(
+    A: Float[Array, "M M"], t: Float[Array, ""]
+) -> tuple[Float[Array, "M M"], Bool[Array, ""]]:
+    r"""e^{At} − 1 for a matrix whose first row is 0, and whether it is known.
+
+    By Q → 2Q + Q², from Q = e^{Ah} − 1 to that of 2h: what hardly changes keeps its relative accuracy, and a row of
+    zeros stays one. A squaring doubles the error of what does not decay; once the rest of e^{At} is gone, nothing is
+    left to square. So this is decided from what is computed, not from t.
+    """
+    size = jax.lax.stop_gradient(row_sum_norm(A))
+    length = jax.lax.stop_gradient(jnp.abs(t))
+    halvings = jnp.ceil(jnp.maximum(jnp.log2(size) + jnp.log2(length) + 1, 0))
+    endless = jnp.isinf(length)
+    count = jnp.where(endless | jnp.isnan(halvings), 0, halvings).astype(int)
+    # 2^−count by two factors: it may be below the smallest number
+    unit = jnp.ones_like(size)
+    h = (
+        jnp.where(endless, 0, t)
+        * jnp.ldexp(unit, -(count // 2))
+        * jnp.ldexp(unit, count // 2 - count)
+    )
+    h = jnp.where(endless, 0.5 / jnp.where(size > 0, size, 1), h)
+    needed = jnp.where(endless, SQUARINGS + 1, count)
+    X, one = A * h, jnp.eye(A.shape[0], dtype=A.dtype)
+    series = one
+    for n in range(16, 1, -1):  # |X| ≤ 1/2: 2^−17/17! is below rounding
+        series = one + X @ series / n
+
+    def remains(Q):
+        return jnp.max(jnp.abs((Q + one)[1:, 1:]), initial=0.0)
+
+    def square(carry, k):
+        Q, doublings = carry
+        more = k < needed
+        doublings = doublings + (more & (remains(jax.lax.stop_gradient(Q)) > 0.1))
+        return (jnp.where(more, 2 * Q + Q @ Q, Q), doublings), None
+
+    (Q, doublings), _ = jax.lax.scan(square, (X @ series, jnp.zeros((), int)), np.arange(SQUARINGS))
+    gone = remains(jax.lax.stop_gradient(Q)) <= 1e3 * A.shape[0] * jnp.finfo(A.dtype).eps
+    few = doublings <= DOUBLINGS + jnp.log2(np.finfo(float).eps / jnp.finfo(A.dtype).eps)
+    backwards = endless & (t < 0)
+    return Q, few & (gone | (needed <= SQUARINGS)) & ~backwards & jnp.isfinite(h)
