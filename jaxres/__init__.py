@@ -42,7 +42,6 @@ from ._dynamics.steady_state import (
 from ._dynamics.trajectories import (
     Ensemble as Ensemble,
     Trajectory as Trajectory,
-    dephase as dephase,
     state_at as state_at,
     trajectories as trajectories,
     trajectory as trajectory,
@@ -73,6 +72,7 @@ from ._quantum.map_distances import (
 from ._quantum.qutip import from_qutip as from_qutip, to_qutip as to_qutip
 from ._quantum.states import (
     coherence as coherence,
+    dephase as dephase,
     gibbs_state as gibbs_state,
     populations as populations,
     trace_distance as trace_distance,

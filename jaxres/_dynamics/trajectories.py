@@ -15,7 +15,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Complex, Float, Inexact, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, Complex, Float, PRNGKeyArray
 
 from .._checks import (
     Checked,
@@ -28,8 +28,8 @@ from .._checks import (
     door,
     require,
 )
-from .._quantum.levels import equal_levels, gaps
-from .._quantum.states import State, check_state
+from .._quantum.levels import gaps
+from .._quantum.states import State, check_state, dephase
 from .._quantum.superoperator import check_size
 from .._quantum.system import System
 from .._reservoir.reservoir import Reservoir
@@ -188,26 +188,6 @@ def _state_at(system, path, times, known):
     return jnp.where(
         known[:, None, None], fly(path.states[last], times - path.times[last]), jnp.nan
     )
-
-
-@door
-def dephase(system: System, rho: Inexact[Array, "*b N N"]) -> Inexact[Array, "*b N N"]:
-    """Full dephasing D (Eq. 3): removes the coherences between levels of different energy.
-
-    It is the average of e^{−iH_S t/ħ} ρ e^{iH_S t/ħ} over all times t, so a degenerate level is
-    kept as a block. Levels no further apart than rounding (64 ε of the largest |e_j|) are equal.
-
-    !!! example
-        >>> rho = jnp.array([[0.5, 0.3], [0.3, 0.5]])
-        >>> print(jr.dephase(jr.System([-0.3, 0.3]), rho))
-        [[0.5 0. ]
-         [0.  0.5]]
-        >>> print(jr.dephase(jr.System([0.0, 0.0]), rho))
-        [[0.5 0.3]
-         [0.3 0.5]]
-    """
-    check_instance("system", system, System, "a jaxres.System")
-    return jnp.where(jnp.broadcast_to(equal_levels(system.levels), rho.shape), rho, 0)
 
 
 # --------------------------------------------------------------------------------------------------

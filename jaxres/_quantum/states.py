@@ -26,6 +26,7 @@ from .._checks import (
     require,
 )
 from .._numerics.safe import eigh, modulus
+from .levels import equal_levels
 from .system import System
 
 #: a state, or several with leading axes: arrays, nested lists, an object of QuTiP
@@ -46,6 +47,26 @@ def gibbs_state(system: Checked[System], beta: Checked[Scalar]) -> Complex[Array
     check_instance("system", system, System, "a jaxres.System")
     populations = jax.nn.softmax(-as_scalar("beta", beta) * system.levels)
     return jnp.diag(populations).astype(jnp.result_type(populations.dtype, jnp.complex64))
+
+
+@door
+def dephase(system: System, rho: Inexact[Array, "*b N N"]) -> Inexact[Array, "*b N N"]:
+    """Full dephasing D (Eq. 3): removes the coherences between levels of different energy.
+
+    It is the average of e^{−iH_S t/ħ} ρ e^{iH_S t/ħ} over all times t, so a degenerate level is
+    kept as a block. Levels no further apart than rounding (64 ε of the largest |e_j|) are equal.
+
+    !!! example
+        >>> rho = jnp.array([[0.5, 0.3], [0.3, 0.5]])
+        >>> print(jr.dephase(jr.System([-0.3, 0.3]), rho))
+        [[0.5 0. ]
+         [0.  0.5]]
+        >>> print(jr.dephase(jr.System([0.0, 0.0]), rho))
+        [[0.5 0.3]
+         [0.3 0.5]]
+    """
+    check_instance("system", system, System, "a jaxres.System")
+    return jnp.where(jnp.broadcast_to(equal_levels(system.levels), rho.shape), rho, 0)
 
 
 @door

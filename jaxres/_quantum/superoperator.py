@@ -33,6 +33,7 @@ from .._checks import (
     require,
 )
 from .._numerics.safe import eigh, safe_sqrt
+from .levels import same_gap
 from .operators import operator_basis
 from .states import States, as_operators, finite, nan_unless, rounding
 from .system import System
@@ -465,3 +466,10 @@ def _error(name, x):
     if concrete(x):  # NaN is that of a map that could not be made
         require(~(np.asarray(x) < 0), f"Argument `{name}` must not be negative, but is {x:g}.")
     return x
+
+
+def covariant(system: System, S: Superoperator) -> Superoperator:
+    """S averaged over the time of the collision: it commutes with the free evolution."""
+    N = system.size
+    same = same_gap(system.levels).reshape(N, N, N, N).transpose(0, 2, 1, 3)
+    return Superoperator(jnp.where(same, S.tensor, 0), S.error, S.trace_defect)

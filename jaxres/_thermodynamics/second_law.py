@@ -46,9 +46,8 @@ from .._dynamics.steady_state import (
     steady_state_of,
 )
 from .._quantum.information import entropy_of, free_energy_of, logarithm
-from .._quantum.levels import same_gap
 from .._quantum.states import State, check_state, populations
-from .._quantum.superoperator import Superoperator, check_map
+from .._quantum.superoperator import Superoperator, check_map, covariant
 from .._quantum.system import System
 from .._reservoir.packet import AbstractPacket
 from .._scattering.amplitudes import AbstractAmplitudes, Exact
@@ -115,13 +114,6 @@ def _collision_thermodynamics(system, S, rho, beta):
     coherent = free_energy_of(after, system.levels, beta)
     coherent = coherent - free_energy_of(heated, system.levels, beta)
     return CollisionThermodynamics(energy, entropy, entropy - beta * energy, coherent)
-
-
-def covariant(system: System, S: Superoperator) -> Superoperator:
-    """S averaged over the time of the collision: it commutes with the free evolution."""
-    N = system.size
-    same = same_gap(system.levels).reshape(N, N, N, N).transpose(0, 2, 1, 3)
-    return Superoperator(jnp.where(same, S.tensor, 0), S.error, S.trace_defect)
 
 
 class Currents(eqx.Module):
