@@ -4,7 +4,7 @@ import abc
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -14,9 +14,6 @@ from jaxtyping import Array, Bool, Float, Inexact
 
 from .._checks import as_scalar, concrete, known
 from .._numerics.elementary import falling_exp, sin_cos
-
-if TYPE_CHECKING:
-    from .particle_states import MaxwellPacket
 
 
 class AbstractPacket(eqx.Module):
@@ -119,18 +116,18 @@ def admissible(packet: AbstractPacket, *names: str) -> Bool[Array, ""]:
     return jnp.all(jnp.isfinite(numbers)) & jnp.all(positive > 0)
 
 
-def broad(packet: "EffusionPacket | MaxwellPacket", bound: float) -> Bool[Array, ""]:
-    """Whether the width is at least `bound` √(β/m), with a little room for rounding."""
-    return (packet.width / bound) ** 2 * packet.mass >= packet.beta * (1 - 1e-6)
+def broad(beta: Any, mass: Any, width: Any, bound: float) -> Bool[Array, ""]:
+    """Whether the width is at least `bound` √(β/m), but for rounding."""
+    return (width / bound) ** 2 * mass >= beta * (1 - 1e-6)
 
 
-def check_broad(packet: "EffusionPacket | MaxwellPacket", bound: float, symbol: str) -> None:
+def check_broad(beta: Any, mass: Any, width: Any, bound: float, symbol: str) -> None:
     """The same where it is known, whatever else is traced."""
-    if concrete(packet.beta, packet.mass, packet.width) and not known(lambda: broad(packet, bound)):
-        least = bound * math.sqrt(float(packet.beta) / float(packet.mass))
+    if concrete(beta, mass, width) and not known(lambda: broad(beta, mass, width, bound)):
+        least = bound * math.sqrt(float(beta) / float(mass))
         raise ValueError(
             f"Argument `width` must be at least ħ√(β/m)/{symbol} = {least:.6g} for these β and m (the packet is no "
-            f"quantum state below), but is {np.asarray(packet.width):.6g}. Widen the packet, or raise the temperature "
+            f"quantum state below), but is {np.asarray(width):.6g}. Widen the packet, or raise the temperature "
             "or the mass."
         )
 
@@ -169,7 +166,7 @@ class EffusionPacket(LocalisedPacket):
     position: Float[Array, ""] = eqx.field(converter=anywhere, default=0.0)
 
     def __check_init__(self):
-        check_broad(self, _NARROWEST, "4π")
+        check_broad(self.beta, self.mass, self.width, _NARROWEST, "4π")
 
     def envelope(self, p, q):
         ratio = self.beta / self.mass
@@ -188,7 +185,9 @@ class EffusionPacket(LocalisedPacket):
         return jnp.minimum(self.beta / 2, least)
 
     def valid(self):
-        return admissible(self, "beta", "mass", "width", "position") & broad(self, _NARROWEST)
+        return admissible(self, "beta", "mass", "width", "position") & broad(
+            self.beta, self.mass, self.width, _NARROWEST
+        )
 
 
 _NARROWEST = 1 / (4 * math.pi)

@@ -45,7 +45,7 @@ class MaxwellPacket(LocalisedPacket):
     position: Float[Array, ""] = eqx.field(converter=anywhere, default=0.0)
 
     def __check_init__(self):
-        check_broad(self, 0.5, "2")
+        check_broad(self.beta, self.mass, self.width, 0.5, "2")
 
     def envelope(self, p, q):
         mean, apart = (p + q) / 2, p - q
@@ -59,7 +59,8 @@ class MaxwellPacket(LocalisedPacket):
         return self.beta / 2
 
     def valid(self):
-        return admissible(self, "beta", "mass", "width", "position") & broad(self, 0.5)
+        wide = broad(self.beta, self.mass, self.width, 0.5)
+        return admissible(self, "beta", "mass", "width", "position") & wide
 
 
 class GaussianPacket(LocalisedPacket):
