@@ -40,8 +40,8 @@ ALL = ("rate", "width", "beta", "splitting", "coupling", "length", "mass")
 
 def coherence(parameters, quadrature):
     """|rho_01| of the Letter's qubit."""
-    system, bath = jr.letter.model(**parameters)
-    return jr.coherence(jr.steady_state(system, bath, quadrature=quadrature).rho)
+    system, reservoir = jr.letter.model(**parameters)
+    return jr.coherence(jr.steady_state(system, reservoir, quadrature=quadrature).rho)
 
 
 def of(names, quadrature):
@@ -109,8 +109,8 @@ def general(levels, slabs, rule, dtype, seed=0):
         scatterer = jr.Profile(
             coupling=V, heights=point["size"] * heights, length=jnp.asarray(1.0, dtype)
         )
-        bath = jr.Reservoir(packet=packet, scatterer=scatterer, rate=point["rate"])
-        solution = jr.steady_state(system, bath, quadrature=rule)
+        reservoir = jr.Reservoir(packet=packet, scatterer=scatterer, rate=point["rate"])
+        solution = jr.steady_state(system, reservoir, quadrature=rule)
         return jr.coherence(solution.rho), solution.map_error
 
     return function
@@ -301,7 +301,7 @@ def scaling(cases, dtype):
     for levels, slabs, nodes in cases:
         rule = jr.DoubleExponential()
         if nodes is not None:
-            rule = jr.DoubleExponential(finite=nodes, last=2 * nodes // 3)
+            rule = jr.DoubleExponential(nodes_between=nodes, nodes_above=2 * nodes // 3)
         batch = max(1, min(1024, 2**14 // (levels**4 * slabs)))
         batch -= batch % 16 if batch > 16 else 0  # so that threads and chunks divide it
         points = {
@@ -324,8 +324,8 @@ def panels(size, dtype):
     }
     fixed = {"rate": 5.0, "splitting": 1.2, "width": 1.0}
 
-    def of(system, bath):
-        solution = jr.steady_state(system, bath)
+    def of(system, reservoir):
+        solution = jr.steady_state(system, reservoir)
         return {"coherence": jr.coherence(solution.rho), "map_error": solution.map_error}
 
     for pair in (("rate", "splitting"), ("width", "splitting"), ("width", "rate")):

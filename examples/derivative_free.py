@@ -3,7 +3,7 @@
 Used by the examples and by `python -m benchmarks.design`. A solve is one evaluation of the loss; in a search by
 gradients, one evaluation with its gradient. The searches without derivatives see the loss in the scaled coordinates s
 of its free numbers, 0 to 1 between the bounds, begin at the same start, and end at a target loss or after a number of
-solves.
+evaluations.
 """
 
 import time
@@ -34,7 +34,7 @@ class _Enough(Exception):
 
 
 class Counted:
-    """The loss of a prepared design for batches of s, which counts its solves and ends at a target or a limit."""
+    """The loss of a prepared design for batches of s, which counts its evaluations and ends at a target or a limit."""
 
     def __init__(self, ready: Prepared, target: float, limit: int):
         loss, model, shapes, box = ready.pieces
@@ -49,7 +49,7 @@ class Counted:
 
     def again(self) -> None:
         """Forgets what was counted."""
-        self.solves, self.best = 0, np.inf
+        self.evaluations, self.best = 0, np.inf
 
     def __call__(self, s: np.ndarray) -> np.ndarray:
         """Losses of points, shape (k, n), in batches of one size (or single), so that they are compiled once."""
@@ -59,10 +59,10 @@ class Counted:
             full = np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
             found = np.asarray(self._batch(jnp.asarray(full)))[: len(part)]
             for value in np.where(np.isfinite(found), found, 1e6):
-                self.solves += 1
+                self.evaluations += 1
                 self.best = min(self.best, value)
                 values.append(value)
-                if self.best <= self.target or self.solves >= self.limit:
+                if self.best <= self.target or self.evaluations >= self.limit:
                     raise _Enough
         return np.asarray(values)
 
@@ -132,7 +132,7 @@ METHODS: dict[str, Callable] = {
 def without_gradients(
     ready: Prepared, target: float, limit: int, seeds: int = 1
 ) -> dict[str, tuple[int, float]]:
-    """Solves that each method needs to the target, and the loss it came to: the median over seeds, by solves."""
+    """Solves that each method needs to the target, and the loss it came to: the median over seeds, by evaluations."""
     loss = Counted(ready, target, limit)
     found = {}
     for name, method in METHODS.items():
@@ -142,7 +142,7 @@ def without_gradients(
             try:
                 method(loss, np.asarray(ready.starts[0]), seed)
             except _Enough:
-                runs.append((loss.solves, loss.best))
+                runs.append((loss.evaluations, loss.best))
         found[name] = sorted(runs)[len(runs) // 2]
     return found
 
@@ -157,23 +157,23 @@ def compare(
     times: int = 100,
     seeds: int = 1,
 ) -> dict[str, int]:
-    """Prints how many solves each search needs from the start to the least loss found by gradients, plus `margin`.
+    """Prints how many evaluations each search needs from the start to the least loss found by gradients, plus `margin`.
 
     **Arguments:**
 
     - `problem`: the arguments `loss`, `start` and `bounds` of `jaxres.design`.
     - `optimisers`: those that use gradients, by name.
     - `margin`: how far above the least loss a search may end.
-    - `steps`: solves allowed to those, from each start.
-    - `starts`: theirs. The solves of all count. The others begin at the first.
-    - `times`: solves allowed to the others, as a multiple of the fewest by gradients.
+    - `max_steps`: evaluations allowed to those, from each start.
+    - `starts`: theirs. The evaluations of all count. The others begin at the first.
+    - `times`: evaluations allowed to the others, as a multiple of the fewest by gradients.
     - `seeds`: runs of the random ones, of which the median is told.
 
-    **Returns:** the solves, of those that came so far.
+    **Returns:** the evaluations, of those that came so far.
     """
     found = {
         name: jr.design(
-            **problem, optimiser=optimiser, steps=steps, starts=starts, tol=1e-9, progress=False
+            **problem, optimiser=optimiser, max_steps=steps, starts=starts, tol=1e-9, progress=False
         )
         for name, optimiser in optimisers.items()
     }
@@ -185,18 +185,21 @@ def compare(
     for name, each in found.items():
         if each.loss <= target:
             counts[name] = _until(each, target, isinstance(optimisers[name], jr.SciPy))
-            print(f"  {name:30} {counts[name]:7} solves with gradient")
+            print(f"  {name:30} {counts[name]:7} evaluations with gradient")
         else:
-            print(f"  {name:30} not reached: {each.outcome} at {each.loss - target + margin:.1e}")
+            print(f"  {name:30} not reached: {each.result} at {each.loss - target + margin:.1e}")
     fewest = min(counts.values())
     for name, (count, best) in without_gradients(ready, target, times * fewest, seeds).items():
         if best <= target:
             counts[name] = count
-            print(f"  {name:30} {count:7} solves, {count / fewest:.3g} times as many", flush=True)
+            print(
+                f"  {name:30} {count:7} evaluations, {count / fewest:.3g} times as many", flush=True
+            )
         else:
             above = best - target + margin
             print(
-                f"  {name:30} {count:7} solves do not do: {above:.1e} above the least", flush=True
+                f"  {name:30} {count:7} evaluations do not do: {above:.1e} above the least",
+                flush=True,
             )
     return counts
 

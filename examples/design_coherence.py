@@ -2,8 +2,8 @@
 
     python examples/design_coherence.py
 
-The same search from a file: jaxres design examples/coherence.toml. Last, the solves that it takes, by gradients and
-without them.
+The same search from a file: jaxres design examples/coherence.toml. Last, the evaluations that it takes, by gradients
+and without them.
 """
 
 import jax
@@ -26,7 +26,7 @@ def problem() -> dict:
 
 
 def main() -> None:
-    """Prints any reservoir that has the coherence, the slowest one, and the solves."""
+    """Prints any reservoir that has the coherence, the slowest one, and the evaluations."""
     wanted = jr.losses.Letter(jr.losses.CoherenceAt(0.05), {"beta": 0.1})
     print("Any rate:")
     print(jr.design(wanted, START, bounds=BOUNDS), end="\n\n")

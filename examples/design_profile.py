@@ -4,7 +4,7 @@
 
 The state is the steady state of another profile, which the search does not know: many profiles bring it. For the
 ergotropy the gas is thermal, and it is the coherence of its packets that keeps the qutrit from being passive; from a
-flat profile the search ends in a lesser optimum, so it has several starts. Last, the solves that a search without
+flat profile the search ends in a lesser optimum, so it has several starts. Last, the evaluations that a search without
 gradients takes. The state's search from a file, in this folder: jaxres design profile.toml --trust.
 """
 
@@ -63,7 +63,7 @@ def show(heights) -> None:
 
 
 def main() -> None:
-    """Prints the two designs, on a finer grid, and the solves."""
+    """Prints the two designs, on a finer grid, and the evaluations."""
     wanted = jr.steady_state(*qutrit(hidden())).rho
     print("A given state:")
     problem = state()
@@ -78,7 +78,7 @@ def main() -> None:
 
     print("\nThe most ergotropy:")
     slopes = jr.SciPy("L-BFGS-B")
-    print(found := jr.design(**ergotropy(), optimiser=slopes, starts=4, steps=60), end="\n\n")
+    print(found := jr.design(**ergotropy(), optimiser=slopes, starts=4, max_steps=60), end="\n\n")
     sol = jr.steady_state(*found.model)
     flat = jr.ergotropy(SYSTEM, jr.steady_state(*qutrit()).rho)
     work = jr.ergotropy(SYSTEM, sol.rho)

@@ -3,8 +3,8 @@
     python examples/design_thermometry.py
 
 The quantum Fisher information is what the best measurement can tell, the classical one what a measurement of the
-energy tells. The best operating point for thermometry is searched with the first one's gradient. Last, the solves that
-this takes, by gradients and without them.
+energy tells. The best operating point for thermometry is searched with the first one's gradient. Last, the evaluations
+that this takes, by gradients and without them.
 """
 
 import jax

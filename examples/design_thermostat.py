@@ -3,8 +3,8 @@
     python examples/design_thermostat.py
 
 Free are the rate Γ, the packets' width Δx, the coupling λ and the length L. The relaxation time τ is made least, with a
-trace distance to the Gibbs state of at most D; the curve τ(D) is the trade-off between the two. Last, the solves that
-the search takes, by gradients and without them.
+trace distance to the Gibbs state of at most D; the curve τ(D) is the trade-off between the two. Last, the evaluations
+that the search takes, by gradients and without them.
 """
 
 import jax
@@ -38,14 +38,14 @@ def problem() -> dict:
 
 
 def main() -> None:
-    """Prints the design for D = 1e-4, the trade-off, and the solves."""
+    """Prints the design for D = 1e-4, the trade-off, and the evaluations."""
     print(found := fastest(1e-4), end="\n\n")
-    system, bath = jr.letter.model(beta=BETA, **found.model)
-    rho = jr.steady_state(system, bath).rho
+    system, reservoir = jr.letter.model(beta=BETA, **found.model)
+    rho = jr.steady_state(system, reservoir).rho
     print(f"distance {jr.trace_distance(rho, jr.gibbs_state(system, BETA)):.6e}", end=", ")
-    print(f"relaxation time {jr.relaxation_time(system, bath):.4f}\n")
+    print(f"relaxation time {jr.relaxation_time(system, reservoir):.4f}\n")
     heads = ("D at most", "tau", *BOUNDS)
-    print(("{:>10} " * len(heads)).format(*heads) + "  map error  outcome")
+    print(("{:>10} " * len(heads)).format(*heads) + "  map error  result")
     best = START
     for distance in jnp.geomspace(1e-5, 1e-1, 13):
         # what was found for a smaller distance keeps a larger one too: the curve can only fall
@@ -54,7 +54,7 @@ def main() -> None:
         numbers = distance, jnp.exp(found.loss), *(best[name] for name in BOUNDS)
         error = jr.steady_state(*jr.letter.model(beta=BETA, **best)).map_error
         print(("{:10.4g} " * len(heads)).format(*map(float, numbers)), end="")
-        print(f"  {error:9.0e}  {found.outcome}")
+        print(f"  {error:9.0e}  {found.result}")
     print("\nSolves for D = 1e-4 as a penalty, from the first start:")
     compare(problem(), {"SLSQP": OPTIMISERS["SLSQP"]}, margin=1e-6)
 

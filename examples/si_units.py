@@ -68,9 +68,9 @@ def model(length: float, phase: float, width: float, rate: float, units: jr.unit
 
 def solve(length: float, phase: float, width: float, rate: float):
     """The steady state, and the map of one collision."""
-    system, bath = model(length, phase, width, rate)
-    S = jr.scattering_map(system, bath, quadrature=GRID)
-    return jr.steady_state_of(system, [S], [bath.rate]), S
+    system, reservoir = model(length, phase, width, rate)
+    S = jr.scattering_map(system, reservoir, quadrature=GRID)
+    return jr.steady_state_of(system, [S], [reservoir.rate]), S
 
 
 def main() -> None:

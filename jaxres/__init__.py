@@ -12,10 +12,14 @@ from importlib import import_module as _import_module
 from importlib.metadata import version as _version
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-from . import letter as letter, losses as losses, systems as systems
+from . import (
+    letter as letter,
+    losses as losses,
+    systems as systems,
+    waiting_times as waiting_times,
+)
 from ._design import (
     LBFGS as LBFGS,
-    OUTCOMES as OUTCOMES,
     Design as Design,
     SciPy as SciPy,
     design as design,
@@ -46,13 +50,7 @@ from ._dynamics.trajectories import (
     trajectories as trajectories,
     trajectory as trajectory,
 )
-from ._dynamics.waiting_times import (
-    AbstractWaitingTimes as AbstractWaitingTimes,
-    Fixed as Fixed,
-    Gamma as Gamma,
-    Poisson as Poisson,
-    cycle_map as cycle_map,
-)
+from ._dynamics.waiting_times import cycle_map as cycle_map
 from ._quantum.fisher import classical_fisher as classical_fisher, quantum_fisher as quantum_fisher
 from ._quantum.information import (
     fidelity as fidelity,
@@ -80,6 +78,7 @@ from ._quantum.states import (
 from ._quantum.superoperator import Superoperator as Superoperator
 from ._quantum.system import System as System
 from ._reservoir.custom_packet import CustomPacket as CustomPacket
+from ._reservoir.internal_state import InternalState as InternalState
 from ._reservoir.packet import AbstractPacket as AbstractPacket, EffusionPacket as EffusionPacket
 from ._reservoir.particle_states import (
     DiagonalPacket as DiagonalPacket,
@@ -95,13 +94,12 @@ from ._reservoir.scatterer import (
     Slab as Slab,
     Stack as Stack,
 )
-from ._reservoir.unit import Unit as Unit
 from ._scattering.amplitudes import (
     AbstractAmplitudes as AbstractAmplitudes,
     Amplitudes as Amplitudes,
     Exact as Exact,
     RandomInteractionTime as RandomInteractionTime,
-    TransferProduct as TransferProduct,
+    TransferMatrix as TransferMatrix,
     WaveVectorOperator as WaveVectorOperator,
     amplitudes as amplitudes,
 )

@@ -126,8 +126,8 @@ def _is_model(x: Any) -> bool:
     )
 
 
-def _steady_state(system, baths):
-    return steady_state(system, baths)
+def _steady_state(system, reservoirs):
+    return steady_state(system, reservoirs)
 
 
 def _is_member(x: Any) -> bool:

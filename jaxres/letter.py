@@ -63,8 +63,8 @@ def model(
     In the energy eigenbasis, ground state (spin down) first, V_01 = λ(1 + i).
 
     !!! example
-        >>> system, bath = jr.letter.model(rate=1.0)
-        >>> print(jnp.round(jr.coherence(jr.steady_state(system, bath).rho), 6))
+        >>> system, reservoir = jr.letter.model(rate=1.0)
+        >>> print(jnp.round(jr.coherence(jr.steady_state(system, reservoir).rho), 6))
         0.020749
     """
     splitting, coupling = _parameter("splitting", splitting), _parameter("coupling", coupling)
@@ -124,10 +124,10 @@ def figure1(
     excited = jnp.diag(jnp.array([0.0, 1.0]))
     paths = []
     for name, (rate, dephased) in progress([(m, c) for m in amplitudes for c in curves]):
-        system, bath = model(rate=rate)
+        system, reservoir = model(rate=rate)
         path = trajectory(
             system,
-            bath,
+            reservoir,
             excited,
             collisions=collisions,
             key=key,
@@ -179,11 +179,11 @@ def figure2(
     _check_models(amplitudes)
     rates = jnp.geomspace(0.01, 100, 201) if rates is None else as_vector("rates", rates)
     require(np.all(rates >= 0), f"Argument `rates` must not be negative, but is {rates}.")
-    system, bath = model()
+    system, reservoir = model()
     gibbs = _gibbs()
     rho, distance, error = [], [], []
     for name in progress(list(amplitudes)):
-        S = scattering_map(system, bath, amplitudes=amplitudes[name])
+        S = scattering_map(system, reservoir, amplitudes=amplitudes[name])
         rho.append(_over_rates(system.levels, S, rates))
         distance.append(jax.vmap(trace_distance, (0, None))(rho[-1], gibbs))
         error.append(float(S.error))

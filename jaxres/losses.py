@@ -24,7 +24,13 @@ from ._checks import (
 )
 from ._dynamics.evolution import generator_of
 from ._dynamics.spectrum import relaxation_time_of
-from ._dynamics.steady_state import Baths, SteadyState, _as_baths, admissible, steady_state_of
+from ._dynamics.steady_state import (
+    Reservoirs,
+    SteadyState,
+    _as_reservoirs,
+    admissible,
+    steady_state_of,
+)
 from ._quantum.states import as_rough_state, coherence, gibbs_state, trace_distance
 from ._quantum.superoperator import Superoperator, check_size
 from ._quantum.system import System
@@ -47,13 +53,16 @@ class AbstractLoss(eqx.Module):
 
     @door
     def solve(
-        self, system: Checked[System], baths: Checked[Baths]
+        self, system: Checked[System], reservoirs: Checked[Reservoirs]
     ) -> tuple[list[Superoperator], list, SteadyState]:
         """The maps, the rates and the steady state."""
-        baths = _as_baths(system, baths)
-        maps = [collision_map(system, bath, self.amplitudes, self.quadrature) for bath in baths]
-        rates = [bath.rate for bath in baths]
-        return maps, rates, steady_state_of(system, maps, rates, admissible(system, baths))
+        reservoirs = _as_reservoirs(system, reservoirs)
+        maps = [
+            collision_map(system, reservoir, self.amplitudes, self.quadrature)
+            for reservoir in reservoirs
+        ]
+        rates = [reservoir.rate for reservoir in reservoirs]
+        return maps, rates, steady_state_of(system, maps, rates, admissible(system, reservoirs))
 
 
 class Thermostat(AbstractLoss):
@@ -65,8 +74,8 @@ class Thermostat(AbstractLoss):
     - `slowest`: the longest relaxation time τ allowed; then a constraint $\log(τ_{max}/τ) ≥ 0$ comes with the loss.
 
     !!! example
-        >>> system, bath = jr.letter.model(rate=5.0)
-        >>> print(jnp.round(jnp.exp(jr.losses.Thermostat(beta=0.1)(system, bath)), 4))
+        >>> system, reservoir = jr.letter.model(rate=5.0)
+        >>> print(jnp.round(jnp.exp(jr.losses.Thermostat(beta=0.1)(system, reservoir)), 4))
         0.1005
     """
 
@@ -77,9 +86,9 @@ class Thermostat(AbstractLoss):
     )
 
     @door
-    def __call__(self, system: Checked[System], baths: Checked[Baths]) -> Loss:
+    def __call__(self, system: Checked[System], reservoirs: Checked[Reservoirs]) -> Loss:
         """The loss; constraints beside it, if there are any."""
-        maps, rates, sol = self.solve(system, baths)
+        maps, rates, sol = self.solve(system, reservoirs)
         loss = jnp.log(trace_distance(sol.rho, gibbs_state(system, self.beta)))
         if self.slowest is None:
             return loss
@@ -99,9 +108,9 @@ class FastThermostat(AbstractLoss):
     )
 
     @door
-    def __call__(self, system: Checked[System], baths: Checked[Baths]) -> Loss:
+    def __call__(self, system: Checked[System], reservoirs: Checked[Reservoirs]) -> Loss:
         """The loss; constraints beside it, if there are any."""
-        maps, rates, sol = self.solve(system, baths)
+        maps, rates, sol = self.solve(system, reservoirs)
         far = trace_distance(sol.rho, gibbs_state(system, self.beta))
         time = relaxation_time_of(generator_of(system, maps, rates))
         return jnp.log(time), {"distance": jnp.log(self.distance / far)}
@@ -118,8 +127,8 @@ class CoherenceAt(AbstractLoss):
       $\log(|ρ_{jk}|/c) ≥ 0$ a constraint.
 
     !!! example
-        >>> system, bath = jr.letter.model(rate=5.0)
-        >>> print(jnp.round(jr.losses.CoherenceAt(0.0992995)(system, bath), 10))
+        >>> system, reservoir = jr.letter.model(rate=5.0)
+        >>> print(jnp.round(jr.losses.CoherenceAt(0.0992995)(system, reservoir), 10))
         0.0
     """
 
@@ -131,12 +140,12 @@ class CoherenceAt(AbstractLoss):
     )
 
     @door
-    def __call__(self, system: Checked[System], baths: Checked[Baths]) -> Loss:
+    def __call__(self, system: Checked[System], reservoirs: Checked[Reservoirs]) -> Loss:
         """The loss; constraints beside it, if there are any."""
         check_instance("system", system, System, "a jaxres.System")
         for name, level in (("j", self.j), ("k", self.k)):
             as_index(name, level, system.size)
-        _, rates, sol = self.solve(system, baths)
+        _, rates, sol = self.solve(system, reservoirs)
         room = jnp.log(coherence(sol.rho, self.j, self.k) / self.value)
         return (jnp.log(sum(rates)), {"coherence": room}) if self.least_rate else room**2
 
@@ -153,11 +162,11 @@ class TargetState(AbstractLoss):
     rho: Complex[Array, "N N"] = eqx.field(converter=lambda x: as_rough_state("rho", x))
 
     @door
-    def __call__(self, system: Checked[System], baths: Checked[Baths]) -> Loss:
+    def __call__(self, system: Checked[System], reservoirs: Checked[Reservoirs]) -> Loss:
         """The loss; constraints beside it, if there are any."""
         check_instance("system", system, System, "a jaxres.System")
         check_size("rho", self.rho.shape[0], system)
-        _, _, sol = self.solve(system, baths)
+        _, _, sol = self.solve(system, reservoirs)
         gap = sol.rho - self.rho
         return jnp.sum(jnp.real(gap) ** 2 + jnp.imag(gap) ** 2)
 
@@ -165,39 +174,39 @@ class TargetState(AbstractLoss):
 class HeatCurrent(AbstractLoss):
     r"""The most heat that one of several reservoirs brings in the steady state: $-J_r$, $J_r$ as in `jaxres.heat_flow`.
 
-    **Arguments:** `bath`: r, the place of the reservoir in the sequence. Alone, a reservoir brings none.
+    **Arguments:** `index`: r, the place of the reservoir in the sequence. Alone, a reservoir brings none.
     """
 
-    bath: int = eqx.field(static=True, converter=lambda x: as_count("bath", x, 0), default=0)
+    index: int = eqx.field(static=True, converter=lambda x: as_count("index", x, 0), default=0)
 
     @door
-    def __call__(self, system: Checked[System], baths: Checked[Baths]) -> Loss:
+    def __call__(self, system: Checked[System], reservoirs: Checked[Reservoirs]) -> Loss:
         """The loss; constraints beside it, if there are any."""
-        count = len(_as_baths(system, baths))
-        if self.bath >= count:
+        count = len(_as_reservoirs(system, reservoirs))
+        if self.index >= count:
             raise ValueError(
-                f"Argument `bath` must be the place of one of {count} reservoirs, from 0, but is {self.bath}."
+                f"Argument `index` must be the place of one of {count} reservoirs, from 0, but is {self.index}."
             )
-        maps, rates, sol = self.solve(system, baths)
-        return -heat_flow(system, maps[self.bath], rates[self.bath], sol.rho)
+        maps, rates, sol = self.solve(system, reservoirs)
+        return -heat_flow(system, maps[self.index], rates[self.index], sol.rho)
 
 
 class Ergotropy(AbstractLoss):
     """The most work that could be drawn from the steady state: −W, W as in `jaxres.ergotropy`."""
 
     @door
-    def __call__(self, system: Checked[System], baths: Checked[Baths]) -> Loss:
+    def __call__(self, system: Checked[System], reservoirs: Checked[Reservoirs]) -> Loss:
         """The loss; constraints beside it, if there are any."""
-        return -ergotropy(system, self.solve(system, baths)[2].rho)
+        return -ergotropy(system, self.solve(system, reservoirs)[2].rho)
 
 
 class ErgotropyRate(AbstractLoss):
     r"""Ergotropy per unit time, $-W/τ$: a battery that is emptied and charged again, each relaxation time τ."""
 
     @door
-    def __call__(self, system: Checked[System], baths: Checked[Baths]) -> Loss:
+    def __call__(self, system: Checked[System], reservoirs: Checked[Reservoirs]) -> Loss:
         """The loss; constraints beside it, if there are any."""
-        maps, rates, sol = self.solve(system, baths)
+        maps, rates, sol = self.solve(system, reservoirs)
         return -ergotropy(system, sol.rho) / relaxation_time_of(generator_of(system, maps, rates))
 
 

@@ -18,7 +18,7 @@ def scatterer_of(case):
     return slabs[0] if len(slabs) == 1 else jr.Stack(slabs)
 
 
-def bath_of(case, rate=1.0):
+def reservoir_of(case, rate=1.0):
     """The reservoir of a golden case."""
     packet = jr.EffusionPacket(
         beta=case["beta"], mass=case["mass"], width=case["width"], position=case["position"]
@@ -89,12 +89,12 @@ def build(numbers):
     return jr.System(levels), jr.Reservoir(packet=packet, scatterer=scatterer, rate=numbers["rate"])
 
 
-#: the steady state of given maps and rates, compiled once for each number of levels and baths
+#: the steady state of given maps and rates, compiled once for each number of levels and reservoirs
 steady_state_of = eqx.filter_jit(jr.steady_state_of)
 
 
 def solve(numbers, quadrature=None):
     """The scattering map and the steady state for these `parameters`."""
-    system, bath = build(numbers)
-    S = jr.scattering_map(system, bath, quadrature=quadrature or jr.DoubleExponential())
-    return S, steady_state_of(system, [S], [bath.rate])
+    system, reservoir = build(numbers)
+    S = jr.scattering_map(system, reservoir, quadrature=quadrature or jr.DoubleExponential())
+    return S, steady_state_of(system, [S], [reservoir.rate])

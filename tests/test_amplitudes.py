@@ -66,8 +66,8 @@ def test_complex_couplings_of_three_levels_are_not():
 def test_the_letters_qubit_is_reciprocal_in_modulus_only():
     # V_01 = λ(1 + i): a diagonal unitary makes V real, which leaves |s| symmetric and gives the
     # off-diagonal amplitudes the phase of V, so s_01 = i s_10 where Eq. 19 would have s_01 = s_10
-    system, bath = jr.letter.model()
-    t, r = solve(system, bath.scatterer, ENERGIES, mass=jnp.asarray(0.1))
+    system, reservoir = jr.letter.model()
+    t, r = solve(system, reservoir.scatterer, ENERGIES, mass=jnp.asarray(0.1))
     k = jnp.sqrt(0.2 * jnp.maximum(ENERGIES[:, None] - system.levels[None], 0))
     for s in (r, jnp.exp(1j * k)[:, :, None] * t):  # both referenced to an edge of the slab
         assert largest(s[:, 0, 1] - 1j * s[:, 1, 0]) < 1e-13
@@ -161,7 +161,7 @@ def test_transfer_matrices_agree_where_nothing_is_opaque(slabs):
         scatterer = scatterer.slabs[0]
     for a, b in zip(
         solve(system, scatterer, ENERGIES),
-        solve(system, scatterer, ENERGIES, jr.TransferProduct()),
+        solve(system, scatterer, ENERGIES, jr.TransferMatrix()),
         strict=True,
     ):
         assert largest(a - b) < 1e-11

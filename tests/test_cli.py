@@ -80,11 +80,11 @@ class TestReproduce:
         table = {float(rate): values for rate, *values in rows}
         assert list(table) == [0.01, 0.6, 1, 5, 10, 100]
         for rate, (ground, coherence, distance, error) in table.items():
-            system, bath = jr.letter.model(rate=rate)
-            sol = jr.steady_state(system, bath)
+            system, reservoir = jr.letter.model(rate=rate)
+            sol = jr.steady_state(system, reservoir)
             assert abs(float(ground) - jr.populations(sol.rho)[0]) <= 0.51e-6
             assert abs(float(coherence) - jr.coherence(sol.rho)) <= 0.51e-8
-            gibbs = jr.gibbs_state(system, bath.packet.beta)
+            gibbs = jr.gibbs_state(system, reservoir.packet.beta)
             assert abs(float(distance) - jr.trace_distance(sol.rho, gibbs)) <= 0.51e-8
             assert float(error) == pytest.approx(float(sol.map_error), rel=0.5)
 

@@ -9,7 +9,7 @@ import pytest
 import jaxres as jr
 
 # as many nodes as nothing else uses, so that what is compiled here is not compiled already
-RULE = jr.DoubleExponential(finite=37, last=31)
+RULE = jr.DoubleExponential(nodes_between=37, nodes_above=31)
 
 
 def values(number):
@@ -29,9 +29,9 @@ def compilations(caplog):
 
 def test_a_sweep_over_python_numbers_compiles_once(caplog):
     def solve(**numbers):
-        system, bath = jr.letter.model(**numbers)
-        sol = jr.steady_state(system, bath, quadrature=RULE)
-        return sol, jr.coherence(sol.rho), jr.scattering_map(system, bath, quadrature=RULE)
+        system, reservoir = jr.letter.model(**numbers)
+        sol = jr.steady_state(system, reservoir, quadrature=RULE)
+        return sol, jr.coherence(sol.rho), jr.scattering_map(system, reservoir, quadrature=RULE)
 
     with jax.log_compiles(), caplog.at_level("WARNING"):
         solve(rate=1.0)
@@ -46,24 +46,24 @@ def test_a_sweep_over_python_numbers_compiles_once(caplog):
 def test_a_users_own_jit_compiles_once():
     @eqx.filter_jit
     @eqx.debug.assert_max_traces(max_traces=1)
-    def coherence(system, bath):
-        return jr.coherence(jr.steady_state(system, bath, quadrature=RULE).rho)
+    def coherence(system, reservoir):
+        return jr.coherence(jr.steady_state(system, reservoir, quadrature=RULE).rho)
 
     for number in (1, *values(2.0)):
-        system, bath = jr.letter.model(
+        system, reservoir = jr.letter.model(
             splitting=number, coupling=number, length=number, beta=0.1 * number, mass=0.1 * number,
             width=number, position=-number, rate=number,
         )  # fmt: skip
-        assert np.isfinite(coherence(system, bath))
+        assert np.isfinite(coherence(system, reservoir))
 
 
 @pytest.mark.slow
 def test_gradients_are_compiled_once_too():
     @eqx.filter_jit
     @eqx.debug.assert_max_traces(max_traces=1)
-    def gradient(bath):
+    def gradient(reservoir):
         return jax.grad(lambda b: jr.coherence(jr.steady_state(system, b, quadrature=RULE).rho))(
-            bath
+            reservoir
         )
 
     system, _ = jr.letter.model()

@@ -122,8 +122,8 @@ def literal_entry(j_out, k_out, j, k):
 @pytest.mark.parametrize("indices", [(2, 0, 1, 0), (0, 1, 0, 2), (1, 1, 0, 0), (0, 0, 2, 1)])
 def test_the_map_is_indexed_out_out_in_in(indices):
     packet = jr.EffusionPacket(beta=BETA, mass=MASS, width=WIDTH, position=POSITION)
-    bath = jr.Reservoir(packet=packet, scatterer=scatterer(), rate=1.0)
-    S = jr.scattering_map(jr.System(LEVELS), bath)
+    reservoir = jr.Reservoir(packet=packet, scatterer=scatterer(), rate=1.0)
+    S = jr.scattering_map(jr.System(LEVELS), reservoir)
     expected = literal_entry(*indices)
     assert S.error < 1e-6
     assert abs(S.tensor[indices] - expected) < 1e-8
@@ -133,8 +133,8 @@ def test_the_map_is_indexed_out_out_in_in(indices):
 
 
 def test_a_superoperator_acts_on_row_major_states():
-    system, bath = jr.letter.model()
-    S = jr.scattering_map(system, bath)
+    system, reservoir = jr.letter.model()
+    S = jr.scattering_map(system, reservoir)
     rho = jnp.array([[0.7, 0.1 + 0.2j], [0.1 - 0.2j, 0.3]])
     by_hand = sum(S.tensor[:, :, j, k] * rho[j, k] for j in range(2) for k in range(2))
     assert largest(S(rho) - by_hand) < 1e-15
@@ -144,14 +144,16 @@ def test_a_superoperator_acts_on_row_major_states():
 
 def test_the_letters_coupling_in_the_ascending_basis():
     # H_S = (Δ/2) σ_z and V = λ(σ_x + σ_y) in the basis of σ_z, where spin up comes first
-    system, bath = jr.letter.model(splitting=0.6, coupling=0.7)
+    system, reservoir = jr.letter.model(splitting=0.6, coupling=0.7)
     assert largest(system.levels - jnp.array([-0.3, 0.3])) == 0
-    assert largest(bath.scatterer.coupling - 0.7 * jnp.array([[0, 1 + 1j], [1 - 1j, 0]])) < 1e-16
+    assert (
+        largest(reservoir.scatterer.coupling - 0.7 * jnp.array([[0, 1 + 1j], [1 - 1j, 0]])) < 1e-16
+    )
 
     sigma_x, sigma_y = jnp.array([[0, 1], [1, 0]]), jnp.array([[0, -1j], [1j, 0]])
     spin = jr.System.from_hamiltonian(0.3 * jnp.diag(jnp.array([1.0, -1.0])))
     in_eigenbasis = spin.to_eigenbasis(0.7 * (sigma_x + sigma_y))
-    assert largest(in_eigenbasis - bath.scatterer.coupling) < 1e-16
+    assert largest(in_eigenbasis - reservoir.scatterer.coupling) < 1e-16
 
 
 @pytest.mark.slow
@@ -161,9 +163,9 @@ def test_the_first_slab_is_hit_first():
     system, free = jr.letter.model()
 
     def populations_moved(slabs, incidence):
-        bath = jr.Reservoir(free.packet, jr.Stack(slabs), rate=1.0, incidence=incidence)
+        reservoir = jr.Reservoir(free.packet, jr.Stack(slabs), rate=1.0, incidence=incidence)
         # a coarse grid is enough, the difference is not subtle
-        S = jr.scattering_map(system, bath, quadrature=jr.DoubleExponential(20, 40))
+        S = jr.scattering_map(system, reservoir, quadrature=jr.DoubleExponential(20, 40))
         return float(jnp.real(S.tensor[1, 1, 0, 0]))
 
     sheltered, exposed = ([wall, stir], "left"), ([stir, wall], "left")

@@ -19,15 +19,17 @@ def coherent():
     """The Letter's qubit between two gases of coherent packets."""
     system, hot = jr.letter.model(beta=BETAS[0], rate=2.0)
     _, cold = jr.letter.model(beta=BETAS[1], rate=1.5, position=-4.0)
-    return system, [hot, cold], [jr.scattering_map(system, bath) for bath in (hot, cold)]
+    return system, [hot, cold], [jr.scattering_map(system, reservoir) for reservoir in (hot, cold)]
 
 
 @pytest.fixture(scope="module")
 def diagonal(coherent):
     """The same without coherence of the particles."""
-    system, baths, _ = coherent
-    baths = [eqx.tree_at(lambda b: b.packet, b, jr.DiagonalPacket(b.packet)) for b in baths]
-    return system, baths, [jr.scattering_map(system, b, quadrature=FINE) for b in baths]
+    system, reservoirs, _ = coherent
+    reservoirs = [
+        eqx.tree_at(lambda b: b.packet, b, jr.DiagonalPacket(b.packet)) for b in reservoirs
+    ]
+    return system, reservoirs, [jr.scattering_map(system, b, quadrature=FINE) for b in reservoirs]
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +37,13 @@ def qutrit():
     """A qutrit of three reservoirs with unlike scatterers."""
     system = jr.System([-0.5, 0.1, 0.9])
 
-    def bath(seed, beta, rate):
+    def reservoir(seed, beta, rate):
         packet = jr.EffusionPacket(beta=beta, mass=0.5, width=0.8, position=-2.0)
         repulsive = hermitian(seed, 3) + 2 * jnp.eye(3)  # no narrow resonances
         return jr.Reservoir(packet, jr.Slab(repulsive, 1.0), rate)
 
-    baths = [bath(2, 0.2, 1.0), bath(3, 0.5, 0.6), bath(4, 1.0, 1.4)]
-    return system, baths, [jr.scattering_map(system, b) for b in baths]
+    reservoirs = [reservoir(2, 0.2, 1.0), reservoir(3, 0.5, 0.6), reservoir(4, 1.0, 1.4)]
+    return system, reservoirs, [jr.scattering_map(system, b) for b in reservoirs]
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +51,8 @@ def counted(coherent, qutrit):
     """Both with coherence: system, maps, rates and their statistics to sixth order."""
     return [
         (system, maps, rates, counting_statistics_of(system, maps, rates, 6))
-        for system, baths, maps in (coherent, qutrit)
-        for rates in [[bath.rate for bath in baths]]
+        for system, reservoirs, maps in (coherent, qutrit)
+        for rates in [[reservoir.rate for reservoir in reservoirs]]
     ]
 
 
@@ -101,10 +103,10 @@ class TestCumulants:
                     np.testing.assert_allclose(counts.noise[r, q], mixed, rtol=1e-9)
 
     def test_the_tilted_generator_is_its_definition(self, coherent):
-        system, baths, maps = coherent
+        system, reservoirs, maps = coherent
         for fields in ([0.3, -0.7], [0.4j, 0.1j]):
-            L = jr.tilted_generator(system, baths, jnp.array(fields))
-            expected = tilted(system, maps, [b.rate for b in baths], fields)
+            L = jr.tilted_generator(system, reservoirs, jnp.array(fields))
+            expected = tilted(system, maps, [b.rate for b in reservoirs], fields)
             assert largest(L.matrix - expected) < 1e-13
 
     def test_the_mean_is_the_energy_current(self, counted):
@@ -127,8 +129,8 @@ class TestCumulants:
         np.testing.assert_allclose(two[:, 1], two[:, 0] * signs, rtol=1e-10)
 
     def test_a_single_reservoir_brings_nothing_in_the_long_run(self, coherent):
-        system, baths, _ = coherent
-        assert largest(jr.counting_statistics(system, baths[0]).cumulants) < 1e-13
+        system, reservoirs, _ = coherent
+        assert largest(jr.counting_statistics(system, reservoirs[0]).cumulants) < 1e-13
 
     def test_the_same_reservoir_in_two_halves(self, counted):
         # each half's currents are correlated; together they are one reservoir
@@ -141,8 +143,8 @@ class TestCumulants:
     @pytest.mark.parametrize("scale", [1e-6, 1e6])
     def test_rare_and_frequent_collisions(self, diagonal, scale):
         # without coherence, the rate is but the unit of time
-        system, baths, maps = diagonal
-        rates = [b.rate for b in baths]
+        system, reservoirs, maps = diagonal
+        rates = [b.rate for b in reservoirs]
         once = counting_statistics_of(system, maps, rates, 4).cumulants
         scaled = counting_statistics_of(system, maps, [scale * r for r in rates], 4).cumulants
         np.testing.assert_allclose(scaled / scale, once, rtol=1e-9)
@@ -158,8 +160,8 @@ def telegraph(system, maps, rates):
 class TestWithoutCoherence:
     def test_a_qubit_is_a_telegraph_process(self, diagonal):
         # quanta Δ in from h and out to c, with rates u_h, u_c up and d_h, d_c down
-        system, baths, maps = diagonal
-        rates = [b.rate for b in baths]
+        system, reservoirs, maps = diagonal
+        rates = [b.rate for b in reservoirs]
         uh, uc, dh, dc, gap = telegraph(system, maps, rates)
         K, forth, back = uh + uc + dh + dc, uh * dc, uc * dh
         mean = (forth - back) / K
@@ -178,8 +180,8 @@ class TestWithoutCoherence:
     @pytest.mark.parametrize("s", [-0.9, 0.2, 0.35j, 0.1 + 0.7j])
     def test_the_fluctuation_symmetry_of_two_gases(self, diagonal, s):
         # λ(s) = λ(−s − (β_c − β_h)) for the heat from the hot one (Gallavotti and Cohen)
-        system, baths, maps = diagonal
-        rates = [b.rate for b in baths]
+        system, reservoirs, maps = diagonal
+        rates = [b.rate for b in reservoirs]
         one, other = (
             top(tilted(system, maps, rates, [field, 0.0]))
             for field in (s, -s - BETAS[1] + BETAS[0])
@@ -187,15 +189,15 @@ class TestWithoutCoherence:
         assert abs(one - other) < 1e-9 < 1e-3 < abs(one)
 
     def test_coherent_packets_break_it(self, coherent):
-        system, baths, maps = coherent
-        rates = [b.rate for b in baths]
+        system, reservoirs, maps = coherent
+        rates = [b.rate for b in reservoirs]
         full = top(tilted(system, maps, rates, [BETAS[0] - BETAS[1], 0.0]))
         assert abs(full) > 1e-3  # λ(0) = 0
 
     def test_noise_in_equilibrium_is_the_response(self):
         # D = 2 ∂J_h/∂(β_c − β_h) at equal β
-        system, bath = jr.letter.model(beta=0.4, rate=1.0)
-        plain = eqx.tree_at(lambda b: b.packet, bath, jr.DiagonalPacket(bath.packet))
+        system, reservoir = jr.letter.model(beta=0.4, rate=1.0)
+        plain = eqx.tree_at(lambda b: b.packet, reservoir, jr.DiagonalPacket(reservoir.packet))
 
         def counts(beta):
             hot = eqx.tree_at(lambda b: b.packet.packet.beta, plain, jnp.asarray(beta))
@@ -234,21 +236,21 @@ class TestDerivatives:
 
 class TestArguments:
     def test_a_failure_is_named(self, coherent):
-        system, baths, _ = coherent
-        idle = eqx.tree_at(lambda b: b.scatterer.coupling, baths[0], 0 * hermitian(0, 2))
+        system, reservoirs, _ = coherent
+        idle = eqx.tree_at(lambda b: b.scatterer.coupling, reservoirs[0], 0 * hermitian(0, 2))
         counts = jr.counting_statistics(system, [idle, idle])
         assert counts.result == jr.RESULTS.not_unique
         assert np.all(np.isnan(counts.cumulants)) and np.all(np.isnan(counts.noise))
 
     def test_what_must_be_given(self, coherent):
-        system, baths, _ = coherent
+        system, reservoirs, _ = coherent
         with pytest.raises(ValueError, match=r"`order` must be .*at least 2"):
-            jr.counting_statistics(system, baths, 1)
+            jr.counting_statistics(system, reservoirs, 1)
         with pytest.raises(ValueError, match="`fields` must have one value for each of 2"):
-            jr.tilted_generator(system, baths, jnp.zeros(3))
-        endless = eqx.tree_at(lambda b: b.rate, baths[0], jnp.asarray(jnp.inf))
+            jr.tilted_generator(system, reservoirs, jnp.zeros(3))
+        endless = eqx.tree_at(lambda b: b.rate, reservoirs[0], jnp.asarray(jnp.inf))
         with pytest.raises(ValueError, match="finite"):
-            jr.counting_statistics(system, [endless, baths[1]])
+            jr.counting_statistics(system, [endless, reservoirs[1]])
 
 
 @pytest.mark.slow
@@ -265,9 +267,9 @@ def test_without_collisions_nothing_is_counted_and_rare_ones_count_in_proportion
 
 @pytest.mark.slow
 def test_high_orders_and_the_error_of_a_tilted_map(coherent):
-    system, baths, maps = coherent
-    many = jr.counting_statistics(system, baths, 22)
+    system, reservoirs, maps = coherent
+    many = jr.counting_statistics(system, reservoirs, 22)
     assert np.isfinite(many.cumulants).all() and many.cumulants.shape == (22, 2)
-    tilted_ = jr.tilted_generator(system, baths, jnp.array([20.0, 0.0]))
+    tilted_ = jr.tilted_generator(system, reservoirs, jnp.array([20.0, 0.0]))
     worst = sum(rate * S.error for rate, S in zip((2.0, 1.5), maps, strict=True))
     assert tilted_.error > 1e4 * worst  # e^{sw} with w up to Δ = 0.6

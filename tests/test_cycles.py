@@ -9,15 +9,16 @@ from helpers import largest
 
 import jaxres as jr
 from jaxres._dynamics.cycles import limit_cycle_of
+from jaxres.waiting_times import Exponential, GammaDistributed, Regular
 
 SYSTEM, HOT = jr.letter.model(beta=0.05, rate=4.0)
 _, COLD = jr.letter.model(beta=0.6, rate=2.5, position=-4.0)
-BATHS = [HOT, COLD, COLD]
+RESERVOIRS = [HOT, COLD, COLD]
 
 
 @pytest.fixture(scope="module")
 def maps():
-    return [jr.scattering_map(SYSTEM, bath) for bath in BATHS]
+    return [jr.scattering_map(SYSTEM, reservoir) for reservoir in RESERVOIRS]
 
 
 def flight(rho, time):
@@ -27,14 +28,14 @@ def flight(rho, time):
 
 @pytest.mark.slow
 def test_iteration_goes_to_it_from_any_state(maps):
-    cycle = jr.limit_cycle(SYSTEM, BATHS)
+    cycle = jr.limit_cycle(SYSTEM, RESERVOIRS)
     assert cycle.result == jr.RESULTS.successful
     rho = np.diag([0.0, 1.0]).astype(complex)
     for _ in range(400):
         rho = rho / np.trace(rho)  # 1e-16 per collision
         before, after = [], []
-        for S, bath in zip(maps, BATHS, strict=True):
-            before.append(flight(rho, 1 / float(bath.rate)))
+        for S, reservoir in zip(maps, RESERVOIRS, strict=True):
+            before.append(flight(rho, 1 / float(reservoir.rate)))
             rho = np.asarray(S(jnp.asarray(before[-1])))
             after.append(rho)
     assert largest(cycle.before - np.stack(before)) < 1e-14
@@ -45,8 +46,8 @@ def test_iteration_goes_to_it_from_any_state(maps):
     np.testing.assert_allclose(cycle.period, 1 / 4 + 2 / 2.5, rtol=1e-15)
     # at a random instant: the mean over the flights of one cycle
     seen, starts = 0, [cycle.after[-1], *cycle.after[:-1]]
-    for start, bath in zip(starts, BATHS, strict=True):
-        wait = 1 / float(bath.rate)
+    for start, reservoir in zip(starts, RESERVOIRS, strict=True):
+        wait = 1 / float(reservoir.rate)
         instants = (np.arange(4000) + 0.5) / 4000 * wait
         seen = seen + sum(flight(np.asarray(start), t) for t in instants) / 4000 * wait
     assert largest(cycle.average - seen / float(cycle.period)) < 1e-8
@@ -54,7 +55,7 @@ def test_iteration_goes_to_it_from_any_state(maps):
 
 def test_the_order_of_strokes_counts(maps):
     # C B A is no C A B; where the cycle starts is only a matter of counting
-    cycle = jr.limit_cycle(SYSTEM, BATHS)
+    cycle = jr.limit_cycle(SYSTEM, RESERVOIRS)
     moved = jr.limit_cycle(SYSTEM, [COLD, COLD, HOT])
     assert largest(moved.after - cycle.after[jnp.array([1, 2, 0])]) < 1e-14
     assert largest(cycle.after[0] - cycle.after[2]) > 1e-2
@@ -62,7 +63,7 @@ def test_the_order_of_strokes_counts(maps):
 
 
 def test_the_same_reservoir_in_turn_with_itself_is_that_reservoir():
-    for law in (jr.Fixed(), jr.Poisson()):
+    for law in (Regular(), Exponential()):
         alone, twice = jr.cycle_state(SYSTEM, HOT, law), jr.limit_cycle(SYSTEM, [HOT, HOT], law)
         assert largest(twice.after - alone.after[None]) < 1e-13
         assert largest(twice.average - alone.average) < 1e-13
@@ -78,7 +79,7 @@ def test_where_a_stroke_changes_little_the_product_is_the_sum(maps):
 
     def distance(epsilon):
         thin = [jr.Superoperator((1 - epsilon) * one + epsilon * S.tensor) for S in maps[:2]]
-        cycle = limit_cycle_of(SYSTEM, thin, [jnp.asarray(2 / epsilon)] * 2, jr.Fixed())
+        cycle = limit_cycle_of(SYSTEM, thin, [jnp.asarray(2 / epsilon)] * 2, Regular())
         return largest(cycle.average - both), cycle.heat / epsilon
 
     (far, _), (half, _), (near, heat) = (distance(epsilon) for epsilon in (0.2, 0.1, 1e-4))
@@ -91,14 +92,14 @@ def test_where_a_stroke_changes_little_the_product_is_the_sum(maps):
 @pytest.mark.slow
 def test_random_waiting_times_are_averaged_over(maps):
     # Γτ of Gamma(3): the average over many independent cycles, collision by collision, from the limit cycle
-    law, n = jr.Gamma(3.0), 20000
-    cycle = jr.limit_cycle(SYSTEM, BATHS[:2], law)
+    law, n = GammaDistributed(3.0), 20000
+    cycle = jr.limit_cycle(SYSTEM, RESERVOIRS[:2], law)
     keys = jax.random.split(jax.random.key(0), 2 * n).reshape(2, n)
     theta = np.asarray(jax.vmap(jax.vmap(law.sample))(keys))
     gap = float(SYSTEM.levels[0] - SYSTEM.levels[1])
     rho = np.broadcast_to(np.asarray(cycle.after[-1]), (n, 2, 2))
-    for k, (S, bath) in enumerate(zip(maps[:2], BATHS[:2], strict=True)):
-        phase = np.exp(-1j * gap * theta[k] / float(bath.rate))
+    for k, (S, reservoir) in enumerate(zip(maps[:2], RESERVOIRS[:2], strict=True)):
+        phase = np.exp(-1j * gap * theta[k] / float(reservoir.rate))
         turn = np.stack([np.stack([np.ones(n), phase]), np.stack([phase.conj(), np.ones(n)])])
         rho = np.einsum("abjk,njk->nab", np.asarray(S.tensor), rho * turn.transpose(2, 0, 1))
         error = np.std(rho, axis=0) / np.sqrt(n)
@@ -114,7 +115,12 @@ def test_derivatives(maps):
     def f(x):
         first = jr.Superoperator((1 - x[0]) * maps[0].tensor + x[0] * maps[1].tensor)
         scaled = jr.System((1 + x[3]) * SYSTEM.levels)
-        cycle = limit_cycle_of(scaled, [first, maps[1]], [4.0 + x[1], 2.5 + x[2]], jr.Gamma(3.0))
+        cycle = limit_cycle_of(
+            scaled,
+            [first, maps[1]],
+            [4.0 + x[1], 2.5 + x[2]],
+            GammaDistributed(3.0),
+        )
         return cycle.heat[0] + jr.coherence(cycle.average) + jr.coherence(cycle.before[1])
 
     h, zero = 1e-3, jnp.zeros(4)

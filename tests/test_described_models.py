@@ -38,16 +38,16 @@ OBJECTS = [
     jr.Slab(V, 1.5),
     jr.Stack([jr.Slab(V, 1.5), jr.Slab(2 * V, 0.5)]),
     jr.Profile(V, jnp.array([0.1, 0.7, 0.2]), 2.0),
-    jr.Unit(jr.System([0.0, 0.4]), jnp.array([[0.7, 0.1j], [-0.1j, 0.3]])),
+    jr.InternalState(jr.System([0.0, 0.4]), jnp.array([[0.7, 0.1j], [-0.1j, 0.3]])),
     jr.Exact(),
     jr.Exact(tabulated=True),
-    jr.TransferProduct(),
+    jr.TransferMatrix(),
     jr.WaveVectorOperator(unitary=True),
     jr.RandomInteractionTime(),
     jr.DoubleExponential(),
-    jr.GaussLegendre(finite=40),
-    jr.Gamma(2.5),
-    jr.Fixed(),
+    jr.GaussLegendre(nodes_between=40),
+    jr.waiting_times.GammaDistributed(2.5),
+    jr.waiting_times.Regular(),
     jr.losses.Thermostat(beta=0.1),
     jr.losses.CoherenceAt(0.1, 0, 1),
     jnp.zeros((0, 2)),
@@ -80,16 +80,16 @@ def test_all_classes_of_the_package_that_a_model_has_are_among_them():
     assert concrete <= {type(x) for x in OBJECTS}
 
 
-BATH = jr.Reservoir(OBJECTS[2], jr.Slab(V, 1.5), rate=2.0, incidence="both")
+RESERVOIR = jr.Reservoir(OBJECTS[2], jr.Slab(V, 1.5), rate=2.0, incidence="both")
 
 
 def check_model(model, rate=2.0, width=1.3):
-    system, bath = model
+    system, reservoir = model
     same(system, OBJECTS[0])
     expected = eqx.tree_at(
-        lambda b: (b.rate, b.packet.width), BATH, (jnp.asarray(rate), jnp.asarray(width))
+        lambda b: (b.rate, b.packet.width), RESERVOIR, (jnp.asarray(rate), jnp.asarray(width))
     )
-    same(bath, expected)
+    same(reservoir, expected)
 
 
 def read_again(store, tmp_path):
@@ -101,24 +101,27 @@ def read_again(store, tmp_path):
 
 class TestSweep:
     def test_of_a_model(self, tmp_path):
-        data = sweep((OBJECTS[0], BATH), {"rate": [1.0, 5.0], "packet.width": [1.0, 2.0]},
-                     of=lambda system, bath: bath.rate, store=tmp_path / "s")  # fmt: skip
+        data = sweep((OBJECTS[0], RESERVOIR), {"rate": [1.0, 5.0], "packet.width": [1.0, 2.0]},
+                     of=lambda system, reservoir: reservoir.rate, store=tmp_path / "s")  # fmt: skip
         for each in (data, *read_again(tmp_path / "s", tmp_path)):
             check_model(jr.model_of(each), 1.0, 1.0)
             check_model(jr.model_of(each, {"rate": 5.0, "packet.width": 2.0}), 5.0, 2.0)
         manifest = json.loads((tmp_path / "s/sweep/manifest.json").read_text())
         assert manifest["model"] == json.loads(data.attrs["model"])
-        system, bath = manifest["model"]["model"]["tuple"]
+        system, reservoir = manifest["model"]["model"]["tuple"]
         assert system["fields"]["levels"]["values"] == LEVELS.tolist()
-        assert bath["fields"]["scatterer"]["fields"]["coupling"]["imag"] == V.imag.tolist()
-        assert bath["fields"]["packet"]["class"] == "EffusionPacket"
-        assert bath["fields"]["incidence"] == "both"
+        assert reservoir["fields"]["scatterer"]["fields"]["coupling"]["imag"] == V.imag.tolist()
+        assert reservoir["fields"]["packet"]["class"] == "EffusionPacket"
+        assert reservoir["fields"]["incidence"] == "both"
         with pytest.raises(ValueError, match=r"`point` must name fields .*'speed'"):
             jr.model_of(data, {"speed": 1.0})
 
     def test_of_a_model_with_a_field_held_otherwise(self):
         data = sweep(
-            (OBJECTS[0], BATH), {"packet.width": [1.0]}, of=lambda s, b: b.rate, fixed={"rate": 7.0}
+            (OBJECTS[0], RESERVOIR),
+            {"packet.width": [1.0]},
+            of=lambda s, b: b.rate,
+            fixed={"rate": 7.0},
         )
         check_model(jr.model_of(data), 7.0, 1.0)
 
@@ -153,20 +156,23 @@ class TestSweep:
 
     @pytest.mark.slow
     def test_algorithms(self):
-        model = jr.TransferProduct()
+        model = jr.TransferMatrix()
 
-        def near(system, bath):
-            return jr.coherence(jr.steady_state(system, bath, amplitudes=model).rho)
+        def near(system, reservoir):
+            return jr.coherence(jr.steady_state(system, reservoir, amplitudes=model).rho)
 
-        of = partial(jr.steady_state, quadrature=jr.GaussLegendre(finite=40))
+        of = partial(jr.steady_state, quadrature=jr.GaussLegendre(nodes_between=40))
         about = [json.loads(sweep(jr.letter.model, {"rate": [1.0]}, of=each).attrs["model"])
                  for each in (None, near, of)]  # fmt: skip
         for each in about:
             same(rebuild(each["defaults"]["amplitudes"]), jr.Exact())
             same(rebuild(each["defaults"]["quadrature"]), jr.DoubleExponential())
         assert about[0]["of"] is None
-        assert about[1]["of"]["uses"]["model"] == {"class": "TransferProduct", "fields": {}}
-        same(rebuild(about[2]["of"]["value"]["given"]["quadrature"]), jr.GaussLegendre(finite=40))
+        assert about[1]["of"]["uses"]["model"] == {"class": "TransferMatrix", "fields": {}}
+        same(
+            rebuild(about[2]["of"]["value"]["given"]["quadrature"]),
+            jr.GaussLegendre(nodes_between=40),
+        )
 
     def test_of_numbers_has_none(self):
         with pytest.raises(

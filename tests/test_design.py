@@ -77,7 +77,7 @@ def found():
 
 class TestSearch:
     def test_lbfgs_finds_the_minimum_from_every_start(self, found):
-        assert found.converged and set(found.outcomes) == {"converged"}
+        assert found.converged and set(found.results) == {"converged"}
         np.testing.assert_allclose(found.ends, 1, atol=1e-6)
         assert found.gradient_norm < 1e-5 and not found.at_bound
         assert float(found.model["x"]) == found.table[0]["value"] == found.parameters["x"]
@@ -90,7 +90,7 @@ class TestSearch:
 
     def test_history_falls_and_counts_every_solve(self, found):
         losses = found.history["loss"]
-        assert found.solves == np.sum(np.isfinite(losses))
+        assert found.evaluations == np.sum(np.isfinite(losses))
         for each in losses:
             each = each[np.isfinite(each)]
             assert np.all(np.diff(each) <= 0) and each[-1] < 1e-9 < each[0]
@@ -110,14 +110,14 @@ class TestSearch:
         np.testing.assert_allclose(found.table[0]["error"], (1200 * x**2 - 198) ** -0.5, rtol=1e-6)
 
     def test_too_few_steps_are_told(self):
-        found = jr.design(valley, START, bounds=WIDE, starts=4, steps=5)
-        assert not found.converged and found.outcome == "unfinished" and found.solves == 20
+        found = jr.design(valley, START, bounds=WIDE, starts=4, max_steps=5)
+        assert not found.converged and found.result == "unfinished" and found.evaluations == 20
         assert "NOT CONVERGED" in str(found)
 
     def test_a_target_ends_the_search(self, found):
         early = jr.design(valley, START, bounds=WIDE, starts=4, target=1e-2)
-        assert early.outcome == "reached" and early.loss <= 1e-2
-        assert early.solves < found.solves
+        assert early.result == "reached" and early.loss <= 1e-2
+        assert early.evaluations < found.evaluations
 
     @pytest.mark.slow
     def test_walls_are_walked_back_from_and_starts_behind_them_fail(self):
@@ -125,10 +125,10 @@ class TestSearch:
             return jnp.where(p["x"] > 0.25, (p["x"] - 0.5) ** 2, jnp.nan)
 
         found = jr.design(walled, {"x": 4.0}, bounds={"x": (-5.0, 5.0)}, starts=6)
-        assert found.outcome == "converged" and abs(found.parameters["x"] - 0.5) < 1e-6
-        assert "failed" in found.outcomes and any("starts failed" in n for n in found.notes)
+        assert found.result == "converged" and abs(found.parameters["x"] - 0.5) < 1e-6
+        assert "failed" in found.results and any("starts failed" in n for n in found.notes)
         behind = jr.design(walled, {"x": -4.0}, bounds={"x": (-5.0, 5.0)})
-        assert behind.outcome == "failed" and "not finite" in behind.message
+        assert behind.result == "failed" and "not finite" in behind.message
 
     def test_error_bars_that_cannot_be_had_are_said_so(self):
         flat = jr.design(lambda p: (p["x"] + p["y"]) ** 2, START, bounds=WIDE, errors=0.5)
@@ -139,9 +139,9 @@ class TestSearch:
         bowl = lambda p: jnp.sum((p - jnp.array([0.3, -0.2])) ** 2)  # noqa: E731
         found = jr.design(
             lambda m: bowl(m["p"]), {"p": jnp.zeros(2)}, bounds={"p": (-1.0, 1.0)},
-            optimiser=optimiser, steps=600, starts=2, tol=1e-6,
+            optimiser=optimiser, max_steps=600, starts=2, tol=1e-6,
         )  # fmt: skip
-        assert set(found.outcomes) == {"converged"}
+        assert set(found.results) == {"converged"}
         np.testing.assert_allclose(found.ends, [[0.3, -0.2]] * 2, atol=1e-5)
 
 
@@ -153,7 +153,7 @@ class TestDoors:
             "bounds": [None, [], {}, "x", 3, {"x": 1}, {"x": None}, {"x": "ab"}, {1: (0, 1)},
                        {"x": (None, 1j)}, {"x": (0, 10**400)}, {"z": (0, 1)}, {"x": (-5.0, object())}],
             "start": [None, "x", 3, object(), {"x": "1"}, {}, {"x": np.nan}],
-            "steps": [None, 0, 2.5, True, "3", -(10**400)],
+            "max_steps": [None, 0, 2.5, True, "3", -(10**400)],
             "starts": [None, 0, 2.5, True, "3", np.float64(2)],
             "tol": [None, 0, -1.0, np.nan, "x", 1j, [1.0, 2.0], 10**400],
             "target": [np.nan, "x", 1j, object(), 10**400],
@@ -177,7 +177,7 @@ class TestDoors:
 
     def test_whole_numbers_of_any_library_will_do(self):
         found = jr.design(
-            valley, START, bounds=WIDE, starts=np.int64(2), steps=jnp.asarray(150),
+            valley, START, bounds=WIDE, starts=np.int64(2), max_steps=jnp.asarray(150),
             tol=np.float32(1e-6), key=jax.random.PRNGKey(1), progress=np.True_,
         )  # fmt: skip
         assert found.converged and found.losses.shape == (2,)
@@ -192,7 +192,7 @@ def test_a_design_needs_no_nan(optimiser):
     """Nor makes any: jax_debug_nans looks at all that a compiled function returns."""
     jax.config.update("jax_debug_nans", True)
     try:
-        found = jr.design(valley, START, bounds=WIDE, optimiser=optimiser, starts=3, steps=12)
+        found = jr.design(valley, START, bounds=WIDE, optimiser=optimiser, starts=3, max_steps=12)
     finally:
         jax.config.update("jax_debug_nans", False)
     assert found.loss < valley(START)
@@ -210,9 +210,13 @@ def test_a_slope_that_is_no_number_ends_a_search_by_name(optimiser):
 
     trap.defjvp(lambda x, dx: (trap(*x), dx[0] * jnp.nan))
     found = jr.design(
-        lambda p: trap(p["x"]), {"x": 0.5}, bounds={"x": (-1.0, 1.0)}, optimiser=optimiser, steps=20
+        lambda p: trap(p["x"]),
+        {"x": 0.5},
+        bounds={"x": (-1.0, 1.0)},
+        optimiser=optimiser,
+        max_steps=20,
     )
-    assert found.outcome == "failed" and not found.converged
+    assert found.result == "failed" and not found.converged
 
 
 class TestSciPy:
@@ -251,7 +255,7 @@ class TestSciPy:
             line, {"r": 0.5, "w": 0.5}, bounds={"r": (0.1, 1.0), "w": (0.1, 10.0)},
             optimiser=jr.SciPy("SLSQP"),
         )  # fmt: skip
-        assert found.outcome == "infeasible" and "VIOLATED" in str(found)
+        assert found.result == "infeasible" and "VIOLATED" in str(found)
 
     def test_l_bfgs_b_meets_a_bound(self):
         narrow = {"x": (-5.0, 5.0), "y": (None, 0.5)}
@@ -264,9 +268,11 @@ class TestSciPy:
         found = jr.design(loss, {"r": 5.0, "w": 0.5}, bounds=bounds)
         assert found.converged
         np.testing.assert_allclose(found.loss, np.log(1.5), atol=1e-3)
-        # the same minimum, on the smooth form of the same loss, with far fewer solves
+        # the same minimum, on the smooth form of the same loss, with far fewer evaluations
         parts = jr.design(loss, {"r": 5.0, "w": 0.5}, bounds=bounds, optimiser=jr.SciPy("SLSQP"))
-        assert parts.converged and not parts.constraints and 2 * parts.solves < found.solves
+        assert (
+            parts.converged and not parts.constraints and 2 * parts.evaluations < found.evaluations
+        )
         np.testing.assert_allclose(parts.loss, found.loss, atol=1e-10)
         np.testing.assert_allclose(parts.loss, loss(parts.model), rtol=1e-12)
         # violated by μ/2w, the multiplier of the product being 1, that of the room 1/2 (of log w at w = 2)
@@ -279,7 +285,7 @@ class TestSciPy:
         found = jr.design(
             loss, {"r": 0.5, "w": 0.5}, bounds=bounds, optimiser=jr.SciPy("SLSQP"), starts=2
         )
-        assert set(found.outcomes) == {"converged"} and found.gradient_norm < 1e-5
+        assert set(found.results) == {"converged"} and found.gradient_norm < 1e-5
         # on r = 1: 10 log²(w/3) + 10 (2 − w)² is least where log(w/3)/w = 2 − w
         w = found.parameters["w"]
         assert abs(np.log(w / 3) / w - (2 - w)) < 1e-5 and found.at_bound == {"r": "high"}
@@ -291,7 +297,7 @@ class TestSciPy:
 
         # the first trial, a unit step down the slope, goes beyond the wall
         found = jr.design(walled, {"x": 4.0}, bounds={"x": (-5.0, 5.0)}, optimiser=jr.SciPy(method))
-        assert found.outcome == "converged"
+        assert found.result == "converged"
         x = max(np.roots([0.4, 0, 2, -1]).real)
         np.testing.assert_allclose(found.parameters["x"], x, rtol=1e-6)
 
@@ -315,15 +321,15 @@ class TestCheckpoints:
         resumed = jr.design(valley, START, bounds=WIDE, starts=4, store=store)
         np.testing.assert_array_equal(resumed.history["loss"], found.history["loss"])
         np.testing.assert_array_equal(resumed.ends, found.ends)
-        assert resumed.solves == found.solves
+        assert resumed.evaluations == found.evaluations
         written = json.loads((store / "design" / "result.json").read_text())
-        assert written["loss"] == found.loss and written["outcome"] == "converged"
+        assert written["loss"] == found.loss and written["result"] == "converged"
         with pytest.raises(ValueError, match="starts is 4 in the store, 5 now"):
             jr.design(valley, START, bounds=WIDE, starts=5, store=store)
 
     def test_more_steps_go_on(self, found, tmp_path):
-        few = jr.design(valley, START, bounds=WIDE, starts=4, steps=13, store=tmp_path / "a")
-        assert few.outcome == "unfinished"
+        few = jr.design(valley, START, bounds=WIDE, starts=4, max_steps=13, store=tmp_path / "a")
+        assert few.result == "unfinished"
         more = jr.design(valley, START, bounds=WIDE, starts=4, store=tmp_path / "a")
         np.testing.assert_array_equal(more.history["loss"], found.history["loss"])
 
@@ -340,7 +346,7 @@ class TestCheckpoints:
         finally:
             _drive._evaluate = evaluate
         np.testing.assert_array_equal(first.ends, second.ends)
-        assert first.solves == second.solves
+        assert first.evaluations == second.evaluations
 
     def test_other_folders_are_left_alone(self, tmp_path):
         (tmp_path / "mine").write_text("x")
@@ -358,7 +364,7 @@ class TestMistakes:
             ({"bounds": {"x": (0, 1, 2)}}, "lowest < highest"),
             ({"bounds": {"x": (0.0, 1.0)}}, "must lie within the bounds, but 'x' is -1.2"),
             ({"optimiser": "adam"}, "must be jaxres.LBFGS"),
-            ({"steps": 0}, "`steps` must be a whole number of at least 1"),
+            ({"steps": 0}, "`max_steps` must be a whole number of at least 1"),
             ({"tol": -1.0}, "`tol` must be positive"),
             ({"errors": 0.0}, "positive rise"),
             ({"loss": lambda p: jnp.ones(2)}, "must return one real number"),
@@ -371,10 +377,10 @@ class TestMistakes:
             jr.design(**arguments)
 
     def test_names_that_stand_twice_or_are_complex(self):
-        _, bath = jr.letter.model()
+        _, reservoir = jr.letter.model()
         loss = lambda b: b.rate  # noqa: E731
         with pytest.raises(ValueError, match=r"'scatterer\.coupling' is complex"):
-            jr.design(loss, bath, bounds={"scatterer.coupling": (0, 1)})
+            jr.design(loss, reservoir, bounds={"scatterer.coupling": (0, 1)})
         with pytest.raises(ValueError, match=r"'e\.1' is named twice"):
             jr.design(loss, {"e": jnp.zeros(3)}, bounds={"e": (-1, 1), "e.1": (-1, 1)})
         with pytest.raises(ValueError, match="must be one of SLSQP"):
@@ -388,37 +394,37 @@ class TestReservoirs:
         bounds = {"rate": (0.1, 50.0), "packet.width": (0.2, 3.0), "levels.1": (0.3, 1.0)}
         found = jr.design(jr.losses.CoherenceAt(0.05), start, bounds=bounds)
         assert found.converged
-        system, bath = found.model
-        rho = jr.steady_state(system, bath).rho
+        system, reservoir = found.model
+        rho = jr.steady_state(system, reservoir).rho
         np.testing.assert_allclose(jr.coherence(rho), 0.05, rtol=1e-6)
-        assert float(bath.rate) == found.parameters["rate"]
+        assert float(reservoir.rate) == found.parameters["rate"]
         # what is not free has not moved
-        frozen = eqx.tree_at(lambda m: (m[0].levels, m[1].rate, m[1].packet.width), (system, bath),
+        frozen = eqx.tree_at(lambda m: (m[0].levels, m[1].rate, m[1].packet.width), (system, reservoir),
                              (start[0].levels, start[1].rate, start[1].packet.width))  # fmt: skip
         assert eqx.tree_equal(frozen, start)
         assert float(system.levels[0]) == -0.6
 
     @pytest.mark.slow
     def test_ready_losses_agree_with_what_they_are_made_of(self):
-        system, bath = jr.letter.model(rate=5.0)
-        rho, time = jr.steady_state(system, bath).rho, jr.relaxation_time(system, bath)
+        system, reservoir = jr.letter.model(rate=5.0)
+        rho, time = jr.steady_state(system, reservoir).rho, jr.relaxation_time(system, reservoir)
         gibbs = jr.gibbs_state(system, 0.1)
         distance, work = jr.trace_distance(rho, gibbs), jr.ergotropy(system, rho)
         assert work > 1e-3
         losses = jr.losses
 
         @eqx.filter_jit
-        def every(system, bath):
+        def every(system, reservoir):
             return {
-                "thermostat": losses.Thermostat(0.1, slowest=2.0)(system, bath),
-                "fast": losses.FastThermostat(0.1, distance=0.2)(system, bath),
-                "least": losses.CoherenceAt(0.05, least_rate=True)(system, bath),
-                "target": losses.TargetState(gibbs)(system, bath),
-                "work": losses.Ergotropy()(system, bath),
-                "power": losses.ErgotropyRate()(system, bath),
+                "thermostat": losses.Thermostat(0.1, slowest=2.0)(system, reservoir),
+                "fast": losses.FastThermostat(0.1, distance=0.2)(system, reservoir),
+                "least": losses.CoherenceAt(0.05, least_rate=True)(system, reservoir),
+                "target": losses.TargetState(gibbs)(system, reservoir),
+                "work": losses.Ergotropy()(system, reservoir),
+                "power": losses.ErgotropyRate()(system, reservoir),
             }
 
-        got = every(system, bath)
+        got = every(system, reservoir)
         gap = rho - gibbs
         for name, (value, room) in {
             "thermostat": (jnp.log(distance), jnp.log(2 / time)),
@@ -467,7 +473,7 @@ class TestCommandLine:
         config = tmp_path / "c.toml"
         config.write_text(text)
         store = tmp_path / "s"
-        said = call("design", config, "--store", store, "--steps", 3)
+        said = call("design", config, "--store", store, "--max-steps", 3)
         assert "NOT CONVERGED" in said
         said = call("design", config, "--store", store)
         assert "Converged" in said and "constraint coherence: active" in said
@@ -496,7 +502,7 @@ title = "A bowl"
 [model]
 function = "bowl:model"
 [design]
-steps = 3
+max_steps = 3
 [design.loss]
 function = "bowl:loss"
 [design.start]
@@ -520,7 +526,7 @@ y = [0.0, 1.0]
         code = f"import sys; from jaxres import cli; sys.argv = {line}; cli.main()"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert done.returncode == 0 and "NOT CONVERGED" in done.stdout, done.stderr
-        said = call("design", config, "--store", store, "--steps", 60, "--trust")
+        said = call("design", config, "--store", store, "--max-steps", 60, "--trust")
         assert "Converged" in said
         values = {row["name"]: row["value"] for row in json.loads(
             (store / "design" / "result.json").read_text())["table"]}  # fmt: skip
@@ -537,7 +543,7 @@ name = "letter"
 parameters = { beta = 0.1, width = 1.0, spin = 2 }
 [design]
 optimiser = "newton"
-steps = 0
+max_steps = 0
 nonsense = 1
 [design.loss]
 name = "coherence_at"
@@ -556,7 +562,7 @@ mass = [-1.0, 1.0]
         for place in (
             "model.parameters.spin: the model has no parameter 'spin'",
             "design.optimiser: Input should be 'lbfgs', 'adam', 'SLSQP' or 'L-BFGS-B'",
-            "design.steps: Input should be greater than or equal to 1",
+            "design.max_steps: Input should be greater than or equal to 1",
             "design.nonsense: Extra inputs are not permitted",
             "design.loss.parameters.colour: coherence_at has no parameter 'colour'",
             "design.start.rate: must lie within [0.01, 100.0], but is 500",

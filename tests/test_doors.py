@@ -80,8 +80,10 @@ BAD_RANGE = [RANGE[::-1], np.array([-1.0, 13.0]), np.array([5.0, INF]), np.array
 
 def unit(numbers):
     packet = jr.ThermalMixture(**thermal(numbers))
-    inner = jr.Unit(jr.System(numbers["unit_levels"], numbers["unit_basis"]), numbers["state"])
-    return hit(packet, numbers, unit=inner)
+    inner = jr.InternalState(
+        jr.System(numbers["unit_levels"], numbers["unit_basis"]), numbers["state"]
+    )
+    return hit(packet, numbers, internal=inner)
 
 
 def layered(numbers):
@@ -95,7 +97,7 @@ def profile(numbers):
 
 
 def of_system(make):
-    """A bath on a system of its own making, coupled to all levels."""
+    """A reservoir on a system of its own making, coupled to all levels."""
 
     def build(numbers):
         system = make(numbers)
@@ -116,7 +118,7 @@ Z = np.array([0.0, 0.0, 1.0])
 H = np.array([[0.3, 0.1j], [-0.1j, -0.3]])
 BAD_H = [SKEW, NAN * H, INFINITE]
 
-#: how system and bath are made of numbers, admissible numbers, and for some of them numbers that are not
+#: how system and reservoir are made of numbers, admissible numbers, and for some of them numbers that are not
 CASES = {
     "effusion": with_packet(
         jr.EffusionPacket,
@@ -268,12 +270,14 @@ def test_each_number_alone_may_be_traced(name):
     for field, value in arrays(numbers).items():
 
         def make(x, field=field):
-            system, bath = build(numbers | {field: x})
-            return system.valid() & bath.valid(system), eqx.filter((system, bath), eqx.is_array)
+            system, reservoir = build(numbers | {field: x})
+            return system.valid() & reservoir.valid(system), eqx.filter(
+                (system, reservoir), eqx.is_array
+            )
 
         def slope(x, make=make):
-            _, (system, bath) = make(x)
-            leaves = jax.tree.leaves((system, bath))
+            _, (system, reservoir) = make(x)
+            leaves = jax.tree.leaves((system, reservoir))
             return sum(jnp.sum(jnp.abs(leaf)) for leaf in leaves)
 
         jax.eval_shape(make, value)

@@ -135,11 +135,11 @@ class TestErgotropy:
     def test_heat_flows_of_two_reservoirs_cancel(self):
         system, hot = jr.letter.model(beta=0.05, rate=2.0)
         _, cold = jr.letter.model(beta=0.3, width=0.5, rate=1.0)
-        maps = [jr.scattering_map(system, bath) for bath in (hot, cold)]
+        maps = [jr.scattering_map(system, reservoir) for reservoir in (hot, cold)]
         rho = jr.steady_state_of(system, maps, [hot.rate, cold.rate]).rho
         J = [
-            jr.heat_flow(system, S, bath.rate, rho)
-            for S, bath in zip(maps, (hot, cold), strict=True)
+            jr.heat_flow(system, S, reservoir.rate, rho)
+            for S, reservoir in zip(maps, (hot, cold), strict=True)
         ]
         np.testing.assert_allclose(J[0] + J[1], 0, atol=1e-14)
         assert J[0] > 1e-4

@@ -52,8 +52,8 @@ def endless():
     return x
 
 
-SYSTEM, BATH = jr.letter.model()
-PACKET, SLAB = BATH.packet, BATH.scatterer
+SYSTEM, RESERVOIR = jr.letter.model()
+PACKET, SLAB = RESERVOIR.packet, RESERVOIR.scatterer
 W = np.array([[0.3, 1 + 0.5j], [1 - 0.5j, -0.7]])
 ONE = np.eye(2)
 P = np.linspace(5.0, 13.0, 33)
@@ -80,7 +80,7 @@ NOTHING = [
     *([5.0, 13.0], (13.0, 5.0), [[0.0, 0.0, 1.0]] * 2, P, P[::-1], P**2, X, X[:3], P * np.nan),
     *(("K", 300), (300, "K"), (300, "parsec"), (-1, "K"), (1, "m"), (10**400, "m"), (1e300, "J")),
     *((1e-300, "kg"), ("1", "m"), (1j, "m"), ([1.0], "m"), (1, 2, 3), (None, None), (1, ["m"])),
-    *(SYSTEM, BATH, PACKET, SLAB, [SLAB], [SLAB, None], jr.Exact(), jr.Exact, jr.DoubleExponential()),
+    *(SYSTEM, RESERVOIR, PACKET, SLAB, [SLAB], [SLAB, None], jr.Exact(), jr.Exact, jr.DoubleExponential()),
     *(jr.Superoperator.identity(2), jr.MonochromaticBeam(1.0, 1.0), jr.System([0.0, 1.0, 2.0])),
     *(jax.random.key(0), jax.random.PRNGKey(0), eqx.Module, lambda x: x),
     *(lambda p, q: p, lambda p, q: p * q * 0, lambda p, q: None, lambda p, q: 1.0, lambda: 1.0),
@@ -146,12 +146,12 @@ DOORS = {
     ),
     "Reservoir": (
         jr.Reservoir,
-        dict(packet=PACKET, scatterer=SLAB, rate=2.0, incidence="left", unit=None),
+        dict(packet=PACKET, scatterer=SLAB, rate=2.0, incidence="left", internal=None),
     ),
-    "Unit": (jr.Unit, dict(levels=SYSTEM, state=ONE / 2)),
-    "thermal": (jr.Unit.thermal, dict(levels=SYSTEM, beta=0.3)),
-    "DoubleExponential": (jr.DoubleExponential, dict(finite=20, last=20, finer=1)),
-    "GaussLegendre": (jr.GaussLegendre, dict(finite=20, last=20)),
+    "InternalState": (jr.InternalState, dict(levels=SYSTEM, state=ONE / 2)),
+    "thermal": (jr.InternalState.thermal, dict(levels=SYSTEM, beta=0.3)),
+    "DoubleExponential": (jr.DoubleExponential, dict(nodes_between=20, nodes_above=20, finer=1)),
+    "GaussLegendre": (jr.GaussLegendre, dict(nodes_between=20, nodes_above=20)),
     "Exact": (jr.Exact, dict(tabulated=None)),
     "WaveVectorOperator": (jr.WaveVectorOperator, dict(unitary=True)),
     "RandomInteractionTime": (jr.RandomInteractionTime, dict(unitary=True)),
@@ -171,7 +171,12 @@ DOORS = {
     ),
     "scattering_map": (
         jr.scattering_map,
-        dict(system=SYSTEM, bath=BATH, amplitudes=jr.Exact(), quadrature=jr.DoubleExponential())
+        dict(
+            system=SYSTEM,
+            reservoir=RESERVOIR,
+            amplitudes=jr.Exact(),
+            quadrature=jr.DoubleExponential(),
+        )
         | dict(tol=None, max_refinements=0),
     ),
 }

@@ -54,7 +54,7 @@ parameters = { incidence = "both", mass = 0.1 }
 optimiser = "adam"
 learning_rate = 0.05
 starts = 2
-steps = 5
+max_steps = 5
 seed = 3
 tol = 1e-6
 target = 1.0
@@ -209,7 +209,7 @@ WORDS = ["", "nan", "inf", "-1", "0", "1", "2", "1e400", "9" * 30, "rate=nan", "
 COMMANDS = {
     "sweep": (["good.toml"], {"--store": ["new"], "--points": ["3"], "--shard": ["1/2"], "--workers": ["0"],
                               "--trust": [], "--trust-module": ["m"], "--dry-run": []}),
-    "design": (["design.toml"], {"--store": ["new"], "--steps": ["3"], "--trust": [], "--dry-run": []}),
+    "design": (["design.toml"], {"--store": ["new"], "--max-steps": ["3"], "--trust": [], "--dry-run": []}),
     "resume": (["store"], {"--shard": ["1/2"], "--workers": ["0"], "--trust": []}),
     "info": (["store"], {}),
     "plot": (["store"], {"--out": ["a.png", "a.pdf"], "--variable": ["coherence", "failed"],
@@ -285,7 +285,7 @@ NAMED = re.compile(
 )
 
 
-def outcome(line) -> str:
+def result(line) -> str:
     """What became of a command: "ok", "named", or what went wrong."""
     result = CliRunner().invoke(cli.app, [str(part) for part in line])
     error = result.exception
@@ -310,7 +310,7 @@ def fuzz_files(seed, count, folder, show=lambda *_: None) -> Counter:
             task = "design" if b"design" in raw and rng.random() < 0.8 else "sweep"
             ours = re.search(rb'function"? = "sweep_functions:wave"', raw)
             trust = ["--trust-module", "sweep_functions"] if ours else []
-            said = outcome([task, path, "--dry-run", "--store", folder / "new", *trust])
+            said = result([task, path, "--dry-run", "--store", folder / "new", *trust])
             counts[said if said in ("ok", "named") else f"file {i} of seed {seed}: {said}"] += 1
             show(i, said, raw)
     return counts
@@ -323,7 +323,7 @@ def fuzz_commands(seed, count, folder, show=lambda *_: None) -> Counter:
     with idle():
         for i in range(count):
             line = command_line(rng)
-            said = outcome(line)
+            said = result(line)
             counts[said if said in ("ok", "named") else f"{line}, {i} of seed {seed}: {said}"] += 1
             show(i, said, line)
     return counts
@@ -341,7 +341,12 @@ def prepare_folder(folder):
         wave, {"rate": [1.0, 2.0], "width": [1.0, 2.0, 3.0]}, store=folder / "store", progress=False
     )
     jr.design(
-        bowl, {"x": 0.5}, bounds={"x": (0.0, 2.0)}, steps=2, store=folder / "design", progress=False
+        bowl,
+        {"x": 0.5},
+        bounds={"x": (0.0, 2.0)},
+        max_steps=2,
+        store=folder / "design",
+        progress=False,
     )
 
 

@@ -20,12 +20,13 @@ if __name__ == "__main__":
     jax.config.update("jax_enable_x64", True)
 
 import jaxres as jr
+from jaxres.waiting_times import Exponential, GammaDistributed, Regular
 
 NAMED = re.compile(r"Argument `[\w.]+` (of \w+ )?must ")
 
 SYSTEM, HOT = jr.letter.model(beta=0.05, rate=2.0)
 _, COLD = jr.letter.model(beta=0.3, rate=1.0)
-RULE = jr.DoubleExponential(finite=9, last=17)
+RULE = jr.DoubleExponential(nodes_between=9, nodes_above=17)
 RHO = np.array([[0.6, 0.1 - 0.2j], [0.1 + 0.2j, 0.4]])
 SIGMA = jnp.array([[0.3, 0.1], [0.1, 0.7]])
 DRHO = jnp.array([[[0.1, 0.2j], [-0.2j, -0.1]]])
@@ -34,12 +35,12 @@ PAULI = np.array([[[1, 0], [0, 1]], [[0, 1], [1, 0]], [[0, -1j], [1j, 0]], [[1, 
 S, T = jr.Superoperator.from_kraus(KRAUS), jr.Superoperator.identity(2)
 KEY = jax.random.key(0)
 NUMERICS = {"amplitudes": jr.Exact(), "quadrature": RULE}
-LAW = jr.Poisson()
+LAW = Exponential()
 
 
 def calls():
     """Every public function of states, maps and collisions, and arguments that it takes: {name: (function, those)}."""
-    both, one = {"system": SYSTEM, "baths": [HOT, COLD]}, {"system": SYSTEM, "bath": HOT}
+    both, one = {"system": SYSTEM, "reservoirs": [HOT, COLD]}, {"system": SYSTEM, "reservoir": HOT}
     path = jr.trajectory(SYSTEM, HOT, RHO, collisions=5, key=KEY, quadrature=RULE)
     gain = jr.energy_distribution(SYSTEM, S, RHO)
     cheap = {
@@ -86,10 +87,13 @@ def calls():
         ),
         "coherence_estimate": (jr.coherence_estimate, {**one, "j": 0, "k": 1}),
         "state_at": (jr.state_at, {"system": SYSTEM, "path": path, "times": [0.0, 0.1]}),
-        "Gamma": (jr.Gamma, {"shape": 2.0}),
-        "sample": (jr.Gamma(2.0).sample, {"key": KEY}),
-        "phase": (jr.Fixed().phase, {"u": 0.5}),
-        "mean_phase": (jr.Gamma(2.0).mean_phase, {"u": [0.5, 0.1]}),
+        "Gamma": (GammaDistributed, {"shape": 2.0}),
+        "sample": (GammaDistributed(2.0).sample, {"key": KEY}),
+        "characteristic_function": (Regular().characteristic_function, {"u": 0.5}),
+        "residual_characteristic_function": (
+            GammaDistributed(2.0).residual_characteristic_function,
+            {"u": [0.5, 0.1]},
+        ),
         "moment": (gain.moment, {"n": 2}),
         "generating": (gain.generating, {"s": 0.3j}),
         "energy_distribution": (
@@ -107,7 +111,7 @@ def calls():
             {"value": 0.1, "j": 0, "k": 1, "least_rate": False},
         ),
         "TargetState": (jr.losses.TargetState, {"rho": RHO}),
-        "HeatCurrent": (jr.losses.HeatCurrent, {"bath": 0}),
+        "HeatCurrent": (jr.losses.HeatCurrent, {"index": 0}),
         "Ergotropy": (jr.losses.Ergotropy, dict(NUMERICS)),
         "Penalised": (
             jr.losses.Penalised,
@@ -156,11 +160,15 @@ def calls():
         "collision_heat": (jr.collision_heat, {**one, "rho": RHO, **NUMERICS}),
         "currents": (jr.currents, {**both, "rho": RHO, "betas": [0.1, 0.2], **NUMERICS}),
         "CoherenceAt()": (
-            lambda system, baths: jr.losses.CoherenceAt(0.1, quadrature=RULE)(system, baths),
+            lambda system, reservoirs: jr.losses.CoherenceAt(0.1, quadrature=RULE)(
+                system, reservoirs
+            ),
             both,
         ),
         "HeatCurrent()": (
-            lambda system, baths: jr.losses.HeatCurrent(1, quadrature=RULE)(system, baths),
+            lambda system, reservoirs: jr.losses.HeatCurrent(1, quadrature=RULE)(
+                system, reservoirs
+            ),
             both,
         ),
     }
@@ -210,7 +218,7 @@ def junk():
     objects = [
         SYSTEM, jr.System([0.0, 1.0, 1.0]), jr.System([0.3]), HOT, [HOT], [HOT, 3], [HOT, HOT, COLD],
         HOT.packet, S, bad, jr.Superoperator(nan * S.tensor), jr.Superoperator.identity(3), RULE,
-        jr.Exact(), LAW, jr.Fixed(), jr.Gamma(0.5), jr.Poisson, jr.losses.Thermostat(0.1),
+        jr.Exact(), LAW, Regular(), GammaDistributed(0.5), Exponential, jr.losses.Thermostat(0.1),
         jr.Reservoir(HOT.packet, HOT.scatterer, 0.0), jr.Reservoir(HOT.packet, HOT.scatterer, np.inf),
         jr.Slab(np.eye(2), 1.0),
     ]  # fmt: skip

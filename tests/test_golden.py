@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import bath_of, largest, scatterer_of, system_of
+from helpers import largest, reservoir_of, scatterer_of, system_of
 
 import jaxres as jr
 
@@ -21,10 +21,10 @@ def amplitudes(system, scatterer, mass, energies, model):
     )(energies)
 
 
-@pytest.mark.parametrize("model", [jr.Exact(), jr.TransferProduct()], ids=["exact", "transfer"])
+@pytest.mark.parametrize("model", [jr.Exact(), jr.TransferMatrix()], ids=["exact", "transfer"])
 @pytest.mark.parametrize("name", [*MAPS, "opaque"])
 def test_amplitudes(golden, name, model):
-    if name == "opaque" and isinstance(model, jr.TransferProduct):
+    if name == "opaque" and isinstance(model, jr.TransferMatrix):
         pytest.skip("the plain product of transfer matrices has lost every digit here")
     case = golden[name]
     energies = jnp.asarray(case["energies"])
@@ -53,7 +53,7 @@ def test_amplitudes(golden, name, model):
 )
 def test_map(golden, name, quadrature, bound):
     case = golden[name]
-    S = jr.scattering_map(system_of(case), bath_of(case), quadrature=quadrature)
+    S = jr.scattering_map(system_of(case), reservoir_of(case), quadrature=quadrature)
     error = largest(S.tensor - case["map"])
     assert error <= bound
     # what the map says of itself is honest (the reference is good to about 2e-14)
@@ -61,17 +61,17 @@ def test_map(golden, name, quadrature, bound):
 
 
 @eqx.filter_jit
-def coherence_and_gradient(system, bath):
+def coherence_and_gradient(system, reservoir):
     """|ρ01|, the solution, and the derivatives of |ρ01| with respect to Δx, Γ and β."""
 
-    def where(bath):
-        return bath.packet.width, bath.rate, bath.packet.beta
+    def where(reservoir):
+        return reservoir.packet.width, reservoir.rate, reservoir.packet.beta
 
     def coherence(numbers):
-        sol = jr.steady_state(system, eqx.tree_at(where, bath, numbers))
+        sol = jr.steady_state(system, eqx.tree_at(where, reservoir, numbers))
         return jr.coherence(sol.rho), sol
 
-    return jax.value_and_grad(coherence, has_aux=True)(where(bath))
+    return jax.value_and_grad(coherence, has_aux=True)(where(reservoir))
 
 
 @pytest.mark.parametrize("name", MAPS)
@@ -79,14 +79,14 @@ def test_steady_state_and_gradient(golden, name):
     case = golden[name]
     system, reference = system_of(case), case["coherence_gradient"]
     for rate, expected in zip(case["rates"], case["steady"], strict=True):
-        (coherence, sol), _ = coherence_and_gradient(system, bath_of(case, rate))
+        (coherence, sol), _ = coherence_and_gradient(system, reservoir_of(case, rate))
         assert sol.result == jr.RESULTS.successful
         np.testing.assert_allclose(sol.rho, expected, rtol=0, atol=1e-9)
         # at small Γ the coherence is a small entry of the map: 1e-7 of it is 1e-9 of the map,
         # the accuracy of the default grid; the finer grid below is 1e-8 and better
         np.testing.assert_allclose(coherence, abs(expected[0, 1]), rtol=1e-7)
 
-    _, gradient = coherence_and_gradient(system, bath_of(case, reference["rate"]))
+    _, gradient = coherence_and_gradient(system, reservoir_of(case, reference["rate"]))
     expected = [reference[name] for name in ("d_width", "d_rate", "d_beta")]
     np.testing.assert_allclose(gradient, expected, rtol=1e-6)
 
@@ -95,7 +95,7 @@ def test_steady_state_and_gradient(golden, name):
 def test_steady_state_of_a_fine_map(golden, name):
     case = golden[name]
     system = system_of(case)
-    S = jr.scattering_map(system, bath_of(case), quadrature=FINE)
+    S = jr.scattering_map(system, reservoir_of(case), quadrature=FINE)
     solve = jax.jit(jax.vmap(lambda rate: jr.steady_state_of(system, [S], [rate]).rho))
     rhos = solve(jnp.asarray(case["rates"]))
     np.testing.assert_allclose(rhos, case["steady"], rtol=0, atol=1e-12)

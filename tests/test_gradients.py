@@ -181,10 +181,10 @@ def test_derivatives_of_the_steady_state(name):
     scope="module", params=["two", pytest.param("stack_of_three", marks=pytest.mark.slow)]
 )
 def from_the_maps(request):
-    """Two baths' maps, and the steady state's entries as a function of levels and rates."""
-    system, bath = build(parameters(**STRUCTURES[request.param]))
+    """Two reservoirs' maps, and the steady state's entries as a function of levels and rates."""
+    system, reservoir = build(parameters(**STRUCTURES[request.param]))
     _, other = build(parameters(**STRUCTURES[request.param], beta=1.3, width=1.1))
-    maps = [jr.scattering_map(system, b) for b in (bath, other)]
+    maps = [jr.scattering_map(system, b) for b in (reservoir, other)]
     N = system.size
 
     def f(x):
@@ -264,9 +264,9 @@ def test_amplitudes_beside_a_threshold(name, side):
     def f(x):
         # the total energy by its distance to the threshold, so that differences can be small
         *_, shift = x
-        system, bath = build(unravel(x[:-1]))
+        system, reservoir = build(unravel(x[:-1]))
         energy = system.levels[1] + side * distance * (1 + shift)
-        s = jr.amplitudes(system, bath.scatterer, mass=bath.packet.mass, energy=energy)
+        s = jr.amplitudes(system, reservoir.scatterer, mass=reservoir.packet.mass, energy=energy)
         both = jnp.stack([s.transmission[0], s.reflection[0]])[:, : 2 if side > 0 else 1]
         return jnp.concatenate([both.real.reshape(-1), both.imag.reshape(-1)])
 
@@ -290,11 +290,11 @@ def test_second_derivatives():
 
     def f(x):
         splitting, coupling, length, beta, mass, width, position, rate = x
-        system, bath = jr.letter.model(
+        system, reservoir = jr.letter.model(
             splitting=splitting, coupling=coupling, length=length, beta=beta, mass=mass,
             width=width, position=position, rate=rate,
         )  # fmt: skip
-        return jr.coherence(jr.steady_state(system, bath, quadrature=FINE).rho)
+        return jr.coherence(jr.steady_state(system, reservoir, quadrature=FINE).rho)
 
     x = jnp.array([0.6, 1.0, 1.0, 0.1, 0.1, 1.0, -2.0, 5.0])
     H = np.asarray(jax.jit(jax.hessian(f))(x))
@@ -316,10 +316,14 @@ def test_derivatives_by_the_packet_alone():
 
     def f(kind):
         def function(x, coupling):
-            system, bath = jr.letter.model(beta=x[0], width=x[1], position=x[2], coupling=coupling)
-            own = bath.packet
+            system, reservoir = jr.letter.model(
+                beta=x[0], width=x[1], position=x[2], coupling=coupling
+            )
+            own = reservoir.packet
             packet = kind(own.beta, own.mass, own.width, own.position)
-            S = jr.scattering_map(system, jr.Reservoir(packet, bath.scatterer, bath.rate)).tensor
+            S = jr.scattering_map(
+                system, jr.Reservoir(packet, reservoir.scatterer, reservoir.rate)
+            ).tensor
             weights = jnp.arange(16.0).reshape(S.shape)
             return jnp.sum(jnp.sin(weights) * S.real + jnp.cos(weights) * S.imag)
 

@@ -112,10 +112,12 @@ class TestValues:
             np.testing.assert_allclose(D, relative(rho, jr.gibbs_state(system, beta)), rtol=1e-12)
 
     def test_no_channel_raises_a_relative_entropy_or_lowers_a_fidelity(self):
-        system, bath = jr.letter.model()
+        system, reservoir = jr.letter.model()
         S = jr.scattering_map(
             system,
-            jr.Reservoir(jr.ThermalMixture(beta=0.1, mass=0.1, width=1.0), bath.scatterer, 1.0),
+            jr.Reservoir(
+                jr.ThermalMixture(beta=0.1, mass=0.1, width=1.0), reservoir.scatterer, 1.0
+            ),
         )
 
         @jax.jit

@@ -32,16 +32,16 @@ def test_steady_states_of_the_letter(rate):
 
 @pytest.mark.slow
 def test_gradients_of_the_letter():
-    system, bath = jr.letter.model(rate=5.0)
-    grad = jax.grad(lambda b: jr.coherence(jr.steady_state(system, b).rho))(bath)
+    system, reservoir = jr.letter.model(rate=5.0)
+    grad = jax.grad(lambda b: jr.coherence(jr.steady_state(system, b).rho))(reservoir)
     assert abs(grad.packet.width + 3.643315e-3) <= 0.51e-9
     assert abs(grad.rate - 1.082034e-2) <= 0.51e-8
     assert abs(grad.packet.beta - 0.648982) <= 0.51e-6
 
 
 def test_gibbs_value_of_the_letter():
-    system, bath = jr.letter.model()
-    assert abs(jr.gibbs_state(system, bath.packet.beta)[0, 0] - 0.514996) <= 0.51e-6
+    system, reservoir = jr.letter.model()
+    assert abs(jr.gibbs_state(system, reservoir.packet.beta)[0, 0] - 0.514996) <= 0.51e-6
 
 
 @pytest.fixture(scope="module")
@@ -81,8 +81,8 @@ class TestFigure1:
         assert abs(scaled[0, -1] / 200 - 1) < 4 / np.sqrt(200)
 
     def test_follows_equation_5(self, figure1):
-        system, bath = jr.letter.model(rate=5.0)
-        S = jr.scattering_map(system, bath)
+        system, reservoir = jr.letter.model(rate=5.0)
+        S = jr.scattering_map(system, reservoir)
         path = figure1.isel(model=0, curve=1)
         assert path.rate == 5
         wait = np.diff(path.time.values)
@@ -94,7 +94,7 @@ class TestFigure1:
 @pytest.mark.slow
 def test_figure2_is_the_steady_state_at_every_rate():
     rates = [0.3, 5.0, 30.0]
-    data = jr.letter.figure2(rates=rates, amplitudes={"a": jr.Exact(), "b": jr.TransferProduct()})
+    data = jr.letter.figure2(rates=rates, amplitudes={"a": jr.Exact(), "b": jr.TransferMatrix()})
     for rate in rates:
         rho = jr.steady_state(*jr.letter.model(rate=rate)).rho
         np.testing.assert_allclose(data.rho.sel(model="a", rate=rate), rho, atol=1e-10)
@@ -162,7 +162,7 @@ def test_plots_draw_into_the_axes_they_are_given():
     from jaxres import plot
 
     figure, axes = pyplot.subplots(3)
-    models = {"exact": jr.Exact(), "product": jr.TransferProduct()}
+    models = {"exact": jr.Exact(), "product": jr.TransferMatrix()}
     steady = jr.letter.figure2(rates=jnp.geomspace(0.1, 10, 5), amplitudes=models)
     assert plot.steady_states(steady, ax=axes[0]) is axes[0]
     # three curves for each model, the Gibbs values, and the models' names

@@ -49,8 +49,8 @@ def test_a_weak_coupling_acts_in_first_order_as_a_hamiltonian():
         levels=[0.2, 0.2], couplings=[1e-6 * hermitian(5, 2)], lengths=[1.0], beta=0.4, mass=0.5
     )
     S, _ = solve(numbers)
-    _, bath = build(numbers)
-    W = np.asarray(bath.scatterer.coupling)
+    _, reservoir = build(numbers)
+    W = np.asarray(reservoir.scatterer.coupling)
     time = 1.0 * np.sqrt(np.pi * 0.4 * 0.5 / 2)  # L ∫ μ(p) m/p dp
     one = np.eye(2)
     turn = -1j * time * (np.einsum("aj,bk->abjk", W, one) - np.einsum("aj,kb->abjk", one, W))

@@ -28,21 +28,21 @@ def packet_and(coupling):
 
 
 def beside_idle(levels, idle):
-    """The system and its bath beside idle levels; S ⊗ 1 for them, given the small system's S."""
+    """The system and its reservoir beside idle levels; S ⊗ 1 for them, given the small system's S."""
     levels, idle = jnp.asarray(levels), np.asarray(idle)
     N, D = levels.shape[0], len(idle)
     both = (levels[:, None] + idle[None]).reshape(-1)
     order = np.argsort(np.add.outer(LEVELS, idle).reshape(-1), kind="stable")
     basis = np.eye(N * D)[:, order]
     system = jr.System(both[order], basis)
-    bath = packet_and(np.kron(V, np.eye(D)))
+    reservoir = packet_and(np.kron(V, np.eye(D)))
     one = np.eye(D)
 
     def joint(S):
         full = jnp.einsum("abjk,xy,uv->axbujykv", S.tensor, one, one).reshape((N * D,) * 4)
         return full[np.ix_(order, order, order, order)]
 
-    return system, bath, joint
+    return system, reservoir, joint
 
 
 SPECTRA = {
@@ -62,10 +62,10 @@ SPECTRA = {
     ],
 )
 def test_an_idle_system_beside_changes_nothing(name):
-    system, bath, joint = beside_idle(LEVELS, SPECTRA[name])
+    system, reservoir, joint = beside_idle(LEVELS, SPECTRA[name])
     fine = jr.DoubleExponential(64, 64)
     small = jr.scattering_map(jr.System(LEVELS), packet_and(V), quadrature=fine)
-    S = jr.scattering_map(system, bath, quadrature=jr.DoubleExponential(last=48))
+    S = jr.scattering_map(system, reservoir, quadrature=jr.DoubleExponential(nodes_above=48))
     true = largest(S.tensor - joint(small))
     assert true < 1e-8
     assert true / 10 <= float(S.error) or true < 1e-13
@@ -75,11 +75,11 @@ def test_an_idle_system_beside_changes_nothing(name):
 def test_sixteen_levels():
     """A qubit beside eight idle levels: 120 panels, the default grid."""
     idle = [0.0, 0.05, 0.11, 0.2, 0.6, 0.6 + 1e-10, 0.83, 1.2]
-    system, bath, joint = beside_idle(LEVELS, idle)
+    system, reservoir, joint = beside_idle(LEVELS, idle)
     small = jr.scattering_map(
         jr.System(LEVELS), packet_and(V), quadrature=jr.DoubleExponential(64, 64)
     )
-    S = jr.scattering_map(system, bath)
+    S = jr.scattering_map(system, reservoir)
     assert largest(S.tensor - joint(small)) < 1e-8
     assert float(S.error) < 1e-6
 
@@ -98,8 +98,8 @@ def test_the_derivative_in_the_levels_goes_through_a_resonance():
         return collision_map(system, packet_and(V), Exact(), quadrature).tensor[0, 0, 1, 1].real
 
     def together(gap):
-        system, bath, _ = beside_idle(jnp.stack([-gap / 2, gap / 2]), [0.0, 0.6])
-        T = collision_map(system, bath, Exact(), quadrature).tensor
+        system, reservoir, _ = beside_idle(jnp.stack([-gap / 2, gap / 2]), [0.0, 0.6])
+        T = collision_map(system, reservoir, Exact(), quadrature).tensor
         # levels ascend: (0, 0.0), then (0, 0.6) and (1, 0.0), which are equal, then (1, 0.6)
         return T[0, 0, 2, 2].real
 
@@ -203,8 +203,8 @@ def test_a_table_resolves_levels_however_close():
     def tensors(model):
         def tensor(distance):
             levels = jnp.array([0.0, 0.4, 0.4]) + jnp.array([0, 0, 1.0]) * distance
-            system, bath = build(numbers | {"levels": levels})
-            return collision_map(system, bath, model, jr.DoubleExponential()).tensor
+            system, reservoir = build(numbers | {"levels": levels})
+            return collision_map(system, reservoir, model, jr.DoubleExponential()).tensor
 
         return jax.jit(lambda x: jax.lax.map(tensor, x))(distances)
 
@@ -216,8 +216,8 @@ def test_a_table_resolves_the_beginning_of_long_panels():
     """Levels 36 and 84 kT apart: shallow bound states are close to a threshold, and the packet is nowhere else."""
     levels = 300 * np.array([0.0, 0.3, 1.0])
     numbers = parameters(levels=levels, couplings=[hermitian(3, 3, scale=0.6)], lengths=[0.7])
-    system, bath = build(numbers)
-    S, direct = (jr.scattering_map(system, bath, amplitudes=m) for m in (TABLE, DIRECT))
+    system, reservoir = build(numbers)
+    S, direct = (jr.scattering_map(system, reservoir, amplitudes=m) for m in (TABLE, DIRECT))
     assert largest(S.tensor - direct.tensor) < 1e-13
     assert float(S.error) < 1e-10
 
@@ -226,11 +226,11 @@ def test_a_table_resolves_the_beginning_of_long_panels():
 def test_a_table_that_is_too_short_says_so():
     """Behind a thick slab resonances are dense, and the series of the amplitudes does not converge in time."""
     numbers = TABULATED["resonances"] | {"lengths": jnp.array([30.0])}
-    system, bath = build(numbers)
-    coarse = jr.DoubleExponential(finite=32, last=48)
-    fine = jr.DoubleExponential(finite=400, last=200)
-    S = jr.scattering_map(system, bath, amplitudes=TABLE, quadrature=coarse)
-    true = jr.scattering_map(system, bath, amplitudes=DIRECT, quadrature=fine)
+    system, reservoir = build(numbers)
+    coarse = jr.DoubleExponential(nodes_between=32, nodes_above=48)
+    fine = jr.DoubleExponential(nodes_between=400, nodes_above=200)
+    S = jr.scattering_map(system, reservoir, amplitudes=TABLE, quadrature=coarse)
+    true = jr.scattering_map(system, reservoir, amplitudes=DIRECT, quadrature=fine)
     off = largest(S.tensor - true.tensor)
     assert off > 1e-6
     assert float(S.error) > off

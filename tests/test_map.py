@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import bath_of, build, hermitian, largest, parameters, system_of
+from helpers import build, hermitian, largest, parameters, reservoir_of, system_of
 
 import jaxres as jr
 
@@ -33,7 +33,7 @@ def true_and_estimated(S, reference):
 def test_the_error_estimate_is_honest(golden, quadrature):
     for name in ("paper", "cold_qubit"):
         case = golden[name]
-        S = jr.scattering_map(system_of(case), bath_of(case), quadrature=quadrature)
+        S = jr.scattering_map(system_of(case), reservoir_of(case), quadrature=quadrature)
         true, estimate = true_and_estimated(S, case["map"])
         if true > 1e-13:
             assert true / 10 <= estimate
@@ -41,9 +41,9 @@ def test_the_error_estimate_is_honest(golden, quadrature):
                 assert estimate <= 1e4 * true  # and of some use
 
     for name, numbers in HARD.items():
-        system, bath = jr.letter.model(**numbers)
-        S = jr.scattering_map(system, bath, quadrature=quadrature)
-        reference = jr.scattering_map(system, bath, quadrature=jr.GaussLegendre(1500, 1500))
+        system, reservoir = jr.letter.model(**numbers)
+        S = jr.scattering_map(system, reservoir, quadrature=quadrature)
+        reference = jr.scattering_map(system, reservoir, quadrature=jr.GaussLegendre(1500, 1500))
         true, estimate = true_and_estimated(S, reference.tensor)
         assert reference.error < 1e-4, name
         if true > max(1e-13, 0.01 * float(reference.error)):
@@ -55,7 +55,7 @@ def test_the_error_estimate_is_honest(golden, quadrature):
 @pytest.mark.parametrize("quadrature", [COARSE, DEFAULT], ids=str)
 def test_the_error_estimate_is_honest_for_more_levels_and_slabs(golden, name, quadrature):
     case = golden[name]
-    S = jr.scattering_map(system_of(case), bath_of(case), quadrature=quadrature)
+    S = jr.scattering_map(system_of(case), reservoir_of(case), quadrature=quadrature)
     true, estimate = true_and_estimated(S, case["map"])
     assert estimate < 1e-3
     if true > 1e-13:
@@ -63,10 +63,10 @@ def test_the_error_estimate_is_honest_for_more_levels_and_slabs(golden, name, qu
 
 
 def test_tol_refines_until_it_is_met():
-    system, bath = jr.letter.model(mass=10.0, beta=2.0, width=0.5)
-    assert jr.scattering_map(system, bath).error > 1e-3
-    S = jr.scattering_map(system, bath, tol=1e-3)
-    reference = jr.scattering_map(system, bath, quadrature=jr.GaussLegendre(1500, 1500))
+    system, reservoir = jr.letter.model(mass=10.0, beta=2.0, width=0.5)
+    assert jr.scattering_map(system, reservoir).error > 1e-3
+    S = jr.scattering_map(system, reservoir, tol=1e-3)
+    reference = jr.scattering_map(system, reservoir, quadrature=jr.GaussLegendre(1500, 1500))
     assert S.error <= 1e-3
     assert largest(S.tensor - reference.tensor) <= 1e-3
     # what is good enough is left as it is
@@ -77,9 +77,9 @@ def test_tol_refines_until_it_is_met():
 
 
 def test_tol_says_when_it_is_not_met():
-    system, bath = jr.letter.model(mass=10.0, length=2.0)
+    system, reservoir = jr.letter.model(mass=10.0, length=2.0)
     with pytest.raises(ValueError, match=r"`tol` must be reachable, .* > 1e-12 with DoubleExp"):
-        jr.scattering_map(system, bath, tol=1e-12, max_refinements=1)
+        jr.scattering_map(system, reservoir, tol=1e-12, max_refinements=1)
 
 
 @pytest.mark.slow
@@ -118,7 +118,7 @@ def test_thin_slabs_are_no_worse(length):
     """The two-level formulas measure energies in units of the slab: there all are tiny for a thin one."""
     levels, W = [-0.4, 0.5], hermitian(6, 2, scale=1.3)
     system, slab = build(parameters(levels=levels, couplings=[W], lengths=[length]))
-    product = jr.scattering_map(system, slab, amplitudes=jr.TransferProduct())
+    product = jr.scattering_map(system, slab, amplitudes=jr.TransferMatrix())
     assert largest(jr.scattering_map(system, slab).tensor - product.tensor) < 1e-14
 
 
@@ -126,9 +126,9 @@ def test_thin_slabs_are_no_worse(length):
 @pytest.mark.parametrize("name", ["cold_qubit", "qutrit"])
 def test_transfer_matrices_give_the_same_map(golden, name):
     case = golden[name]
-    system, bath = system_of(case), bath_of(case)
-    S = jr.scattering_map(system, bath)
-    product = jr.scattering_map(system, bath, amplitudes=jr.TransferProduct())
+    system, reservoir = system_of(case), reservoir_of(case)
+    S = jr.scattering_map(system, reservoir)
+    product = jr.scattering_map(system, reservoir, amplitudes=jr.TransferMatrix())
     assert largest(S.tensor - product.tensor) < 1e-10
 
 

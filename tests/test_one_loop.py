@@ -200,7 +200,7 @@ def test_flux_where_the_wave_in_a_slab_changes_its_formula():
     slab = jr.Slab([[2.0]], 1.0)
     for scatterer in (slab, jr.Slab([[2.0]], 0.5), jr.Stack([slab, jr.Slab([[1.5]], 1.0)])):
         for energy in beside(1.0):
-            for model in (jr.Exact(), jr.TransferProduct()):
+            for model in (jr.Exact(), jr.TransferMatrix()):
                 amps = jr.amplitudes(
                     jr.System([0.0]), scatterer, mass=0.5, energy=energy, amplitudes=model
                 )

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
-from helpers import bath_of, largest, system_of
+from helpers import largest, reservoir_of, system_of
 
 import jaxres as jr
 
@@ -16,9 +16,9 @@ ORDER = 4
 @pytest.fixture(scope="module", params=["paper", "qutrit"])
 def case(request, golden):
     data = golden[request.param]
-    system, bath = system_of(data), bath_of(data, rate=1e-2)
-    series = jr.perturbation_series(system, bath, ORDER)
-    return system, bath, jr.scattering_map(system, bath), series
+    system, reservoir = system_of(data), reservoir_of(data, rate=1e-2)
+    series = jr.perturbation_series(system, reservoir, ORDER)
+    return system, reservoir, jr.scattering_map(system, reservoir), series
 
 
 @jax.jit
@@ -27,12 +27,12 @@ def steady(system, S, rate):
 
 
 def test_the_error_of_order_n_falls_as_the_power_n_plus_1(case):
-    system, bath, S, _ = case
+    system, reservoir, S, _ = case
     rates = float(jnp.min(jnp.diff(system.levels))) * np.array([0.004, 0.04])
     for n in range(ORDER):
         errors = []
         for rate in map(jnp.asarray, rates):
-            at = eqx.tree_at(lambda b: b.rate, bath, rate)
+            at = eqx.tree_at(lambda b: b.rate, reservoir, rate)
             rho = jr.perturbative_state(system, at, n)
             errors.append(largest(rho - steady(system, S, rate)))
         slope = np.diff(np.log(errors)) / np.diff(np.log(rates))
@@ -61,8 +61,8 @@ def test_the_first_coefficients_are_the_limit_and_its_slope(case):
 
 
 def test_order_zero_is_the_gibbs_state_where_detailed_balance_holds(case):
-    system, bath, _, series = case
-    assert largest(series[0] - jr.gibbs_state(system, bath.packet.beta)) < 1e-8
+    system, reservoir, _, series = case
+    assert largest(series[0] - jr.gibbs_state(system, reservoir.packet.beta)) < 1e-8
 
 
 @pytest.mark.slow
@@ -80,27 +80,27 @@ def test_the_derivative_of_the_series_equals_differences():
 
 
 def test_levels_that_meet_are_refused(case):
-    system, bath, _, _ = case
+    system, reservoir, _, _ = case
     together = eqx.tree_at(lambda s: s.levels, system, 0 * system.levels)
     with pytest.raises(ValueError, match="distinct levels"):
-        jr.perturbation_series(together, bath, 1)
+        jr.perturbation_series(together, reservoir, 1)
 
     if system.size == 2:
 
         @jax.jit
         def series(levels):
-            return jr.perturbation_series(jr.System(levels), bath, 1)
+            return jr.perturbation_series(jr.System(levels), reservoir, 1)
 
         assert np.all(np.isnan(series(together.levels)))
         assert np.all(np.isfinite(series(system.levels)))
 
 
 def test_uncoupled_levels_have_no_series(golden):
-    system, bath = system_of(golden["paper"]), bath_of(golden["paper"])
-    idle = eqx.tree_at(lambda b: b.scatterer.coupling, bath, 0 * bath.scatterer.coupling)
+    system, reservoir = system_of(golden["paper"]), reservoir_of(golden["paper"])
+    idle = eqx.tree_at(lambda b: b.scatterer.coupling, reservoir, 0 * reservoir.scatterer.coupling)
     assert np.all(np.isnan(jr.perturbation_series(system, idle, 1)))
     with pytest.raises(ValueError, match="order"):
-        jr.perturbation_series(system, bath, -1)
+        jr.perturbation_series(system, reservoir, -1)
 
 
 def test_the_estimate_and_where_it_holds():
@@ -110,9 +110,9 @@ def test_the_estimate_and_where_it_holds():
     @jax.jit
     @jax.vmap
     def both(width):
-        system, bath = jr.letter.model(splitting=splitting, width=width, rate=1e-3)
-        exact = bath.rate * jr.coherence(jr.perturbation_series(system, bath, 1)[1])
-        return exact, jr.coherence_estimate(system, bath)
+        system, reservoir = jr.letter.model(splitting=splitting, width=width, rate=1e-3)
+        exact = reservoir.rate * jr.coherence(jr.perturbation_series(system, reservoir, 1)[1])
+        return exact, jr.coherence_estimate(system, reservoir)
 
     exact, estimate = both(widths)
     z = 0.1 * np.asarray(widths) * splitting
@@ -121,9 +121,11 @@ def test_the_estimate_and_where_it_holds():
     assert 0.5 < (exact / estimate)[1] / (exact / estimate)[0] < 2  # z = 0.48 and 0.96
     assert (exact / estimate)[3] / (exact / estimate)[1] > 30  # z = 3.84
     assert np.all(np.abs(np.log(np.diff(np.log(exact / of_all_momenta)) + 1)) < 0.4)
-    system, bath = jr.letter.model()
+    system, reservoir = jr.letter.model()
     with pytest.raises(ValueError, match="EffusionPacket"):
-        jr.coherence_estimate(system, eqx.tree_at(lambda b: b.packet, bath, Beam(bath.packet.mass)))
+        jr.coherence_estimate(
+            system, eqx.tree_at(lambda b: b.packet, reservoir, Beam(reservoir.packet.mass))
+        )
 
 
 class Beam(jr.AbstractPacket):

@@ -30,10 +30,10 @@ def numbers():
     out = {}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        system, bath = jr.letter.model()
-        S = jr.scattering_map(system, bath)
-        sol = jr.steady_state(system, bath)
-        jr.steady_state(system, bath)
+        system, reservoir = jr.letter.model()
+        S = jr.scattering_map(system, reservoir)
+        sol = jr.steady_state(system, reservoir)
+        jr.steady_state(system, reservoir)
         grad = jax.grad(coherence)(dict(width=1.0, rate=5.0, beta=0.1))
     out["warnings"] = [str(w.message) for w in caught]
     out["dtypes"] = sorted({str(x.dtype) for x in jax.tree.leaves((S, sol, grad))})
@@ -49,7 +49,7 @@ def numbers():
     opaque = jr.amplitudes(jr.System([-0.3, 0.3]), wall, mass=1.0, energy=1.0)
     out["opaque"] = plain(opaque.reflection)
     excited = jnp.diag(jnp.array([0.0, 1.0]))
-    out["evolved"] = plain(jr.evolve(system, bath, excited, [0.0, 1.0, 1e4]))
+    out["evolved"] = plain(jr.evolve(system, reservoir, excited, [0.0, 1.0, 1e4]))
     return out
 
 

@@ -72,7 +72,7 @@ def test_operators_of_qutip_are_matrices():
     system = jr.System.from_hamiltonian(H, resolve=qutip.sigmaz())
     np.testing.assert_allclose(system.levels, H.eigenenergies(), atol=1e-15)
     assert jr.Slab(qutip.sigmax(), 1.0).coupling.shape == (2, 2)
-    assert jr.Unit(system, qutip.ket2dm(qutip.basis(2, 0))).state[0, 0] == 1
+    assert jr.InternalState(system, qutip.ket2dm(qutip.basis(2, 0))).state[0, 0] == 1
     assert largest(system.to_eigenbasis(H) - jnp.diag(system.levels)) < 1e-15
 
 
@@ -87,7 +87,7 @@ def test_what_holds_to_rounding_is_judged_by_the_precision_in_which_it_comes(pre
     assert largest(gram - np.eye(3)) < 1e-14
     assert system.valid()
     state = jr.gibbs_state(system, 0.7).real.astype(precision)
-    unit = jr.Unit(system, state / 1)
+    unit = jr.InternalState(system, state / 1)
     assert abs(jnp.trace(unit.state) - 1) < 1e-15 and unit.valid()
     noisy = (A + A.T).astype(precision)
     noisy[0, 1] *= 1 + 4 * np.finfo(precision).eps
@@ -104,22 +104,22 @@ def cast(tree):
 def turned():
     """A model with a basis and a unit, which single precision leaves unitary and a state to its own rounding only."""
     system = jr.System.from_hamiltonian([[0.3, 0.1], [0.1, -0.2]])
-    unit = jr.Unit.thermal(jr.System.from_hamiltonian([[0.2, 0.1j], [-0.1j, 0.0]]), 0.3)
+    unit = jr.InternalState.thermal(jr.System.from_hamiltonian([[0.2, 0.1j], [-0.1j, 0.0]]), 0.3)
     slab = jr.Slab(np.kron(W, [[1, 0.5], [0.5, 2]]), 1.0)
-    return system, jr.Reservoir(jr.ThermalMixture(**THERMAL), slab, RATE, unit=unit)
+    return system, jr.Reservoir(jr.ThermalMixture(**THERMAL), slab, RATE, internal=unit)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("make", [model, pytest.param(turned, marks=pytest.mark.campaign)])
 def test_objects_cast_to_single_precision_work_as_they_are(make):
-    def coherence(system, bath):
-        return jr.coherence(jr.steady_state(system, bath).rho)
+    def coherence(system, reservoir):
+        return jr.coherence(jr.steady_state(system, reservoir).rho)
 
-    system, bath = make()
-    low, also = cast((system, bath))
+    system, reservoir = make()
+    low, also = cast((system, reservoir))
     assert {str(x.dtype) for x in jax.tree.leaves((low, also))} <= {"float32", "complex64"}
-    expected = coherence(system, bath)
-    for pair in [(low, bath), (system, also), (low, also)]:
+    expected = coherence(system, reservoir)
+    for pair in [(low, reservoir), (system, also), (low, also)]:
         sol = jr.steady_state(*pair)
         assert sol.rho.dtype == jnp.dtype("complex128")
         assert sol.result == jr.RESULTS.successful
@@ -127,7 +127,7 @@ def test_objects_cast_to_single_precision_work_as_they_are(make):
         S = jr.scattering_map(*pair)
         assert {str(x.dtype) for x in jax.tree.leaves(S)} == {"complex128", "float64"}
     grad = jax.grad(coherence, (0, 1))(low, also)
-    theirs = jax.grad(coherence, (0, 1))(system, bath)
+    theirs = jax.grad(coherence, (0, 1))(system, reservoir)
     for x, y, z in zip(*map(jax.tree.leaves, (grad, theirs, (low, also))), strict=True):
         assert x.dtype == z.dtype
         if (
@@ -136,7 +136,7 @@ def test_objects_cast_to_single_precision_work_as_they_are(make):
             np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)
     rho = jr.gibbs_state(low, 0.3)
     path = jr.trajectory(low, also, rho, collisions=3, key=jax.random.key(0))
-    theirs = jr.trajectory(system, bath, rho, collisions=3, key=jax.random.key(0))
+    theirs = jr.trajectory(system, reservoir, rho, collisions=3, key=jax.random.key(0))
     np.testing.assert_allclose(path.states, theirs.states, atol=1e-5)
     amps = jr.amplitudes(low, model()[1].scatterer, mass=np.float32(0.5), energy=np.float32(2))
     assert amps.transmission.dtype == jnp.dtype("complex128")
@@ -147,9 +147,9 @@ def test_objects_cast_to_single_precision_work_as_they_are(make):
 def test_one_number_in_single_precision(name):
     def coherence(x):
         changes = {} if name == "levels" else {name: x}
-        system, bath = model(**changes)
+        system, reservoir = model(**changes)
         system = jr.System(x) if name == "levels" else system
-        return jr.coherence(jr.steady_state(system, bath).rho)
+        return jr.coherence(jr.steady_state(system, reservoir).rho)
 
     value = single(dict(levels=LEVELS, rate=RATE, coupling=W, **THERMAL)[name])
     low, high = jax.grad(coherence)(value), jax.grad(coherence)(value.astype(float))
@@ -237,13 +237,13 @@ def strictly():
     }
 
 
-def results(system, bath):
-    def coherence(scale, bath):
-        return jr.coherence(jr.steady_state(jr.System(scale * system.levels), bath).rho)
+def results(system, reservoir):
+    def coherence(scale, reservoir):
+        return jr.coherence(jr.steady_state(jr.System(scale * system.levels), reservoir).rho)
 
-    amps = jr.amplitudes(system, bath.scatterer, mass=0.1, energy=2.0)
-    value, (slope, grad) = jax.value_and_grad(coherence, (0, 1))(1.0, bath)
-    later = jr.evolve(system, bath, jr.gibbs_state(system, 0.3), [0.0, 2.0])[1]
+    amps = jr.amplitudes(system, reservoir.scatterer, mass=0.1, energy=2.0)
+    value, (slope, grad) = jax.value_and_grad(coherence, (0, 1))(1.0, reservoir)
+    later = jr.evolve(system, reservoir, jr.gibbs_state(system, 0.3), [0.0, 2.0])[1]
     out = [value, slope, grad.rate, grad.packet.width, jnp.abs(amps.transmission[0, 0])]
     return [float(x) for x in [*out, jr.coherence(later)]]
 

@@ -4,11 +4,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import (
-    bath_of,
     build,
     hermitian,
     largest,
     parameters,
+    reservoir_of,
     steady_state_of,
     system_of,
     unitary,
@@ -44,18 +44,18 @@ def draw(seed, N, M, *, real=False, incidence="left", packet=jr.EffusionPacket, 
         position=rng.uniform(-4, 0),
         rate=10.0 ** rng.uniform(-2, 2),
     )
-    system, bath = with_incidence(*build(numbers), incidence)
-    state = bath.packet
+    system, reservoir = with_incidence(*build(numbers), incidence)
+    state = reservoir.packet
     state = packet(state.beta, state.mass, widen * state.width, state.position)
-    return system, jr.Reservoir(state, bath.scatterer, bath.rate, bath.incidence)
+    return system, jr.Reservoir(state, reservoir.scatterer, reservoir.rate, reservoir.incidence)
 
 
-def with_incidence(system, bath, incidence):
-    return system, jr.Reservoir(bath.packet, bath.scatterer, bath.rate, incidence)
+def with_incidence(system, reservoir, incidence):
+    return system, jr.Reservoir(reservoir.packet, reservoir.scatterer, reservoir.rate, incidence)
 
 
-def boltzmann(system, bath):
-    return np.real(np.diagonal(jr.gibbs_state(system, bath.packet.beta)))
+def boltzmann(system, reservoir):
+    return np.real(np.diagonal(jr.gibbs_state(system, reservoir.packet.beta)))
 
 
 def transitions(S):
@@ -63,15 +63,15 @@ def transitions(S):
     return np.real(np.einsum("aajj->aj", np.asarray(S.tensor)))
 
 
-def unbalanced(system, bath, S):
+def unbalanced(system, reservoir, S):
     """The largest net flow between two levels in the Gibbs state."""
-    flow = transitions(S) * boltzmann(system, bath)[None]
+    flow = transitions(S) * boltzmann(system, reservoir)[None]
     return largest(flow - flow.T)
 
 
-def unstationary(system, bath, S):
+def unstationary(system, reservoir, S):
     """How far collisions move the Gibbs populations."""
-    p = boltzmann(system, bath)
+    p = boltzmann(system, reservoir)
     return largest(transitions(S) @ p - p)
 
 
@@ -133,70 +133,72 @@ def test_the_effusion_packet_is_positive_up_to_its_slowest_particles():
 @given(seed=SEEDS)
 def test_detailed_balance_of_two_levels(seed):
     # any coupling of two levels can be made real by a diagonal unitary
-    system, bath = draw(seed, 2, 1)
-    S = jr.scattering_map(system, bath, quadrature=FINE)
-    assert unbalanced(system, bath, S) <= 1e-13 + S.error
+    system, reservoir = draw(seed, 2, 1)
+    S = jr.scattering_map(system, reservoir, quadrature=FINE)
+    assert unbalanced(system, reservoir, S) <= 1e-13 + S.error
 
 
 @examples
 @given(seed=SEEDS)
 def test_detailed_balance_of_real_couplings(seed):
-    system, bath = draw(seed, 3, 1, real=True)
-    S = jr.scattering_map(system, bath, quadrature=FINE)
-    assert unbalanced(system, bath, S) <= 1e-13 + S.error
+    system, reservoir = draw(seed, 3, 1, real=True)
+    S = jr.scattering_map(system, reservoir, quadrature=FINE)
+    assert unbalanced(system, reservoir, S) <= 1e-13 + S.error
 
-    system, bath = draw(seed, 3, 2, real=True, incidence="both")
-    S = jr.scattering_map(system, bath, quadrature=FINE)
-    assert unbalanced(system, bath, S) <= 1e-13 + S.error
+    system, reservoir = draw(seed, 3, 2, real=True, incidence="both")
+    S = jr.scattering_map(system, reservoir, quadrature=FINE)
+    assert unbalanced(system, reservoir, S) <= 1e-13 + S.error
 
 
 def test_detailed_balance_to_rounding(golden):
     for name in ("paper", "cold_qubit"):
-        system, bath = system_of(golden[name]), bath_of(golden[name])
-        S = jr.scattering_map(system, bath, quadrature=FINE)
-        assert unbalanced(system, bath, S) < 1e-13
+        system, reservoir = system_of(golden[name]), reservoir_of(golden[name])
+        S = jr.scattering_map(system, reservoir, quadrature=FINE)
+        assert unbalanced(system, reservoir, S) < 1e-13
 
 
 @examples
 @given(seed=SEEDS)
 def test_unitarity_alone_keeps_the_gibbs_populations(seed):
     # complex couplings of three levels break time reversal, and detailed balance with it
-    system, bath = draw(seed, 3, 1)
-    S = jr.scattering_map(system, bath, quadrature=FINE)
-    assert unstationary(system, bath, S) <= 1e-13 + S.error
+    system, reservoir = draw(seed, 3, 1)
+    S = jr.scattering_map(system, reservoir, quadrature=FINE)
+    assert unstationary(system, reservoir, S) <= 1e-13 + S.error
 
-    system, bath = draw(seed, 3, 2, incidence="both")
-    S = jr.scattering_map(system, bath, quadrature=FINE)
-    assert unstationary(system, bath, S) <= 1e-13 + S.error
+    system, reservoir = draw(seed, 3, 2, incidence="both")
+    S = jr.scattering_map(system, reservoir, quadrature=FINE)
+    assert unstationary(system, reservoir, S) <= 1e-13 + S.error
 
 
 def test_without_time_reversal_there_is_no_detailed_balance():
-    system, bath = draw(6, 3, 1)
-    S = jr.scattering_map(system, bath, quadrature=FINE)
+    system, reservoir = draw(6, 3, 1)
+    S = jr.scattering_map(system, reservoir, quadrature=FINE)
     assert S.error < 1e-6
-    assert unbalanced(system, bath, S) > 1e-4
+    assert unbalanced(system, reservoir, S) > 1e-4
 
-    system, bath = draw(6, 3, 2, incidence="both")
-    S = jr.scattering_map(system, bath, quadrature=FINE)
+    system, reservoir = draw(6, 3, 2, incidence="both")
+    S = jr.scattering_map(system, reservoir, quadrature=FINE)
     assert S.error < 1e-6
-    assert unbalanced(system, bath, S) > 1e-4
+    assert unbalanced(system, reservoir, S) > 1e-4
 
 
 def test_a_stack_hit_from_one_side_does_not_keep_the_gibbs_populations():
-    system, bath = draw(6, 3, 2)
-    S = jr.scattering_map(system, bath, quadrature=FINE)
+    system, reservoir = draw(6, 3, 2)
+    S = jr.scattering_map(system, reservoir, quadrature=FINE)
     assert S.error < 1e-6
-    assert unstationary(system, bath, S) > 1e-4
+    assert unstationary(system, reservoir, S) > 1e-4
 
 
 def test_incidence():
-    system, bath = draw(6, 3, 2)
-    left = jr.scattering_map(system, bath, quadrature=FINE).tensor
+    system, reservoir = draw(6, 3, 2)
+    left = jr.scattering_map(system, reservoir, quadrature=FINE).tensor
     right, both = (
-        jr.scattering_map(*with_incidence(system, bath, side), quadrature=FINE).tensor
+        jr.scattering_map(*with_incidence(system, reservoir, side), quadrature=FINE).tensor
         for side in ("right", "both")
     )
-    mirrored = jr.Reservoir(bath.packet, jr.Stack(bath.scatterer.slabs[::-1]), bath.rate)
+    mirrored = jr.Reservoir(
+        reservoir.packet, jr.Stack(reservoir.scatterer.slabs[::-1]), reservoir.rate
+    )
     assert largest(right - jr.scattering_map(system, mirrored, quadrature=FINE).tensor) < 1e-14
     assert largest(both - (left + right) / 2) < 1e-14
     assert largest(left - right) > 1e-2
@@ -205,29 +207,29 @@ def test_incidence():
 @examples
 @given(seed=SEEDS)
 def test_a_constant_added_to_all_levels_changes_nothing(seed):
-    system, bath = draw(seed, 3, 1)
+    system, reservoir = draw(seed, 3, 1)
     shifted = jr.System(system.levels + 4.0)
-    S = jr.scattering_map(system, bath, quadrature=FINE)
-    assert largest(S.tensor - jr.scattering_map(shifted, bath, quadrature=FINE).tensor) < 1e-12
+    S = jr.scattering_map(system, reservoir, quadrature=FINE)
+    assert largest(S.tensor - jr.scattering_map(shifted, reservoir, quadrature=FINE).tensor) < 1e-12
 
 
 @pytest.mark.slow
 @examples
 @given(seed=SEEDS)
 def test_a_change_of_basis_changes_nothing(seed):
-    system, bath = draw(seed, 3, 1)
-    U, W = unitary(seed, 3), bath.scatterer.coupling
+    system, reservoir = draw(seed, 3, 1)
+    U, W = unitary(seed, 3), reservoir.scatterer.coupling
     H = U @ jnp.diag(system.levels).astype(complex) @ jnp.conj(U.T)
     rotated = jr.System.from_hamiltonian((H + jnp.conj(H.T)) / 2)
-    turned = jr.Slab(U @ W @ jnp.conj(U.T), bath.scatterer.length)
+    turned = jr.Slab(U @ W @ jnp.conj(U.T), reservoir.scatterer.length)
     turned = jr.Slab((turned.coupling + jnp.conj(turned.coupling.T)) / 2, turned.length)
-    moved = jr.Reservoir(bath.packet, turned, bath.rate)
+    moved = jr.Reservoir(reservoir.packet, turned, reservoir.rate)
 
-    def state(system, bath):
-        S = jr.scattering_map(system, bath, quadrature=FINE)
-        return steady_state_of(system, [S], [bath.rate])
+    def state(system, reservoir):
+        S = jr.scattering_map(system, reservoir, quadrature=FINE)
+        return steady_state_of(system, [S], [reservoir.rate])
 
-    expected, got = state(system, bath), state(rotated, moved)
+    expected, got = state(system, reservoir), state(rotated, moved)
     assert got.result == expected.result
     if expected.result == jr.RESULTS.successful:
         # eigenvectors are known up to phases, so are coherences
@@ -239,8 +241,8 @@ def test_a_change_of_basis_changes_nothing(seed):
 @examples
 @given(seed=SEEDS)
 def test_collisions_bring_states_together(seed):
-    system, bath = draw(seed, 3, 2)
-    S = jr.scattering_map(system, bath, quadrature=FINE)
+    system, reservoir = draw(seed, 3, 2)
+    S = jr.scattering_map(system, reservoir, quadrature=FINE)
     rng = np.random.default_rng(seed)
     states = []
     for _ in range(2):

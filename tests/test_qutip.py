@@ -167,13 +167,13 @@ def test_qutip_solves_the_same_master_equation():
     # the steady state that QuTiP finds for our generator, in the basis of the Hamiltonian
     H = qutip.Qobj([[0.25, 0.1 - 0.2j], [0.1 + 0.2j, -0.25]])
     system = jr.System.from_hamiltonian(jr.from_qutip(H))
-    bath = jr.letter.model()[1]
-    L = jr.to_qutip(jr.generator(system, bath), system=system)
-    rho = jr.to_qutip(jr.steady_state(system, bath).rho, system=system)
+    reservoir = jr.letter.model()[1]
+    L = jr.to_qutip(jr.generator(system, reservoir), system=system)
+    rho = jr.to_qutip(jr.steady_state(system, reservoir).rho, system=system)
     assert largest((qutip.steadystate(L) - rho).full()) < 1e-12
     # L = −i[H, ·] + Γ(S − 1)
-    S = jr.to_qutip(jr.scattering_map(system, bath), system=system)
-    again = qutip.liouvillian(H) + float(bath.rate) * (S - qutip.to_super(qutip.qeye(2)))
+    S = jr.to_qutip(jr.scattering_map(system, reservoir), system=system)
+    again = qutip.liouvillian(H) + float(reservoir.rate) * (S - qutip.to_super(qutip.qeye(2)))
     assert largest((L - again).full()) < 1e-13
 
 

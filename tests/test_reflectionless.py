@@ -194,9 +194,9 @@ def test_the_map_is_the_integral_of_eq_17(model):
     # with amplitudes and an integral from elsewhere: Gauss-Legendre, in a variable whose fourth power is the
     # distance to the end of a panel, since s does not vanish with √p
     levels, W = np.array([-0.4, 0.5]), np.asarray(hermitian(6, 2))
-    system, bath = with_packet(levels, W)
+    system, reservoir = with_packet(levels, W)
     mass = 0.5
-    S = jr.scattering_map(system, bath, amplitudes=model, quadrature=FINE)
+    S = jr.scattering_map(system, reservoir, amplitudes=model, quadrature=FINE)
 
     kinks = np.linalg.eigvalsh(np.diag(levels) + W)
     if isinstance(model, jr.RandomInteractionTime):
@@ -220,7 +220,7 @@ def test_the_map_is_the_integral_of_eq_17(model):
         p2, q2 = eps + levels[out] - levels[in_], eps + levels[out2] - levels[in2]
         open_ = (p2 > 0) & (q2 > 0)
         p, q = np.sqrt(2 * mass * p2[open_]), np.sqrt(2 * mass * q2[open_])
-        rho = np.asarray(bath.packet.density(jnp.asarray(p), jnp.asarray(q)))
+        rho = np.asarray(reservoir.packet.density(jnp.asarray(p), jnp.asarray(q)))
         # the outgoing momenta of both factors are one, so what s⁺ is referenced to is no matter
         pair = s[out, :, out, in_] * s[out2, :, out2, in2].conj()
         return np.sum(mass / np.sqrt(p * q) * rho * (pair * deps)[open_])
@@ -239,8 +239,8 @@ def test_they_keep_the_trace_and_thermalise(model):
     # two open channels share the fast turning just above the mean level, each on nodes of its own: then the trace is
     # kept by the repair alone
     for levels, W in [([-0.4, 0.5], hermitian(6, 2)), (LEVELS, W1)]:
-        system, bath = with_packet(levels, W)
-        S = jr.scattering_map(system, bath, amplitudes=model, quadrature=FINE)
+        system, reservoir = with_packet(levels, W)
+        S = jr.scattering_map(system, reservoir, amplitudes=model, quadrature=FINE)
         # before the repair, which makes it exact
         wild = isinstance(model, jr.RandomInteractionTime) and system.size > 2
         assert S.trace_defect < (1e-4 if wild else 1e-9)
@@ -270,12 +270,14 @@ def test_the_raw_forms_lose_the_trace():
     "model", [pytest.param(MODELS[0], marks=pytest.mark.slow), RAW[1]], ids=str
 )
 def test_the_error_estimate_is_honest(model):
-    system, bath = jr.letter.model(beta=0.3)
+    system, reservoir = jr.letter.model(beta=0.3)
     reference = jr.scattering_map(
-        system, bath, amplitudes=model, quadrature=jr.DoubleExponential(600, 64)
+        system, reservoir, amplitudes=model, quadrature=jr.DoubleExponential(600, 64)
     )
     for n in (24, 48):
-        S = jr.scattering_map(system, bath, amplitudes=model, quadrature=jr.DoubleExponential(n, n))
+        S = jr.scattering_map(
+            system, reservoir, amplitudes=model, quadrature=jr.DoubleExponential(n, n)
+        )
         true = largest(S.tensor - reference.tensor)
         assert 1e-13 < true < 1e-3
         assert true / 10 <= float(S.error) < 1e4 * true
@@ -299,13 +301,13 @@ class Splitting(jr.AbstractAmplitudes):
 
 @pytest.mark.slow
 def test_more_panels_change_nothing():
-    system, bath = with_packet([-0.4, 0.5], hermitian(6, 2))
-    S = jr.scattering_map(system, bath, quadrature=jr.DoubleExponential(96, 64))
+    system, reservoir = with_packet([-0.4, 0.5], hermitian(6, 2))
+    S = jr.scattering_map(system, reservoir, quadrature=jr.DoubleExponential(96, 64))
     # below everything, on a threshold, on it but for rounding, in between, very far away, nowhere
     for at in ([-3.0, 0.5, 1.7], [0.5 * (1 + 1e-15), 1.4, 1e9], [jnp.nan, -0.4, 0.500001]):
         more = jr.scattering_map(
             system,
-            bath,
+            reservoir,
             amplitudes=Splitting(jnp.array(at)),
             quadrature=jr.DoubleExponential(96, 64),
         )
@@ -323,14 +325,14 @@ def test_gradients():
         coupling = jnp.diag(jnp.diag(W).real) + jnp.array([[0, 1.0], [0, 0]]) * (x[2] + 1j * x[3])
         coupling = coupling + jnp.array([[0, 0], [1.0, 0]]) * (x[2] - 1j * x[3])
         packet = jr.EffusionPacket(beta=x[4], mass=x[5], width=x[6], position=-2.0)
-        bath = jr.Reservoir(packet=packet, scatterer=jr.Slab(coupling, x[7]), rate=2.0)
+        reservoir = jr.Reservoir(packet=packet, scatterer=jr.Slab(coupling, x[7]), rate=2.0)
         S = jr.scattering_map(
             jr.System(x[:2]),
-            bath,
+            reservoir,
             amplitudes=jr.WaveVectorOperator(),
             quadrature=jr.DoubleExponential(96, 64),
         )
-        sol = jr.steady_state_of(jr.System(x[:2]), [S], [bath.rate])
+        sol = jr.steady_state_of(jr.System(x[:2]), [S], [reservoir.rate])
         return jr.coherence(sol.rho) + sol.rho[0, 0].real
 
     backward = jax.jit(jax.grad(coherence))(x0)

@@ -31,53 +31,57 @@ def model(x, s, N=2, slabs=1, unit=False):
     size = 2 * N if unit else N
     W = [hermitian(20 + n, size, scale=0.5) for n in range(slabs)]
     stack = [jr.Slab(height * s * W[n], length * r * (0.7 + 0.2 * n)) for n in range(slabs)]
-    particle = jr.Unit.thermal(jr.System(s * np.array([0.0, 0.25])), 0.1 / s) if unit else None
+    particle = (
+        jr.InternalState.thermal(jr.System(s * np.array([0.0, 0.25])), 0.1 / s) if unit else None
+    )
     scatterer = stack[0] if slabs == 1 else jr.Stack(stack)
-    bath = jr.Reservoir(packet, scatterer, 3 * rate * s, unit=particle)
-    return jr.System(splitting * s * np.array(LEVELS[N])), bath
+    reservoir = jr.Reservoir(packet, scatterer, 3 * rate * s, internal=particle)
+    return jr.System(splitting * s * np.array(LEVELS[N])), reservoir
 
 
 #: for five levels and more: the default grid does not resolve their resonances
-FINER = jr.DoubleExponential(finer=4, last=64)
+FINER = jr.DoubleExponential(finer=4, nodes_above=64)
 
 
 def results(s, quadrature=jr.DoubleExponential(), **kind):
     """What public functions give, in units of the energy s, of √s/ħ for momenta, of 1/s for times."""
-    system, bath = model(np.ones(8), s, **kind)
+    system, reservoir = model(np.ones(8), s, **kind)
     grid = dict(quadrature=quadrature)
-    S = jr.scattering_map(system, bath, **grid)
-    sol = jr.steady_state(system, bath, **grid)
+    S = jr.scattering_map(system, reservoir, **grid)
+    sol = jr.steady_state(system, reservoir, **grid)
     rho = sol.rho
-    beta = bath.packet.beta
+    beta = reservoir.packet.beta
     ground = jnp.zeros_like(rho).at[0, 0].set(1)
-    colder = eqx.tree_at(lambda b: (b.packet.beta, b.rate), bath, (2 * beta, bath.rate / 3))
-    flows = jr.currents(system, [bath, colder], **grid)
+    colder = eqx.tree_at(
+        lambda b: (b.packet.beta, b.rate), reservoir, (2 * beta, reservoir.rate / 3)
+    )
+    flows = jr.currents(system, [reservoir, colder], **grid)
     # packets of this kind may bring the ground state out of the set of states, but not a mixed one
     one = jr.collision_thermodynamics(system, S, jr.gibbs_state(system, 0.5 / s), beta)
-    cycle = jr.limit_cycle(system, [bath, colder], **grid)
-    counted = jr.counting_statistics(system, [bath, colder], 2, **grid)
+    cycle = jr.limit_cycle(system, [reservoir, colder], **grid)
+    counted = jr.counting_statistics(system, [reservoir, colder], 2, **grid)
     exchange = jr.energy_distribution(system, S, rho)
     return {
         "map": S.tensor,
         "errors": jnp.stack([S.error, S.trace_defect]),
         "state": rho,
-        "generator": jr.generator(system, bath, **grid).tensor / s,
-        "evolved": jr.evolve(system, bath, ground, jnp.array([0.1, 1.0, 10.0]) / s, **grid),
-        "spectrum": jnp.abs(jr.spectrum(system, bath, **grid)) / s,
-        "relaxation": jr.relaxation_time(system, bath, **grid) * s,
+        "generator": jr.generator(system, reservoir, **grid).tensor / s,
+        "evolved": jr.evolve(system, reservoir, ground, jnp.array([0.1, 1.0, 10.0]) / s, **grid),
+        "spectrum": jnp.abs(jr.spectrum(system, reservoir, **grid)) / s,
+        "relaxation": jr.relaxation_time(system, reservoir, **grid) * s,
         "currents": jnp.stack([flows.energy / s**2, flows.entropy / s, flows.coherent / s]),
         "collision": jnp.stack([one.energy / s, one.entropy, one.entropy_production]),
         "cycle": jnp.append(cycle.heat / s, cycle.period * s),
         "cycle states": jnp.stack(
-            [*cycle.before, cycle.average, jr.cycle_state(system, bath, **grid).after]
+            [*cycle.before, cycle.average, jr.cycle_state(system, reservoir, **grid).after]
         ),
         "cumulants": counted.cumulants[:, 0] / s ** jnp.array([2.0, 3.0]),
         "probabilities": exchange.probability,
         "exchange": jnp.stack([exchange.mean / s, exchange.variance / s**2]),
-        "heat": jr.heat_flow(system, S, bath.rate, ground) / s**2,
+        "heat": jr.heat_flow(system, S, reservoir.rate, ground) / s**2,
         "ergotropy": jr.ergotropy(system, ground[::-1, ::-1]) / s,
         "temperature": jr.effective_beta(system, jr.gibbs_state(system, 0.7 / s)) * s,
-        "estimate": jr.coherence_estimate(system, bath, 0, system.size - 1),
+        "estimate": jr.coherence_estimate(system, reservoir, 0, system.size - 1),
         "dephased": jr.dephase(system, rho),
         "to Gibbs": jr.relative_entropy_to_gibbs(system, rho, beta),
     }
@@ -120,8 +124,8 @@ MODELS = [
     pytest.param(dict(N=4, slabs=2), jr.Exact(), marks=pytest.mark.campaign),
     pytest.param(dict(N=5, quadrature=FINER), jr.Exact(), marks=pytest.mark.campaign),
     pytest.param(dict(N=2, unit=True), jr.Exact(), marks=pytest.mark.campaign),
-    pytest.param(dict(N=2, slabs=2), jr.TransferProduct(), marks=pytest.mark.slow),
-    pytest.param(dict(N=3), jr.TransferProduct(), marks=pytest.mark.campaign),
+    pytest.param(dict(N=2, slabs=2), jr.TransferMatrix(), marks=pytest.mark.slow),
+    pytest.param(dict(N=3), jr.TransferMatrix(), marks=pytest.mark.campaign),
 ]
 
 
@@ -134,8 +138,10 @@ def test_gradients_do_not_depend_on_the_units(kind, amplitudes):
     @jax.jit
     def slopes(s):
         def coherence(x):
-            system, bath = model(x, s, **kind)
-            rho = jr.steady_state(system, bath, amplitudes=amplitudes, quadrature=quadrature).rho
+            system, reservoir = model(x, s, **kind)
+            rho = jr.steady_state(
+                system, reservoir, amplitudes=amplitudes, quadrature=quadrature
+            ).rho
             return jr.l1_coherence(rho)
 
         return jax.grad(coherence)(jnp.ones(8))
@@ -148,7 +154,7 @@ def test_gradients_do_not_depend_on_the_units(kind, amplitudes):
 OTHERS = [dict(N=2, slabs=2), dict(N=3)]
 
 
-@pytest.mark.parametrize("amplitudes", [jr.Exact(), jr.TransferProduct(), jr.WaveVectorOperator()])
+@pytest.mark.parametrize("amplitudes", [jr.Exact(), jr.TransferMatrix(), jr.WaveVectorOperator()])
 @pytest.mark.parametrize(
     "kind", [dict(N=2), *(pytest.param(x, marks=pytest.mark.slow) for x in OTHERS)]
 )
@@ -156,9 +162,13 @@ def test_amplitudes_and_their_gradients_do_not_depend_on_the_units(kind, amplitu
     """Also beside an energy where two eigenvalues inside meet: there is a divided difference."""
 
     def transmission(x, s):
-        system, bath = model(x, s, **kind)
+        system, reservoir = model(x, s, **kind)
         found = jr.amplitudes(
-            system, bath.scatterer, mass=bath.packet.mass, energy=2.0 * s, amplitudes=amplitudes
+            system,
+            reservoir.scatterer,
+            mass=reservoir.packet.mass,
+            energy=2.0 * s,
+            amplitudes=amplitudes,
         )
         return jnp.abs(found.transmission[1, 0]) ** 2
 

@@ -69,9 +69,9 @@ class TestIndices:
     def test_of_a_coherence(self, bad):
         refuses("`j` must be", jr.coherence, RHO, bad, 1)
         refuses("`k` must be", jr.coherence, RHO, 0, bad)
-        bath = jr.letter.model()[1]
-        refuses("`j` must be", jr.coherence_estimate, SYSTEM, bath, bad, 1)
-        refuses("`k` must be", jr.coherence_estimate, SYSTEM, bath, 0, bad)
+        reservoir = jr.letter.model()[1]
+        refuses("`j` must be", jr.coherence_estimate, SYSTEM, reservoir, bad, 1)
+        refuses("`k` must be", jr.coherence_estimate, SYSTEM, reservoir, 0, bad)
 
     def test_of_one_level(self):
         refuses("`k` must be the index of a level, from 0 to 0, but is 1", jr.coherence, [[1.0]])
@@ -90,14 +90,14 @@ class TestIndices:
         refuses("`k` must be .* known outside jit", jax.jit(lambda k: jr.coherence(RHO, 0, k)), 1)
 
     def test_of_losses(self):
-        system, bath = jr.letter.model()
+        system, reservoir = jr.letter.model()
         for bad in (-1, None, 0.5, True, "1", 10**400):
             refuses("`j` must be", jr.losses.CoherenceAt, 0.1, j=bad)
             refuses("`k` must be", jr.losses.CoherenceAt, 0.1, k=bad)
-            refuses("`bath` must be", jr.losses.HeatCurrent, bad)
-        refuses("`k` must be the index", jr.losses.CoherenceAt(0.1, 0, 2), system, bath)
-        refuses("`j` must be the index", jr.losses.CoherenceAt(0.1, 2, 0), system, bath)
-        refuses("`bath` must be the place", jr.losses.HeatCurrent(1), system, bath)
+            refuses("`index` must be", jr.losses.HeatCurrent, bad)
+        refuses("`k` must be the index", jr.losses.CoherenceAt(0.1, 0, 2), system, reservoir)
+        refuses("`j` must be the index", jr.losses.CoherenceAt(0.1, 2, 0), system, reservoir)
+        refuses("`index` must be the place", jr.losses.HeatCurrent(1), system, reservoir)
         assert jr.losses.CoherenceAt(0.1, np.int64(0), np.int64(1)).k == 1
 
 
@@ -143,15 +143,15 @@ class TestKinds:
         np.testing.assert_array_equal(S([[1, 0], [0, 0]]), [[0, 0], [0, 1]])
 
     def test_of_counts(self):
-        system, bath = jr.letter.model(rate=2.0)
-        law, key = jr.Gamma(2), jax.random.key(0)
+        system, reservoir = jr.letter.model(rate=2.0)
+        law, key = jr.waiting_times.GammaDistributed(2), jax.random.key(0)
         path = jr.trajectory(
-            system, bath, [[1, 0], [0, 0]], collisions=np.int64(3), key=key,
+            system, reservoir, [[1, 0], [0, 0]], collisions=np.int64(3), key=key,
             dephase=np.bool_(True), waiting_times=law,
         )  # fmt: skip
         same = jr.trajectory(
             system,
-            bath,
+            reservoir,
             np.diag([1.0, 0.0]),
             collisions=3,
             key=key,
@@ -159,27 +159,42 @@ class TestKinds:
             waiting_times=law,
         )
         np.testing.assert_array_equal(path.states, same.states)
-        old = jr.trajectory(system, bath, [[1, 0], [0, 0]], collisions=3, key=jax.random.PRNGKey(0))
+        old = jr.trajectory(
+            system, reservoir, [[1, 0], [0, 0]], collisions=3, key=jax.random.PRNGKey(0)
+        )
         assert old.states.shape == (4, 2, 2)
-        series = jr.perturbation_series(system, bath, np.int64(1))
-        np.testing.assert_array_equal(series, jr.perturbation_series(system, bath, 1))
+        series = jr.perturbation_series(system, reservoir, np.int64(1))
+        np.testing.assert_array_equal(series, jr.perturbation_series(system, reservoir, 1))
         for bad in (2.5, 2.0, 0, -1, None, True, "3", 10**400, np.nan):
             refuses(
-                "`collisions` must be", jr.trajectory, system, bath, RHO, collisions=bad, key=key
+                "`collisions` must be",
+                jr.trajectory,
+                system,
+                reservoir,
+                RHO,
+                collisions=bad,
+                key=key,
             )
         for bad in (None, 0, np.zeros(2), jax.random.split(key)):
-            refuses("`key` must be", jr.trajectory, system, bath, RHO, collisions=3, key=bad)
+            refuses("`key` must be", jr.trajectory, system, reservoir, RHO, collisions=3, key=bad)
         refuses(
-            "`dephase` must be", jr.trajectory, system, bath, RHO, collisions=3, key=key, dephase=1
+            "`dephase` must be",
+            jr.trajectory,
+            system,
+            reservoir,
+            RHO,
+            collisions=3,
+            key=key,
+            dephase=1,
         )
         refuses("`collisions` must be .* known outside jit", jax.jit(
-            lambda n: jr.trajectory(system, bath, RHO, collisions=n, key=key).times), 3)  # fmt: skip
+            lambda n: jr.trajectory(system, reservoir, RHO, collisions=n, key=key).times), 3)  # fmt: skip
 
     def test_a_trajectory_in_mixed_precision(self):
-        system, bath = jr.letter.model(rate=jnp.float32(2.0), beta=jnp.float32(0.1))
+        system, reservoir = jr.letter.model(rate=jnp.float32(2.0), beta=jnp.float32(0.1))
         start, key = jnp.asarray(RHO, jnp.complex64), jax.random.key(1)
-        law = jr.Gamma(jnp.float32(2.0))
-        path = jr.trajectory(system, bath, start, collisions=4, key=key, waiting_times=law)
+        law = jr.waiting_times.GammaDistributed(jnp.float32(2.0))
+        path = jr.trajectory(system, reservoir, start, collisions=4, key=key, waiting_times=law)
         assert path.states.dtype == jnp.complex128
         states = jr.state_at(system, path, jnp.asarray([0.0, 0.01], jnp.float32))
         np.testing.assert_allclose(states[0], start, rtol=1e-7)
@@ -242,11 +257,11 @@ class TestNoStates:
         np.testing.assert_allclose(f(nearly), f(pure), rtol=1e-14, atol=1e-15)
 
     def test_starts(self):
-        system, bath = jr.letter.model()
+        system, reservoir = jr.letter.model()
         key = jax.random.key(0)
 
         def last(rho):
-            return jr.trajectory(system, bath, rho, collisions=2, key=key).states[-1]
+            return jr.trajectory(system, reservoir, rho, collisions=2, key=key).states[-1]
 
         refuses("`rho0` must have trace 1", last, 2 * RHO)
         refuses("`rho0` must be finite", last, np.nan * RHO)

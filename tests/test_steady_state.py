@@ -40,10 +40,10 @@ def test_it_is_stationary_and_a_state(numbers, rate):
 
 
 @pytest.mark.slow
-def test_several_baths():
+def test_several_reservoirs():
     system, hot = build(parameters(**TWO, beta=0.2, rate=2.0))
     _, cold = build(parameters(**TWO, beta=1.5, rate=2.0))
-    maps = [jr.scattering_map(system, bath) for bath in (hot, cold)]
+    maps = [jr.scattering_map(system, reservoir) for reservoir in (hot, cold)]
 
     def state(rates):
         return steady_state_of(system, maps, [jnp.asarray(rate) for rate in rates]).rho
@@ -52,11 +52,11 @@ def test_several_baths():
     both = state([1.5, 0.5])
     assert largest(residual(system, maps, [1.5, 0.5], both)) < 1e-14
     assert alone[1][0, 0].real > both[0, 0].real > alone[0][0, 0].real
-    # a bath that never hits is not there; one that always hits is the only one
+    # a reservoir that never hits is not there; one that always hits is the only one
     assert largest(state([2.0, 0.0]) - alone[0]) < 1e-14
     fixed = steady_state_of(system, [maps[1]], [jnp.asarray(jnp.inf)]).rho
     assert largest(state([2.0, jnp.inf]) - fixed) < 1e-14
-    # the same bath twice is one bath of twice the rate
+    # the same reservoir twice is one reservoir of twice the rate
     twice = steady_state_of(system, [maps[0], maps[0]], [jnp.asarray(1.0), jnp.asarray(1.0)]).rho
     assert largest(twice - alone[0]) < 1e-14
 
@@ -108,7 +108,7 @@ def name_of(result):
 @pytest.mark.parametrize("N", [2, 4])
 def test_one_coupling_of_equal_levels_is_never_called_successful(N):
     # whatever its size: what is diagonal in its eigenbasis stays
-    rng, (_, bath) = np.random.default_rng(N), jr.letter.model(rate=5.0)
+    rng, (_, reservoir) = np.random.default_rng(N), jr.letter.model(rate=5.0)
     seen = [
         jr.Slab(10 ** rng.uniform(-6, 1) * hermitian(seed, N), 10 ** rng.uniform(-3, 1))
         for seed in range(16)
@@ -116,7 +116,7 @@ def test_one_coupling_of_equal_levels_is_never_called_successful(N):
     if N == 2:
         seen.append(jr.Slab(0.01 * jnp.array([[0.3, 1 + 0.2j], [1 - 0.2j, -0.7]]), 0.1))
     system = jr.System(jnp.zeros(N))
-    solve = jax.jit(lambda slab: jr.steady_state(system, jr.Reservoir(bath.packet, slab, 5.0)))
+    solve = jax.jit(lambda slab: jr.steady_state(system, jr.Reservoir(reservoir.packet, slab, 5.0)))
     for slab in seen:
         sol = solve(slab)
         assert name_of(sol.result) in ("not_unique", "map_not_converged")
@@ -140,7 +140,7 @@ def test_a_weak_coupling_is_solved_to_its_error_bar(coupling):
 
 
 def test_levels_that_nearly_meet_are_solved_to_their_error_bar():
-    fine = jr.DoubleExponential(finite=200, last=160)
+    fine = jr.DoubleExponential(nodes_between=200, nodes_above=160)
     for splitting in (1e-6, 1e-3):
         for rate in (1e-8, 5.0, jnp.inf):
             model = jr.letter.model(splitting=jnp.asarray(splitting), rate=jnp.asarray(rate))
@@ -153,7 +153,11 @@ def test_levels_that_nearly_meet_are_solved_to_their_error_bar():
 
 @pytest.mark.slow
 def test_errors_are_no_smaller_than_a_tenth_of_the_truth():
-    rng, fine, compared = np.random.default_rng(7), jr.DoubleExponential(finite=200, last=160), 0
+    rng, fine, compared = (
+        np.random.default_rng(7),
+        jr.DoubleExponential(nodes_between=200, nodes_above=160),
+        0,
+    )
 
     def states(numbers, quadrature):
         return jr.steady_state(*build(numbers), quadrature=quadrature)
@@ -169,7 +173,7 @@ def test_errors_are_no_smaller_than_a_tenth_of_the_truth():
         )  # fmt: skip
         exact = solve(numbers, fine)
         for nodes in (16, 24, 32, 48):
-            sol = solve(numbers, jr.DoubleExponential(finite=nodes, last=nodes))
+            sol = solve(numbers, jr.DoubleExponential(nodes_between=nodes, nodes_above=nodes))
             if not jnp.isnan(sol.error + jnp.sum(sol.rho) + jnp.sum(exact.rho)):
                 assert largest(sol.rho - exact.rho) < 10 * (sol.error + exact.error)
                 compared += 1
@@ -178,16 +182,16 @@ def test_errors_are_no_smaller_than_a_tenth_of_the_truth():
 
 def failing():
     """A model for each way in which a solve can fail, with the name of the result."""
-    system, bath = jr.letter.model(rate=5.0)
+    system, reservoir = jr.letter.model(rate=5.0)
 
     def at(field, value):
-        return eqx.tree_at(field, bath, jnp.asarray(value))
+        return eqx.tree_at(field, reservoir, jnp.asarray(value))
 
     same = jr.System(jnp.zeros(2))
     return {
         "invalid_parameters": (system, at(lambda b: b.rate, -1.0)),
         "not_unique": (system, at(lambda b: b.scatterer.coupling, jnp.zeros((2, 2), complex))),
-        "not_unique, at any rate": (same, bath),
+        "not_unique, at any rate": (same, reservoir),
         "map_not_converged": jr.letter.model(mass=30.0, rate=5.0, position=-100.0),
     }
 
@@ -198,25 +202,25 @@ def test_the_gradient_of_a_failed_solve_is_no_number(mode):
     W0 = jr.letter.model()[1].scatterer.coupling
 
     def coherence(levels, packet, scale, rate):
-        bath = jr.Reservoir(jr.EffusionPacket(**packet), jr.Slab(scale * W0, 1.0), rate)
-        return jnp.real(jr.steady_state(jr.System(levels), bath).rho[0, 1])
+        reservoir = jr.Reservoir(jr.EffusionPacket(**packet), jr.Slab(scale * W0, 1.0), rate)
+        return jnp.real(jr.steady_state(jr.System(levels), reservoir).rho[0, 1])
 
     slopes = jax.jit(mode(coherence, argnums=(0, 1, 2, 3)))  # one program for all
-    for name, (system, bath) in failing().items():
+    for name, (system, reservoir) in failing().items():
         fields = ("beta", "mass", "width", "position")
-        packet = {field: getattr(bath.packet, field) for field in fields}
-        scale = jnp.max(jnp.abs(bath.scatterer.coupling)) / jnp.max(jnp.abs(W0))
-        leaves = jax.tree.leaves(slopes(system.levels, packet, scale, bath.rate))
+        packet = {field: getattr(reservoir.packet, field) for field in fields}
+        scale = jnp.max(jnp.abs(reservoir.scatterer.coupling)) / jnp.max(jnp.abs(W0))
+        leaves = jax.tree.leaves(slopes(system.levels, packet, scale, reservoir.rate))
         assert len(leaves) == 7, name
         assert all(bool(jnp.all(jnp.isnan(leaf))) for leaf in leaves), name
 
 
 @pytest.mark.slow
 def test_only_the_element_that_fails_has_no_gradient():
-    system, bath = jr.letter.model(rate=5.0)
+    system, reservoir = jr.letter.model(rate=5.0)
 
     def coherence(rate):
-        at = eqx.tree_at(lambda b: b.rate, bath, rate)
+        at = eqx.tree_at(lambda b: b.rate, reservoir, rate)
         return jr.coherence(jr.steady_state(system, at).rho)
 
     rates = jnp.array([1.0, -1.0, 5.0])
@@ -228,8 +232,8 @@ def test_only_the_element_that_fails_has_no_gradient():
 
 
 def test_a_poor_map_is_refused():
-    system, bath = jr.letter.model(mass=10.0, length=2.0)
-    sol = jr.steady_state(system, bath)
+    system, reservoir = jr.letter.model(mass=10.0, length=2.0)
+    sol = jr.steady_state(system, reservoir)
     assert sol.result == jr.RESULTS.map_not_converged
     assert sol.map_error > 1e-3
     assert_no_number(sol)
@@ -237,12 +241,14 @@ def test_a_poor_map_is_refused():
 
 def test_what_is_not_a_state_is_said_to_be_none():
     # frequent collisions with packets that start at the scatterer: ρ_U of Eqs. (22), (23) is not quite positive
-    system, bath = jr.letter.model(rate=100.0, position=0.0)
-    sol = jr.steady_state(system, bath)
+    system, reservoir = jr.letter.model(rate=100.0, position=0.0)
+    sol = jr.steady_state(system, reservoir)
     assert sol.result == jr.RESULTS.not_positive
     assert jnp.linalg.eigvalsh(sol.rho)[0] < -0.005 and sol.map_error < 1e-9
-    S = jr.scattering_map(system, bath)
-    assert largest(residual(system, [S], [bath.rate], sol.rho)) < 1e-11  # it does solve Eq. (9)
+    S = jr.scattering_map(system, reservoir)
+    assert (
+        largest(residual(system, [S], [reservoir.rate], sol.rho)) < 1e-11
+    )  # it does solve Eq. (9)
 
 
 @pytest.mark.parametrize("N", [2, 5, 9])
@@ -272,9 +278,9 @@ def test_traced_parameters_that_are_not_admissible():
     @jax.vmap
     def states(numbers):
         splitting = numbers.pop("splitting")
-        system, bath = jr.letter.model(**numbers)
+        system, reservoir = jr.letter.model(**numbers)
         system = jr.System(jnp.stack([-splitting / 2, splitting / 2]))
-        sol = jr.steady_state(system, bath)
+        sol = jr.steady_state(system, reservoir)
         return sol.rho, sol.result == jr.RESULTS.successful, (
             sol.result == jr.RESULTS.invalid_parameters
         )  # fmt: skip
@@ -289,15 +295,15 @@ def test_traced_parameters_that_are_not_admissible():
 
 
 def test_traced_coupling_that_is_not_hermitian():
-    system, bath = jr.letter.model()
+    system, reservoir = jr.letter.model()
 
     @jax.jit
     def result(W):
-        stirred = jr.Reservoir(bath.packet, jr.Slab(W, 1.0), bath.rate)
+        stirred = jr.Reservoir(reservoir.packet, jr.Slab(W, 1.0), reservoir.rate)
         sol = jr.steady_state(system, stirred)
         return sol.result == jr.RESULTS.invalid_parameters, sol.rho
 
-    W = bath.scatterer.coupling
+    W = reservoir.scatterer.coupling
     assert not result(W)[0]
     for spoiled in (W.at[0, 1].add(0.1), W.at[0, 0].set(0.1j), W.at[0, 0].set(jnp.nan)):
         invalid, rho = result(spoiled)
@@ -307,8 +313,8 @@ def test_traced_coupling_that_is_not_hermitian():
 
 @pytest.mark.slow
 def test_tol_is_passed_on():
-    system, bath = jr.letter.model(rate=5.0)
-    sol = jr.steady_state(system, bath, tol=1e-13)
+    system, reservoir = jr.letter.model(rate=5.0)
+    sol = jr.steady_state(system, reservoir, tol=1e-13)
     assert sol.result == jr.RESULTS.successful
     assert sol.map_error <= 1e-13
     np.testing.assert_allclose(jr.coherence(sol.rho), 0.0992995, atol=5e-8)

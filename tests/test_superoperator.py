@@ -48,11 +48,11 @@ HARD = dict(splitting=6.0, coupling=5.0, width=0.2, position=0.0)
 @pytest.fixture(scope="module")
 def effusion():
     """The Letter's map where it is not completely positive, and that of the positive mixture."""
-    system, bath = jr.letter.model(**HARD)
-    p = bath.packet
+    system, reservoir = jr.letter.model(**HARD)
+    p = reservoir.packet
     mixture = jr.ThermalMixture(beta=p.beta, mass=p.mass, width=p.width, position=p.position)
-    mixed = eqx.tree_at(lambda b: b.packet, bath, mixture)
-    return jr.scattering_map(system, bath), jr.scattering_map(system, mixed)
+    mixed = eqx.tree_at(lambda b: b.packet, reservoir, mixture)
+    return jr.scattering_map(system, reservoir), jr.scattering_map(system, mixed)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -176,7 +176,7 @@ def test_the_letters_packets_are_not_quite_a_state_and_a_mixture_is(effusion):
 
 
 def test_a_collision_warms_the_hottest_state_of_all(effusion):
-    # S(1) ≠ 1: a bath of finite temperature changes the state of infinite temperature
+    # S(1) ≠ 1: a reservoir of finite temperature changes the state of infinite temperature
     _, S = effusion
     assert not S.is_unital()
     assert S.adjoint.is_unital() and not S.adjoint.is_trace_preserving()

@@ -214,9 +214,9 @@ class TestModel:
         assert data.attrs["splitting"] == 0.6
 
     def test_fields_of_a_model(self):
-        def coherence(system, bath):
-            return {"c": jr.coherence(jr.gibbs_state(system, bath.packet.beta)) + bath.rate**2,
-                    "gap": system.levels[1] - system.levels[0], "width": bath.packet.width}  # fmt: skip
+        def coherence(system, reservoir):
+            return {"c": jr.coherence(jr.gibbs_state(system, reservoir.packet.beta)) + reservoir.rate**2,
+                    "gap": system.levels[1] - system.levels[0], "width": reservoir.packet.width}  # fmt: skip
 
         data = sweep(
             jr.letter.model(rate=3.0),
@@ -248,8 +248,8 @@ class Counted(jr.Exact):
         return super().two_level_exits((energy, *across), beyond, layers, levels, mass)
 
 
-def counted_coherence(system, bath):
-    return jr.coherence(jr.steady_state(system, bath, amplitudes=Counted()).rho)
+def counted_coherence(system, reservoir):
+    return jr.coherence(jr.steady_state(system, reservoir, amplitudes=Counted()).rho)
 
 
 class TestNesting:

@@ -30,7 +30,7 @@ def hamiltonian(system):
     return np.asarray(system.from_eigenbasis(jnp.diag(system.levels)))
 
 
-def bath_of(coupling, **changes):
+def reservoir_of(coupling, **changes):
     packet = jr.EffusionPacket(**(PACKET | changes))
     return jr.Reservoir(packet, jr.Slab(coupling, length=1.0), rate=1.0)
 
@@ -57,11 +57,11 @@ def test_a_spin_in_a_field_is_qutips(j, direction):
 
 
 def test_the_letters_qubit_is_one_of_them():
-    system, bath = jr.letter.model(splitting=0.6)
+    system, reservoir = jr.letter.model(splitting=0.6)
     mine = qubit(0.6)
     V = pauli([1.0, 1.0, 0.0])
     np.testing.assert_allclose(mine.levels, system.levels, rtol=1e-15)
-    assert largest(mine.to_eigenbasis(V) - bath.scatterer.coupling) < 1e-15
+    assert largest(mine.to_eigenbasis(V) - reservoir.scatterer.coupling) < 1e-15
 
 
 def test_an_oscillator_is_qutips_and_has_plancks_energy():
@@ -121,7 +121,7 @@ def test_the_xx_chain_has_the_bands_of_free_fermions():
 
 def check_thermalises(system, coupling, quadrature):
     """At low rates the steady state is the Gibbs state, and leaves it in proportion to Γ."""
-    S = jr.scattering_map(system, bath_of(coupling), quadrature=quadrature)
+    S = jr.scattering_map(system, reservoir_of(coupling), quadrature=quadrature)
     assert S.error < 1e-6
     rates = jnp.array([0.0, 1e-4, 2e-4])
     sols = jax.jit(jax.vmap(lambda rate: jr.steady_state_of(system, [S], [rate])))(rates)
@@ -169,7 +169,7 @@ def test_what_is_turned_as_a_whole_ends_in_the_turned_state():
 
     def bloch(n, v):
         system = qubit(0.6, jnp.asarray(n))
-        sol = jr.steady_state(system, bath_of(pauli(jnp.asarray(v))))
+        sol = jr.steady_state(system, reservoir_of(pauli(jnp.asarray(v))))
         rho = system.from_eigenbasis(sol.rho)
         return np.array([jnp.trace(rho @ pauli(list(e))).real for e in np.eye(3)])
 
@@ -254,12 +254,12 @@ def test_resolve_finds_the_derivative_of_a_steady_state_at_a_degenerate_level():
     # H = 0.2 + x σ_x at x = 0, where without `resolve` the derivative would be taken for 0
     W = jnp.array([[0.3, 0.7 - 0.2j], [0.7 + 0.2j, -0.5]])
     scatterer = jr.Stack([jr.Slab(W, 1.0), jr.Slab(jnp.diag(jnp.array([1.6, -0.6])) + 0j, 0.7)])
-    bath = jr.Reservoir(jr.EffusionPacket(**PACKET), scatterer, rate=1.0)
+    reservoir = jr.Reservoir(jr.EffusionPacket(**PACKET), scatterer, rate=1.0)
     flip = pauli(X)
 
     def bloch(x, resolve):
         system = jr.System.from_hamiltonian(0.2 * jnp.eye(2) + x * flip, resolve=resolve)
-        rho = system.from_eigenbasis(jr.steady_state(system, bath).rho)
+        rho = system.from_eigenbasis(jr.steady_state(system, reservoir).rho)
         return jnp.stack([rho[0, 0].real, rho[0, 1].real, rho[0, 1].imag])
 
     value_and_slope = jax.jit(lambda x, T: jax.jvp(lambda x: bloch(x, T), (x,), (1.0,)))

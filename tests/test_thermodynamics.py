@@ -21,9 +21,14 @@ HOT, COLD = (
 @pytest.fixture(scope="module")
 def letter():
     """The Letter's qubit, its gas, and the maps of its packets and of the same without coherence."""
-    system, bath = jr.letter.model(beta=BETA, rate=5.0)
-    diagonal = eqx.tree_at(lambda b: b.packet, bath, jr.DiagonalPacket(bath.packet))
-    return (system, bath, diagonal, *(jr.scattering_map(system, b) for b in (bath, diagonal)))
+    system, reservoir = jr.letter.model(beta=BETA, rate=5.0)
+    diagonal = eqx.tree_at(lambda b: b.packet, reservoir, jr.DiagonalPacket(reservoir.packet))
+    return (
+        system,
+        reservoir,
+        diagonal,
+        *(jr.scattering_map(system, b) for b in (reservoir, diagonal)),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +36,8 @@ def qutrit():
     """A qutrit with a real coupling, so that detailed balance holds; its levels are no ladder."""
     system = jr.System([-0.5, 0.1, 0.9])
     packet = jr.EffusionPacket(beta=BETA, mass=0.5, width=1.0, position=-3.0)
-    bath = jr.Reservoir(packet, jr.Slab(hermitian(2, 3, real=True), 1.0), 1.0)
-    return system, jr.scattering_map(system, bath, quadrature=FINE)
+    reservoir = jr.Reservoir(packet, jr.Slab(hermitian(2, 3, real=True), 1.0), 1.0)
+    return system, jr.scattering_map(system, reservoir, quadrature=FINE)
 
 
 def states(seed, N, count):
@@ -62,14 +67,14 @@ balance = jax.jit(jax.vmap(jr.collision_thermodynamics, (None, None, 0, None)))
 
 class TestOneCollision:
     def test_it_is_the_change_of_the_state(self, letter):
-        system, bath, _, S, _ = letter
+        system, reservoir, _, S, _ = letter
         rho = states(0, 2, 50)
         one = balance(system, S, rho, 0.7)
         after = S(rho)
         np.testing.assert_allclose(one.entropy, entropy(after) - entropy(rho), atol=1e-13)
         lost = free_energy(system, rho, 0.7) - free_energy(system, after, 0.7)
         np.testing.assert_allclose(one.entropy_production, lost, atol=1e-13)
-        heat = jr.collision_heat(system, bath, rho[0])
+        heat = jr.collision_heat(system, reservoir, rho[0])
         np.testing.assert_allclose(one.energy[0], heat.total, rtol=1e-12)
 
     def test_particles_without_coherence_obey_the_second_law(self, letter):
@@ -77,7 +82,7 @@ class TestOneCollision:
         one = balance(system, S, states(1, 2, 500), BETA)
         assert np.min(one.entropy_production) > -1e-9 and np.max(one.entropy_production) > 0.01
         assert largest(one.coherent) < 1e-14
-        # with another β it is another bath's heat, and no law
+        # with another β it is another reservoir's heat, and no law
         assert np.min(balance(system, S, states(1, 2, 500), 20.0).entropy_production) < -0.01
 
     def test_those_with_coherence_break_the_naive_one(self, letter):
@@ -103,8 +108,8 @@ class TestOneCollision:
 
     def test_wide_packets_bring_less_and_less_order(self):
         def order(width):
-            system, bath = jr.letter.model(beta=BETA, width=width)
-            S = jr.scattering_map(system, bath)
+            system, reservoir = jr.letter.model(beta=BETA, width=width)
+            S = jr.scattering_map(system, reservoir)
             gibbs = jr.gibbs_state(system, BETA)
             return float(jr.collision_thermodynamics(system, S, gibbs, BETA).coherent)
 
@@ -119,12 +124,12 @@ def test_particles_of_two_temperatures():
     packet = jr.EffusionPacket(beta=BETA, mass=0.5, width=1.0, position=-3.0)
     slab = jr.Slab(hermitian(3, 4) + 2 * jnp.eye(4), 1.0)
     cold = 3.0
-    unit = jr.Unit.thermal(levels, cold)
-    bath = jr.Reservoir(jr.DiagonalPacket(packet), slab, 1.0, unit=unit)
-    S = jr.scattering_map(system, bath)
+    unit = jr.InternalState.thermal(levels, cold)
+    reservoir = jr.Reservoir(jr.DiagonalPacket(packet), slab, 1.0, internal=unit)
+    S = jr.scattering_map(system, reservoir)
     thermal = [jr.gibbs_state(system, beta)[None] for beta in (BETA, cold)]
     rho = jnp.concatenate([*thermal, states(7, 2, 300)])
-    heat = jax.jit(jax.vmap(lambda rho: jr.collision_heat(system, bath, rho)))(rho)
+    heat = jax.jit(jax.vmap(lambda rho: jr.collision_heat(system, reservoir, rho)))(rho)
     gained = entropy(S(rho)) - entropy(rho)
     production = gained - BETA * heat.kinetic - cold * heat.internal
     assert np.min(production) > 1e-4  # never reversible: heat passes between gas and units
@@ -140,7 +145,7 @@ class TestCurrents:
     def test_of_two_reservoirs_in_the_steady_state(self, letter):
         system = letter[0]
         flow = jr.currents(system, [HOT, COLD])
-        maps = [jr.scattering_map(system, bath) for bath in (HOT, COLD)]
+        maps = [jr.scattering_map(system, reservoir) for reservoir in (HOT, COLD)]
         sol = steady_state_of(system, maps, [HOT.rate, COLD.rate])
         assert flow.result == jr.RESULTS.successful and largest(flow.rho - sol.rho) < 1e-14
         assert abs(jnp.sum(flow.energy)) < 1e-15 and abs(jnp.sum(flow.entropy)) < 1e-14
@@ -156,8 +161,8 @@ class TestCurrents:
         assert jnp.sum(flow.entropy_production) < -1e-3
         assert np.all(flow.entropy_production + flow.coherent > 1e-3)
         plain = [
-            eqx.tree_at(lambda b: b.packet, bath, jr.DiagonalPacket(bath.packet))
-            for bath in (HOT, COLD)
+            eqx.tree_at(lambda b: b.packet, reservoir, jr.DiagonalPacket(reservoir.packet))
+            for reservoir in (HOT, COLD)
         ]
         flow = jr.currents(system, plain)
         assert flow.energy[0] > 1e-3 and np.all(flow.entropy_production > 0)
@@ -165,11 +170,11 @@ class TestCurrents:
 
     def test_production_is_the_loss_of_free_energy_in_time(self, letter):
         # −dD/dt along Eq. (8), by differences
-        system, bath, diagonal, *maps = letter
+        system, reservoir, diagonal, *maps = letter
         rho, h = states(3, 2, 1)[0], 1e-4
         gibbs = jr.gibbs_state(system, BETA)
         gap = system.levels[:, None] - system.levels[None]
-        for one, S in zip((bath, diagonal), maps, strict=True):
+        for one, S in zip((reservoir, diagonal), maps, strict=True):
             change = -1j * gap * rho + one.rate * (S(rho) - rho)
             D = [float(jr.relative_entropy(rho + k * h * change, gibbs)) for k in (-2, -1, 1, 2)]
             slope = (8 * (D[2] - D[1]) - (D[3] - D[0])) / (12 * h)
@@ -178,31 +183,34 @@ class TestCurrents:
 
     def test_it_is_more_than_that_of_the_collisions(self, letter):
         # by Γ D(Sρ‖ρ): what one learns from the moments of the collisions
-        system, bath, _, S, _ = letter
+        system, reservoir, _, S, _ = letter
         for rho in states(4, 2, 3):
             one = jr.collision_thermodynamics(system, S, rho, BETA)
             learned = jr.relative_entropy(S(rho), rho)
-            flow = jr.currents(system, bath, rho)
+            flow = jr.currents(system, reservoir, rho)
             np.testing.assert_allclose(
                 flow.entropy_production, [5.0 * (one.entropy_production + learned)], rtol=1e-11
             )
 
     def test_the_second_law_holds_with_what_is_missing(self, letter):
-        system, bath, diagonal, _, _ = letter
+        system, reservoir, diagonal, _, _ = letter
         for rho in states(5, 2, 3):
-            flow, without = (jr.currents(system, one, rho) for one in (bath, diagonal))
+            flow, without = (jr.currents(system, one, rho) for one in (reservoir, diagonal))
             assert without.entropy_production[0] > 0 and abs(without.coherent[0]) < 1e-13
             np.testing.assert_allclose(
                 flow.entropy_production + flow.coherent, without.entropy_production, atol=1e-7
             )
         # a single reservoir in its steady state: no heat, no production, but its coherence pays for the order
-        flow = jr.currents(system, bath)
+        flow = jr.currents(system, reservoir)
         assert abs(flow.energy[0]) < 1e-14 and abs(flow.entropy_production[0]) < 1e-13
         assert flow.coherent[0] > 1e-3
 
     @pytest.mark.slow
     def test_derivatives(self, letter):
-        system, maps = letter[0], [jr.scattering_map(letter[0], bath) for bath in (HOT, COLD)]
+        system, maps = (
+            letter[0],
+            [jr.scattering_map(letter[0], reservoir) for reservoir in (HOT, COLD)],
+        )
         way = jnp.array([0.3, 0.05, 0.7, 0.2])  # of a map, a β, a rate and the splitting
         weights = jnp.asarray(np.random.default_rng(0).normal(size=(4, 2)))
 
@@ -222,28 +230,30 @@ class TestCurrents:
         np.testing.assert_allclose(jax.grad(f)(zero) @ way, slope, rtol=1e-9)
 
     def test_arguments(self, letter):
-        system, bath, diagonal, _, _ = letter
+        system, reservoir, diagonal, _, _ = letter
         assert jr.currents(system, diagonal).entropy_production.shape == (1,)
-        beam = eqx.tree_at(lambda b: b.packet, bath, jr.MonochromaticBeam(momentum=1.5, mass=0.1))
+        beam = eqx.tree_at(
+            lambda b: b.packet, reservoir, jr.MonochromaticBeam(momentum=1.5, mass=0.1)
+        )
         with pytest.raises(ValueError, match="`betas` must be given"):
-            jr.currents(system, [bath, beam])
+            jr.currents(system, [reservoir, beam])
         with pytest.raises(ValueError, match="one value for each of 2"):
-            jr.currents(system, [bath, bath], betas=[0.1])
+            jr.currents(system, [reservoir, reservoir], betas=[0.1])
         failed = jax.jit(lambda rate: jr.currents(system, jr.letter.model(rate=rate)[1]))(-1.0)
         assert failed.result == jr.RESULTS.invalid_parameters
         assert jnp.all(jnp.isnan(failed.energy)) and jnp.all(jnp.isnan(failed.coherent))
 
     def test_a_poor_map_gives_no_number_at_a_given_state_either(self):
-        system, bath = jr.letter.model(mass=10.0, length=2.0)
+        system, reservoir = jr.letter.model(mass=10.0, length=2.0)
         rho, rule = jr.gibbs_state(system, 0.5), jr.DoubleExponential(8, 8)
-        flow = jr.currents(system, bath, rho, quadrature=rule)
+        flow = jr.currents(system, reservoir, rho, quadrature=rule)
         assert flow.result == jr.RESULTS.map_not_converged and flow.map_error > 1e-3
         assert jnp.isnan(flow.energy[0])
-        assert jnp.isnan(jr.collision_heat(system, bath, rho, quadrature=rule).total)
+        assert jnp.isnan(jr.collision_heat(system, reservoir, rho, quadrature=rule).total)
 
     def test_entropies_of_what_is_not_a_state_are_not_numbers(self):
-        system, bath = jr.letter.model(rate=100.0, position=0.0)
-        flow = jr.currents(system, bath)
+        system, reservoir = jr.letter.model(rate=100.0, position=0.0)
+        flow = jr.currents(system, reservoir)
         assert flow.result == jr.RESULTS.not_positive
         assert jnp.isnan(flow.entropy[0]) and jnp.abs(flow.energy[0]) < 1e-12
 
@@ -298,9 +308,9 @@ class TestEnergyDistribution:
 
     def test_it_needs_the_flux_of_effusion(self):
         # Maxwell's particles come from the same gas, but the slow ones too often
-        system, bath = jr.letter.model(beta=BETA)
+        system, reservoir = jr.letter.model(beta=BETA)
         maxwell = jr.MaxwellPacket(beta=BETA, mass=0.1, width=1.0, position=-10.0)
-        S = jr.scattering_map(system, eqx.tree_at(lambda b: b.packet, bath, maxwell))
+        S = jr.scattering_map(system, eqx.tree_at(lambda b: b.packet, reservoir, maxwell))
         P = jr.energy_distribution(system, S, jr.gibbs_state(system, 2.0))
         assert abs(P.generating(BETA - 2.0) - 1) > 1e-3
 
@@ -311,8 +321,8 @@ class TestEnergyDistribution:
         U = jnp.eye(3, dtype=complex).at[1:, 1:].set(unitary(5, 2))
 
         def outcomes(W, rho):
-            bath = jr.Reservoir(packet, jr.Slab(W, 1.0), 1.0)
-            P = jr.energy_distribution(system, jr.scattering_map(system, bath), rho)
+            reservoir = jr.Reservoir(packet, jr.Slab(W, 1.0), 1.0)
+            P = jr.energy_distribution(system, jr.scattering_map(system, reservoir), rho)
             return [float(jnp.sum(P.probability[jnp.isclose(P.energy, w)])) for w in (-0.9, 0, 0.9)]
 
         turned = outcomes(U @ W @ U.conj().T, U @ rho @ U.conj().T)

@@ -17,7 +17,7 @@ from jaxres._quantum.levels import ascending, equal_levels, gaps, same_gap, spli
 FACTORS = np.linspace(0.31, 0.93, 9)
 
 
-def bath_for(N, seed=0):
+def reservoir_for(N, seed=0):
     packet = jr.EffusionPacket(beta=0.1, mass=0.1, width=1.0, position=-3.0)
     return jr.Reservoir(packet, jr.Slab(hermitian(seed, N, scale=0.25), 0.8), 3.0)
 
@@ -92,10 +92,10 @@ SLOW = {"2 scaled", "4 shifted", "5 scaled", "5 degenerate", "3 oscillator", "4 
 )
 def test_levels_computed_in_a_compiled_program(name):
     N, system = CASES[name]
-    bath = bath_for(N)
+    reservoir = reservoir_for(N)
 
     def solve(w):  # the map, for it is also there where it is too poor for a state
-        return jr.scattering_map(system(w), bath).tensor, jr.steady_state(system(w), bath)
+        return jr.scattering_map(system(w), reservoir).tensor, jr.steady_state(system(w), reservoir)
 
     inside, batch = jax.jit(solve), jax.jit(jax.vmap(solve))(jnp.asarray(FACTORS))
     found = []
@@ -117,12 +117,14 @@ def test_levels_computed_in_a_compiled_program(name):
 @pytest.mark.parametrize("name", ["3 degenerate", "3 scaled"])
 def test_gradients_by_levels_computed_in_a_compiled_program(name):
     N, system = CASES[name]
-    bath = bath_for(N)
+    reservoir = reservoir_for(N)
 
-    fine = jr.DoubleExponential(finite=192, last=64)  # the differences are those of the integral
+    fine = jr.DoubleExponential(
+        nodes_between=192, nodes_above=64
+    )  # the differences are those of the integral
 
     def entropy(w):
-        rho = jr.steady_state(system(w), bath, quadrature=fine).rho
+        rho = jr.steady_state(system(w), reservoir, quadrature=fine).rho
         return jr.von_neumann_entropy(rho)
 
     slope = jax.jit(jax.grad(entropy))
@@ -160,13 +162,13 @@ def test_differences_of_levels_computed_in_a_compiled_program(function, levels):
 
 @pytest.mark.slow
 def test_a_sweep_over_levels_loses_no_point():
-    bath = bath_for(4)
+    reservoir = reservoir_for(4)
     levels = levels_of(2, 4)
 
     def coherence(w):
-        return jr.coherence(jr.steady_state(jr.System(w * levels), bath).rho)
+        return jr.coherence(jr.steady_state(jr.System(w * levels), reservoir).rho)
 
     data = jr.sweep(coherence, {"w": FACTORS})
-    known = [jr.coherence(jr.steady_state(jr.System(w * levels), bath).rho) for w in FACTORS]
+    known = [jr.coherence(jr.steady_state(jr.System(w * levels), reservoir).rho) for w in FACTORS]
     assert not np.any(data.failed)
     assert largest(np.asarray(data.value) - np.array(known)) < 1e-10

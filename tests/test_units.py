@@ -125,9 +125,9 @@ def gas(units):
 
 @pytest.mark.slow
 def test_the_physics_does_not_depend_on_the_units():
-    def states(system, bath):
-        S = jr.scattering_map(system, bath)
-        return S.tensor, jr.steady_state_of(system, [S], [bath.rate]).rho
+    def states(system, reservoir):
+        S = jr.scattering_map(system, reservoir)
+        return S.tensor, jr.steady_state_of(system, [S], [reservoir.rate]).rho
 
     choices = [((20, "GHz"), (1, "nm")), ((1, "K"), (5, "u")), ((1, "ps"), (100, "m/s"))]
     tensors, rhos = zip(*(states(*gas(Units(*scales))) for scales in choices), strict=True)
@@ -158,14 +158,14 @@ def test_the_letters_estimate(example):
     np.testing.assert_allclose(numbers["speed"], math.sqrt(K * 300 / mass), rtol=1e-8)
     # the model says the same, in whatever units
     for units in (example["UNITS"], Units((1e9, "rad/s"), (1, "nm"))):
-        system, bath = example["model"](1.0, 0.1, 50.0, 1e9, units)
-        p = bath.packet
+        system, reservoir = example["model"](1.0, 0.1, 50.0, 1e9, units)
+        p = reservoir.packet
         omega = system.levels[1] - system.levels[0]
         inside = p.beta * p.mass * (p.width * omega) ** 2 / 2
         np.testing.assert_allclose(inside, exponent, rtol=1e-8)
         speed = jnp.sqrt(1 / (p.beta * p.mass))
         np.testing.assert_allclose(units.from_model(speed, "m/s"), numbers["speed"], rtol=1e-12)
-        np.testing.assert_allclose(bath.rate / omega, 1, rtol=1e-12)
+        np.testing.assert_allclose(reservoir.rate / omega, 1, rtol=1e-12)
 
 
 def test_at_room_temperature_the_coherence_is_of_the_order_of_the_quantum_over_kT(example, capsys):

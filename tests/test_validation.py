@@ -14,8 +14,8 @@ import pytest
 import jaxres as jr
 
 FLIP = jnp.array([[0.0, 1.0], [1.0, 0.0]])
-SYSTEM, BATH = jr.letter.model()
-SLAB, PACKET = BATH.scatterer, BATH.packet
+SYSTEM, RESERVOIR = jr.letter.model()
+SLAB, PACKET = RESERVOIR.scatterer, RESERVOIR.packet
 GROUND = jnp.diag(jnp.array([1.0, 0.0]))
 FLIP_MAP = jr.Superoperator.from_unitary(FLIP)
 
@@ -100,40 +100,40 @@ CASES = {
         "`coupling`", "(2, 2)", "3×3",
     ),
     # map and state
-    "no system": (lambda: jr.scattering_map([0, 1], BATH), "`system`", "[0, 1]", "jaxres.System"),
-    "no bath": (lambda: jr.scattering_map(SYSTEM, SLAB), "`bath`", "jaxres.Reservoir"),
+    "no system": (lambda: jr.scattering_map([0, 1], RESERVOIR), "`system`", "[0, 1]", "jaxres.System"),
+    "no reservoir": (lambda: jr.scattering_map(SYSTEM, SLAB), "`reservoir`", "jaxres.Reservoir"),
     "method of map": (
-        lambda: jr.scattering_map(SYSTEM, BATH, amplitudes=jr.Exact), "`amplitudes`", "Exact()",
+        lambda: jr.scattering_map(SYSTEM, RESERVOIR, amplitudes=jr.Exact), "`amplitudes`", "Exact()",
     ),
     "rule of map": (
-        lambda: jr.scattering_map(SYSTEM, BATH, quadrature=64), "`quadrature`", "64", "jaxres.",
+        lambda: jr.scattering_map(SYSTEM, RESERVOIR, quadrature=64), "`quadrature`", "64", "jaxres.",
     ),
     "tol while tracing": (
-        lambda: jax.jit(lambda b: jr.scattering_map(SYSTEM, b, tol=1e-8).tensor)(BATH),
+        lambda: jax.jit(lambda b: jr.scattering_map(SYSTEM, b, tol=1e-8).tensor)(RESERVOIR),
         "`tol`", "None", "jit",
     ),
-    "nodes": (lambda: jr.DoubleExponential(finite=2), "`finite`", "at least 5", "2"),
-    "nodes not whole": (lambda: jr.GaussLegendre(last=20.5), "`last`", "whole number", "20.5"),
+    "nodes": (lambda: jr.DoubleExponential(nodes_between=2), "`nodes_between`", "at least 5", "2"),
+    "nodes not whole": (lambda: jr.GaussLegendre(nodes_above=20.5), "`nodes_above`", "whole number", "20.5"),
     "method of state": (
-        lambda: jr.steady_state(SYSTEM, BATH, amplitudes="exact"), "`amplitudes`", "'exact'",
+        lambda: jr.steady_state(SYSTEM, RESERVOIR, amplitudes="exact"), "`amplitudes`", "'exact'",
     ),
-    "rule of state": (lambda: jr.steady_state(SYSTEM, BATH, quadrature=1), "`quadrature`", "1"),
-    "no baths": (lambda: jr.steady_state(SYSTEM, []), "`baths`", "[]"),
-    "one bath is none": (lambda: jr.steady_state(SYSTEM, [BATH, 3]), "`baths`", "3"),
-    "no system of state": (lambda: jr.steady_state(BATH, SYSTEM), "`system`", "jaxres.System"),
+    "rule of state": (lambda: jr.steady_state(SYSTEM, RESERVOIR, quadrature=1), "`quadrature`", "1"),
+    "no reservoirs": (lambda: jr.steady_state(SYSTEM, []), "`reservoirs`", "[]"),
+    "one reservoir is none": (lambda: jr.steady_state(SYSTEM, [RESERVOIR, 3]), "`reservoirs`", "3"),
+    "no system of state": (lambda: jr.steady_state(RESERVOIR, SYSTEM), "`system`", "jaxres.System"),
     "infinite rate in time": (
-        lambda: jr.evolve(SYSTEM, reservoir(rate=np.inf), GROUND, [1.0]), "`bath.rate`", "infinite",
+        lambda: jr.evolve(SYSTEM, reservoir(rate=np.inf), GROUND, [1.0]), "`reservoir.rate`", "infinite",
     ),
-    "time nan": (lambda: jr.evolve(SYSTEM, BATH, GROUND, [np.nan]), "`times`", "nan"),
-    "time scalar": (lambda: jr.evolve(SYSTEM, BATH, GROUND, 1.0), "`times`", "(T,)", "()"),
+    "time nan": (lambda: jr.evolve(SYSTEM, RESERVOIR, GROUND, [np.nan]), "`times`", "nan"),
+    "time scalar": (lambda: jr.evolve(SYSTEM, RESERVOIR, GROUND, 1.0), "`times`", "(T,)", "()"),
     "start of the wrong size": (
-        lambda: jr.evolve(SYSTEM, BATH, jnp.eye(3) / 3, [1.0]), "`rho0`", "(2, 2)", "(3, 3)",
+        lambda: jr.evolve(SYSTEM, RESERVOIR, jnp.eye(3) / 3, [1.0]), "`rho0`", "(2, 2)", "(3, 3)",
     ),
     "start without trace": (
-        lambda: jr.evolve(SYSTEM, BATH, jnp.eye(2), [1.0]), "`rho0`", "trace 1", "2",
+        lambda: jr.evolve(SYSTEM, RESERVOIR, jnp.eye(2), [1.0]), "`rho0`", "trace 1", "2",
     ),
     "start not Hermitian": (
-        lambda: jr.evolve(SYSTEM, BATH, GROUND.at[0, 1].set(0.1), [1.0]), "`rho0`", "Hermitian",
+        lambda: jr.evolve(SYSTEM, RESERVOIR, GROUND.at[0, 1].set(0.1), [1.0]), "`rho0`", "Hermitian",
     ),
     "beta of the Gibbs state": (lambda: jr.gibbs_state(SYSTEM, np.nan), "`beta`", "NaN"),
     # what is read off maps and states
@@ -156,7 +156,7 @@ CASES = {
         "`rho`", "(3, 2, 2)", "jax.vmap",
     ),
     "one temperature for two": (
-        lambda: jr.currents(SYSTEM, [BATH, BATH], betas=0.1), "`betas`", "(B,)", "()",
+        lambda: jr.currents(SYSTEM, [RESERVOIR, RESERVOIR], betas=0.1), "`betas`", "(B,)", "()",
     ),
     "beta of a relative entropy": (
         lambda: jr.relative_entropy_to_gibbs(SYSTEM, GROUND, np.inf), "`beta`", "finite", "inf",
@@ -165,7 +165,7 @@ CASES = {
         lambda: jr.systems.on_site(jnp.eye(3), 0, 2), "`operator`", "(2, 2)", "(3, 3)",
     ),
     "order of a cumulant": (
-        lambda: jr.counting_statistics(SYSTEM, BATH, 1), "`order`", "at least 2", "1",
+        lambda: jr.counting_statistics(SYSTEM, RESERVOIR, 1), "`order`", "at least 2", "1",
     ),
     # the Letter's model
     "splitting": (lambda: jr.letter.model(splitting=-0.6), "`splitting`", "negative", "-0.6"),
@@ -248,7 +248,7 @@ BAD = [None, "a", object(), 10**400, [], [[1], [1, 2]], {}]
     ids=lambda x: getattr(x, "__name__", ""),
 )
 def test_whatever_is_given_for_one_argument_is_refused_by_its_name(function, good):
-    good = dict(system=SYSTEM) | ({} if "maps" in good else dict(baths=BATH)) | good
+    good = dict(system=SYSTEM) | ({} if "maps" in good else dict(reservoirs=RESERVOIR)) | good
     algorithms = [] if "maps" in good else ["amplitudes", "quadrature"]
     for name in (*good, *algorithms):
         for bad in BAD:
@@ -260,6 +260,6 @@ def test_whatever_is_given_for_one_argument_is_refused_by_its_name(function, goo
 
 def test_lists_and_whole_numbers_are_states_and_times():
     times = [0, np.float32(1), jnp.asarray(2)]
-    there = jr.evolve(SYSTEM, BATH, LOWEST, times)
-    again = jr.evolve(SYSTEM, BATH, GROUND, jnp.array([0.0, 1.0, 2.0]))
+    there = jr.evolve(SYSTEM, RESERVOIR, LOWEST, times)
+    again = jr.evolve(SYSTEM, RESERVOIR, GROUND, jnp.array([0.0, 1.0, 2.0]))
     assert np.array_equal(there, again)

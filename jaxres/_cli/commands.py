@@ -205,7 +205,7 @@ def design(
     store: Annotated[
         Path | None, typer.Option(help="Folder of the checkpoint, instead of the file's.")
     ] = None,
-    steps: Annotated[
+    max_steps: Annotated[
         int | None, typer.Option(min=1, help="Steps of each start, instead of the file's.")
     ] = None,
     dry_run: Annotated[
@@ -217,8 +217,8 @@ def design(
     """Searches the parameters that make a configuration file's loss least; goes on where it was interrupted."""
     content = _read(config)
     task = content.get("design")
-    if isinstance(task, dict) and steps is not None:
-        task["steps"] = steps
+    if isinstance(task, dict) and max_steps is not None:
+        task["max_steps"] = max_steps
     path = _store(store, content, "design", config.with_suffix(".design").name)
     _run_design(path, content, dry_run=dry_run, trust=trust or trust_module or ())
 
@@ -312,7 +312,7 @@ def _run_design(path, content, *, dry_run, trust):
             many = f" and {begin.size - 1} more" if begin.size > 1 else ""
             typer.echo(f"{name:12} from {begin[0]:g}{many} within {pair}")
         typer.echo(
-            f"{task.starts} starts, at most {task.steps} steps each, {task.optimiser}; store {path}"
+            f"{task.starts} starts, at most {task.max_steps} steps each, {task.optimiser}; store {path}"
         )
         return
     try:
@@ -344,19 +344,19 @@ def _info_design(path):
         pair = f" [{low}, {high}]" if ends == "within" else ""
         many = f" ({len(begin)} numbers)" if len(begin) > 1 else ""
         echo(f"  free       {name}{many} from {begin[0]:g} {ends}{pair}")
-    outcomes, losses = progress.get("outcomes", []), progress.get("losses", [])
-    counts = {name: outcomes.count(name) for name in dict.fromkeys(outcomes)}
-    echo(f"  starts     {manifest['starts']}, at most {manifest['steps']} steps each")
+    results, losses = progress.get("results", []), progress.get("losses", [])
+    counts = {name: results.count(name) for name in dict.fromkeys(results)}
+    echo(f"  starts     {manifest['starts']}, at most {manifest['max_steps']} steps each")
     echo(f"  made with  {manifest['dtype']}, {_versions(manifest)}")
-    if outcomes:
+    if results:
         echo("  so far     " + ", ".join(f"{n} {name}" for name, n in counts.items())
              + f", {progress['steps']} steps")  # fmt: skip
-    met = [x for x, o in zip(losses, outcomes, strict=True) if x is not None and o != "infeasible"]
+    met = [x for x, o in zip(losses, results, strict=True) if x is not None and o != "infeasible"]
     if met:
         echo(f"  best loss  {min(met):.10g}")
     if result:
         echo(result["report"])
-    if not result or result["outcome"] == "unfinished":
+    if not result or result["result"] == "unfinished":
         more = f"jaxres resume {path}" if config else "repeat its call of jaxres.design"
         echo(f"  Unfinished: {more}")
 

@@ -32,14 +32,14 @@ from .config_types import Chunk, Function, Positive, Strict, Value, Workers
 
 #: what can be asked of a model's steady state
 OUTPUTS: Mapping[str, Callable] = {
-    "coherence": lambda system, bath, sol: coherence(sol.rho),
-    "populations": lambda system, bath, sol: populations(sol.rho),
-    "rho": lambda system, bath, sol: sol.rho,
-    "trace_distance": lambda system, bath, sol: trace_distance(
-        sol.rho, gibbs_state(system, bath.packet.beta)
+    "coherence": lambda system, reservoir, sol: coherence(sol.rho),
+    "populations": lambda system, reservoir, sol: populations(sol.rho),
+    "rho": lambda system, reservoir, sol: sol.rho,
+    "trace_distance": lambda system, reservoir, sol: trace_distance(
+        sol.rho, gibbs_state(system, reservoir.packet.beta)
     ),
-    "map_error": lambda system, bath, sol: sol.map_error,
-    "condition": lambda system, bath, sol: sol.condition,
+    "map_error": lambda system, reservoir, sol: sol.map_error,
+    "condition": lambda system, reservoir, sol: sol.condition,
 }
 #: the largest file that is read, in bytes
 LARGEST = 2**26
@@ -51,9 +51,9 @@ class Observables:
 
     names: tuple[str, ...]
 
-    def __call__(self, system: Any, bath: Any) -> dict[str, Any]:
-        sol = steady_state(system, bath)
-        return {name: OUTPUTS[name](system, bath, sol) for name in self.names} | {
+    def __call__(self, system: Any, reservoir: Any) -> dict[str, Any]:
+        sol = steady_state(system, reservoir)
+        return {name: OUTPUTS[name](system, reservoir, sol) for name in self.names} | {
             "result": sol.result
         }
 

@@ -55,7 +55,7 @@ class Design(Strict):
     start: dict[str, Start] = Field({})
     optimiser: Literal["lbfgs", "adam", "SLSQP", "L-BFGS-B"] = "lbfgs"
     learning_rate: Annotated[float, Field(gt=0)] | None = None
-    steps: Steps = 200
+    max_steps: Steps = 200
     starts: Starts = 1
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     tol: Annotated[float, Field(gt=0)] = 1e-7
@@ -204,7 +204,7 @@ def arguments(
         "bounds": {name: tuple(pair) for name, pair in design.bounds.items()},
         "optimiser": optimiser,
         "key": jax.random.key(design.seed),
-        **{k: getattr(design, k) for k in ("steps", "starts", "tol", "target", "errors")},
+        **{k: getattr(design, k) for k in ("max_steps", "starts", "tol", "target", "errors")},
     }
 
 

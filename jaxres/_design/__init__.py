@@ -8,7 +8,7 @@ from jaxtyping import PRNGKeyArray
 
 from .result import Design as Design
 from .scipy import SciPy as SciPy
-from .search import LBFGS as LBFGS, OUTCOMES as OUTCOMES
+from .search import LBFGS as LBFGS
 
 
 def design(
@@ -17,7 +17,7 @@ def design(
     *,
     bounds: Mapping[str, Any] | Any,
     optimiser: Any = LBFGS(),
-    steps: int | Any = 200,
+    max_steps: int | Any = 200,
     starts: int | Any = 1,
     key: PRNGKeyArray | Any = None,
     tol: float | Any = 1e-7,
@@ -32,15 +32,15 @@ def design(
 
     - `loss`: a function of the model (a tuple is handed over as several arguments) that returns a real number; or the
       number and a dict of constraints, each a real number that must not be negative. `jaxres.losses` has ready ones.
-    - `start`: the model, where the search begins: any pytree, such as a `Reservoir`, `(system, bath)`, or a dict of
-      numbers.
+    - `start`: the model, where the search begins: any pytree, such as a `Reservoir`, `(system, reservoir)`, or a dict
+      of numbers.
     - `bounds`: which of its numbers are free, by dotted names, and how far: `{"rate": (0.1, 100.0),
       "packet.width": (0.5, None), "scatterer.heights": (-1.0, 1.0), "levels.1": (0.1, 2.0)}`. Everything else is held
       fixed. A positive lower bound (or 0 without an upper one) makes a parameter logarithmic.
     - `optimiser`: `jaxres.LBFGS()`; any optax transformation, such as `optax.adam(0.05)`, whose step is in radians of
       $u$, $x = x_{min} + (x_{max} - x_{min})(1 + \sin u)/2$; or `jaxres.SciPy("SLSQP")`, the one for constraints,
       `jaxres.SciPy("L-BFGS-B")`.
-    - `steps`: at most so many for each start. A step is one evaluation of the loss with its gradient.
+    - `max_steps`: at most so many for each start. A step is one evaluation of the loss with its gradient.
     - `starts`: how many, searched at once (SciPy: one after the other). The first is `start`, the others are drawn
       uniformly between the bounds, with `key`, by default `jax.random.key(0)`.
     - `tol`: a start has converged when no derivative of the loss, in u, is larger (SciPy's own tolerance there).
@@ -48,7 +48,7 @@ def design(
     - `errors`: the rise δ of the loss that counts as one standard deviation, ½ for a negative log-likelihood. Then the
       table has error bars $\sqrt{2δ (H^{-1})_{ii}}$ from the Hessian H in the parameters that are on no bound.
     - `store`: folder of a checkpoint, from which the same call goes on where an earlier one ended; also with more
-      `steps`. (SciPy: finished starts are kept.)
+      `max_steps`. (SciPy: finished starts are kept.)
     - `progress`: whether to show a bar; by default on a terminal.
 
     **Returns:** `Design`: the best of all starts, its gradient, sensitivities, history; `print` it for a report that
@@ -60,7 +60,7 @@ def design(
         >>> def loss(p):
         ...     return (p["x"] - 1) ** 2 + 10 * (p["y"] - p["x"]) ** 2
         >>> found = jr.design(loss, {"x": 3.0, "y": 2.0}, bounds={"x": (-5, 5), "y": (0.1, 10)})
-        >>> found.outcome, {name: round(float(x), 5) for name, x in found.parameters.items()}
+        >>> found.result, {name: round(float(x), 5) for name, x in found.parameters.items()}
         ('converged', {'x': 1.0, 'y': 1.0})
     """
     from .drive import drive, prepare
@@ -70,7 +70,7 @@ def design(
         start,
         bounds=bounds,
         optimiser=optimiser,
-        steps=steps,
+        max_steps=max_steps,
         starts=starts,
         key=key,
         tol=tol,

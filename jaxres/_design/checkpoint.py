@@ -24,12 +24,12 @@ from .._files import StoreError, folder, read_json, sync, telling, write_json, w
 
 MANIFEST, STATE, PROGRESS, RESULT = "manifest.json", "state.npz", "progress.json", "result.json"
 #: entries of a manifest that may differ when a search goes on
-_HOW = ("config", "versions", "steps")
+_HOW = ("config", "versions", "max_steps")
 _KINDS = {
     **dict.fromkeys(("bounds", "versions"), dict),
     **dict.fromkeys(("start", "entries"), list),
     **dict.fromkeys(("loss", "optimiser", "dtype"), str),
-    **dict.fromkeys(("starts", "steps"), int),
+    **dict.fromkeys(("starts", "max_steps"), int),
     "config": dict | None,
 }
 _ANEW = "Restore the file from a copy, or search anew with another folder as the store."
@@ -55,8 +55,8 @@ def read_progress(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """How far a checkpoint is, and its result; each empty if there is none yet."""
     progress, result = (path / "design" / name for name in (PROGRESS, RESULT))
     remedy = "Delete it, and resume the search: it is written anew."
-    kinds = {"losses": list, "outcomes": list, "steps": int}
-    ends = {"outcome": str, "table": list, "report": str}
+    kinds = {"losses": list, "results": list, "steps": int}
+    ends = {"result": str, "table": list, "report": str}
     return (
         read_json(progress, remedy, kinds) if progress.is_file() else {},
         read_json(result, remedy, ends) if result.is_file() else {},
@@ -133,7 +133,7 @@ class Checkpoint:
             total = zlib.crc32(x.tobytes(), total)
         return total
 
-    def save(self, arrays: Mapping[str, Any], losses: Any, outcomes: list[str], steps: int) -> None:
+    def save(self, arrays: Mapping[str, Any], losses: Any, results: list[str], steps: int) -> None:
         """Replaces the state; an interruption leaves the one before. The rest is for people."""
         packed: dict[str, Any] = {name: np.asarray(x) for name, x in arrays.items()}
         packed[_CHECKSUM] = np.asarray(self._checksum(packed))
@@ -151,7 +151,7 @@ class Checkpoint:
             sync(self.folder)
             finite = [x if np.isfinite(x) else None for x in map(float, losses)]
             write_json(
-                self.folder / PROGRESS, {"losses": finite, "outcomes": outcomes, "steps": steps}
+                self.folder / PROGRESS, {"losses": finite, "results": results, "steps": steps}
             )
             (self.folder / RESULT).unlink(missing_ok=True)  # that of fewer steps
 

@@ -19,11 +19,13 @@ from .checkpoint import Checkpoint
 from .free import Free, put
 from .result import AT_BOUND, FEASIBLE, Design, error_bars, multipliers, projected_norm, table
 from .scipy import SciPy, _evaluate, minimise
-from .search import LBFGS, OUTCOMES, advance, begin, scalar_loss
+from .search import LBFGS, SEARCH_RESULTS, advance, begin, scalar_loss
 
 #: steps between two checkpoints
 CHUNK = 10
-_NAMES = sorted(OUTCOMES._name_to_item, key=lambda name: int(getattr(OUTCOMES, name)._value))
+_NAMES = sorted(
+    SEARCH_RESULTS._name_to_item, key=lambda name: int(getattr(SEARCH_RESULTS, name)._value)
+)
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Prepared:
     loss: Any
     free: Free
     optimiser: Any
-    steps: int
+    max_steps: int
     tol: float
     target: float
     errors: float | None
@@ -55,7 +57,7 @@ def prepare(
     *,
     bounds: Any,
     optimiser: Any = LBFGS(),
-    steps: Any = 200,
+    max_steps: Any = 200,
     starts: Any = 1,
     key: Any = None,
     tol: Any = 1e-7,
@@ -67,7 +69,7 @@ def prepare(
     import optax
 
     require(callable(loss), f"Argument `loss` must be a function of the model, but is {loss!r}.")
-    steps, starts = as_count("steps", steps, 1), as_count("starts", starts, 1)
+    max_steps, starts = as_count("max_steps", max_steps, 1), as_count("starts", starts, 1)
     tol = _number("tol", tol, positive=True)
     target = None if target is None else _number("target", target)
     errors = None if errors is None else _number("errors", errors)
@@ -102,7 +104,7 @@ def prepare(
         "starts": starts,
         "key": np.asarray(jax.random.key_data(key)).tolist(),
         "dtype": str(np.dtype(free.dtype)),
-        "steps": steps,
+        "max_steps": max_steps,
         "tol": tol,
         "target": target,
         "versions": {name: version(name) for name in ("jaxres", "jax")},
@@ -112,7 +114,7 @@ def prepare(
         loss=loss,
         free=free,
         optimiser=optimiser,
-        steps=steps,
+        max_steps=max_steps,
         tol=tol,
         target=-np.inf if target is None else target,
         errors=errors,
@@ -216,7 +218,7 @@ def drive(ready: Prepared, *, store: Any = None, progress: Any = None) -> Design
         kept.finish(
             {
                 "loss": result.loss,
-                "outcome": result.outcome,
+                "result": result.result,
                 "table": [_finite(row) for row in result.table],
                 "report": str(result),
             }
@@ -235,7 +237,7 @@ def _bar(ready, progress):
     from tqdm import tqdm
 
     return tqdm(
-        total=ready.steps * (len(ready.starts) if isinstance(ready.optimiser, SciPy) else 1),
+        total=ready.max_steps * (len(ready.starts) if isinstance(ready.optimiser, SciPy) else 1),
         unit="step",
         dynamic_ncols=True,
         disable=None if progress is None else not progress,
@@ -252,7 +254,7 @@ def _together(ready, kept, bar):
         leaves = [jnp.asarray(saved[str(i)]) for i in range(len(saved))]
         search = jax.tree_util.tree_unflatten(form, leaves)
         bar.update(history.shape[2])
-    while history.shape[2] < ready.steps and bool(jnp.any(search.outcome == 0)):
+    while history.shape[2] < ready.max_steps and bool(jnp.any(search.result == 0)):
         loss, model, shapes, box = ready.pieces
         search, new, k = advance(
             search,
@@ -263,7 +265,7 @@ def _together(ready, kept, bar):
             ready.optimiser,
             jnp.asarray(ready.tol),
             jnp.asarray(ready.target),
-            jnp.asarray(ready.steps - history.shape[2]),
+            jnp.asarray(ready.max_steps - history.shape[2]),
             CHUNK,
         )
         *values, running = (np.asarray(x)[:, : int(k)] for x in new)
@@ -273,15 +275,15 @@ def _together(ready, kept, bar):
         bar.set_postfix(loss=f"{float(jnp.min(search.best.loss)):.6g}")
         if kept is not None:
             leaves = {str(i): x for i, x in enumerate(jax.tree_util.tree_leaves(search))}
-            losses, said = np.asarray(search.best.loss), _said(search.outcome)
+            losses, said = np.asarray(search.best.loss), _said(search.result)
             kept.save({"history": history, **leaves}, losses, said, history.shape[2])
     s = np.asarray(jax.vmap(lambda u: ready.free.box.fold(u)[0])(search.best.u))
     return {
         "s": s,
         "slopes": np.asarray(search.best.slope),
         "losses": np.asarray(search.best.loss),
-        "outcomes": np.asarray(search.outcome),
-        "solves": int(np.sum(search.solves)),
+        "results": np.asarray(search.result),
+        "evaluations": int(np.sum(search.evaluations)),
         "history": history,
         "margins": np.zeros((count, 0)),
         "normals": np.zeros((count, 0, s.shape[1])),
@@ -293,7 +295,7 @@ def _scipy(ready, kept, bar):
     for key, x in ({} if kept is None else kept.load()).items():
         name, i = key.rsplit(".", 1)
         done.setdefault(int(i), {})[name] = x
-    again = int(OUTCOMES.unfinished._value)
+    again = int(SEARCH_RESULTS.unfinished._value)
 
     def evaluate(s):
         bar.update(1)
@@ -301,7 +303,7 @@ def _scipy(ready, kept, bar):
 
     for i, start in enumerate(np.asarray(ready.starts, float)):
         # one that had too few steps begins anew: SciPy's methods cannot go on
-        if i in done and (done[i]["outcome"] != again or len(done[i]["losses"]) >= ready.steps):
+        if i in done and (done[i]["result"] != again or len(done[i]["losses"]) >= ready.max_steps):
             continue
         done[i] = minimise(
             start,
@@ -309,14 +311,14 @@ def _scipy(ready, kept, bar):
             len(ready.constraints),
             ready.free.box,
             ready.optimiser.method,
-            ready.steps,
+            ready.max_steps,
             ready.tol,
             ready.target,
             ready.weight,
         )
         if kept is not None:
             packed = {f"{k}.{i}": v for i, run in done.items() for k, v in run.items()}
-            said = _said([run["outcome"] for run in done.values()])
+            said = _said([run["result"] for run in done.values()])
             longest = max(len(run["losses"]) for run in done.values())
             kept.save(packed, [run["loss"] for run in done.values()], said, longest)
     runs = [done[i] for i in range(len(ready.starts))]
@@ -328,8 +330,8 @@ def _scipy(ready, kept, bar):
         "s": np.stack([run["s"] for run in runs]),
         "slopes": np.stack([run["slope"] for run in runs]),
         "losses": np.asarray([run["loss"] for run in runs]),
-        "outcomes": np.asarray([run["outcome"] for run in runs]),
-        "solves": sum(len(run["losses"]) for run in runs),
+        "results": np.asarray([run["result"] for run in runs]),
+        "evaluations": sum(len(run["losses"]) for run in runs),
         "history": history,
         "margins": np.stack([run["margins"] for run in runs]),
         "normals": np.stack([run["normals"] for run in runs]),
@@ -339,9 +341,9 @@ def _scipy(ready, kept, bar):
     }
 
 
-def _said(outcomes):
+def _said(results):
     """Outcomes by name."""
-    return [_NAMES[int(outcome)] for outcome in outcomes]
+    return [_NAMES[int(result)] for result in results]
 
 
 def _report(
@@ -350,8 +352,8 @@ def _report(
     s,
     slopes,
     losses,
-    outcomes,
-    solves,
+    results,
+    evaluations,
     history,
     margins,
     normals,
@@ -366,7 +368,9 @@ def _report(
     best = int(candidates[np.argmin(key[candidates])]) if candidates.size else int(np.argmax(room))
     # of starts that tell the same, one that converged
     same = (key <= key[best] + 1e-6 * max(1.0, abs(key[best]))) & (room >= -FEASIBLE)
-    same &= np.isin(outcomes, [int(o._value) for o in (OUTCOMES.converged, OUTCOMES.reached)])
+    same &= np.isin(
+        results, [int(o._value) for o in (SEARCH_RESULTS.converged, SEARCH_RESULTS.reached)]
+    )
     if np.any(same):
         best = int(np.flatnonzero(same)[np.argmin(key[same])])
     # on a bound it may be a rounding outside, and would be refused as a start
@@ -376,7 +380,7 @@ def _report(
     names = ready.constraints if ready.weight is None else ()
     rooms: dict[str, np.ndarray] = dict(zip(names, normals[best] / size, strict=True))
     prices = multipliers(box, s[best], slopes[best], margins[best], normals[best])
-    outcome = _NAMES[int(outcomes[best])]
+    result = _NAMES[int(results[best])]
     notes, error = [], np.full(x.size, np.nan)
     inside = box.touching(s[best], AT_BOUND) == 0
     if not np.all(inside):
@@ -392,9 +396,9 @@ def _report(
     if ready.errors is not None:
         error, note = _errors(ready, x, inside)
         notes += [note] if note else []
-    if np.any(outcomes == int(OUTCOMES.failed._value)) and outcome != "failed":
+    if np.any(results == int(SEARCH_RESULTS.failed._value)) and result != "failed":
         notes.append(
-            f"{int(np.sum(outcomes == int(OUTCOMES.failed._value)))} starts failed: no finite loss."
+            f"{int(np.sum(results == int(SEARCH_RESULTS.failed._value)))} starts failed: no finite loss."
         )
     model = put(free.model, free.static(), jnp.asarray(x, free.dtype))
     values, begin_at = {}, 0
@@ -402,11 +406,11 @@ def _report(
         size = int(np.prod(shape))
         values[name] = x[begin_at : begin_at + size].reshape(shape)
         begin_at += size
-    said = str(OUTCOMES[getattr(OUTCOMES, outcome)])
+    said = str(SEARCH_RESULTS[getattr(SEARCH_RESULTS, result)])
     return Design(
         model=model,
         loss=float(losses[best]),
-        outcome=outcome,
+        result=result,
         message=said if messages is None else f"{said} SciPy: {messages[best]}",
         gradient_norm=projected_norm(box, s[best], slopes[best])
         if norms is None
@@ -415,9 +419,9 @@ def _report(
         table=table(free, x, gradient, error, rooms),
         constraints=dict(zip(names, margins[best].tolist(), strict=True)),
         prices=dict(zip(names, prices.tolist(), strict=True)),
-        solves=solves,
+        evaluations=evaluations,
         losses=losses,
-        outcomes=_said(outcomes),
+        results=_said(results),
         ends=np.asarray(jax.vmap(box.physical)(jnp.asarray(s, free.dtype))),
         history={"loss": history[0], "gradient_norm": history[1]},
         notes=notes,

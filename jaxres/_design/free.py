@@ -129,8 +129,8 @@ class Free:
         known = self.fields.fields
         require(
             len(known) > 0,
-            "Argument `start` must be a model with floating-point numbers, such as (system, bath) or a dictionary, "
-            f"but is {start!r}.",
+            "Argument `start` must be a model with floating-point numbers, such as (system, reservoir) or a dictionary,"
+            f" but is {start!r}.",
         )
         low, high, x, self.names, self.entries = [], [], [], [], []
         taken: set[str] = set()

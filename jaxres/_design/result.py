@@ -20,7 +20,8 @@ class Design:
 
     - `model`: `start` with the parameters found.
     - `loss`: its loss.
-    - `outcome`: what became of the search that found it, a member of `jaxres.OUTCOMES`' names.
+    - `result`: what became of the search that found it: "converged", "reached" (the target), "stalled", "unfinished",
+      "failed" or "infeasible". `message` is a sentence that says so.
     - `converged`: whether it converged or reached the target, with all constraints met.
     - `gradient_norm`: the largest derivative of the loss in a parameter's range (in an e-fold or its size, where it has
       no range), without what bounds hold; with constraints, that of the Lagrangian: 0 at an optimum.
@@ -31,24 +32,24 @@ class Design:
     - `constraints`: how much room each leaves (negative: violated).
     - `prices`: of each constraint, what the least loss would fall by if it were wider by 1: its multiplier μ in
       ∇loss = Σ μ ∇room, 0 where it is not active. A parameter whose loss does not depend on it may set the loss so.
-    - `solves`: evaluations of the loss with its gradient, all starts together.
-    - `losses`, `outcomes`, `ends`: of every start: the loss, the outcome, the free numbers.
+    - `evaluations`: evaluations of the loss with its gradient, all starts together.
+    - `losses`, `results`, `ends`: of every start: the loss, the result, the free numbers.
     - `history`: "loss" and "gradient_norm", the best so far, shape (starts, steps); NaN after a search has ended.
     - `notes`: what else there is to know.
     """
 
     model: Any
     loss: float
-    outcome: str
+    result: str
     message: str
     gradient_norm: float
     parameters: Mapping[str, Any]
     table: list[dict[str, Any]]
     constraints: Mapping[str, float]
     prices: Mapping[str, float]
-    solves: int
+    evaluations: int
     losses: np.ndarray
-    outcomes: list[str]
+    results: list[str]
     ends: np.ndarray
     history: Mapping[str, np.ndarray] = field(repr=False)
     notes: list[str] = field(default_factory=list)
@@ -56,7 +57,7 @@ class Design:
     @property
     def converged(self) -> bool:
         """Whether the search ended as it should."""
-        return self.outcome in ("converged", "reached")
+        return self.result in ("converged", "reached")
 
     @property
     def at_bound(self) -> dict[str, str]:
@@ -67,15 +68,15 @@ class Design:
         out = io.StringIO()
         say = lambda line: print(line, file=out)  # noqa: E731
         say(
-            f"loss {self.loss:.10g}, largest gradient {self.gradient_norm:.2g}, {self.solves} solves"
+            f"loss {self.loss:.10g}, largest gradient {self.gradient_norm:.2g}, {self.evaluations} evaluations"
         )
         say(("" if self.converged else "NOT CONVERGED. ") + self.message)
-        counts = {o: self.outcomes.count(o) for o in dict.fromkeys(self.outcomes)}
-        if len(self.outcomes) > 1:
+        counts = {o: self.results.count(o) for o in dict.fromkeys(self.results)}
+        if len(self.results) > 1:
             near = np.abs(self.losses - self.loss) <= 1e-6 * max(1.0, abs(self.loss))
-            close = np.sum(near & (np.array(self.outcomes) != "infeasible"))
+            close = np.sum(near & (np.array(self.results) != "infeasible"))
             each = ", ".join(f"{n} {name}" for name, n in counts.items())
-            say(f"{len(self.outcomes)} starts: {each}; {close} within 1e-6 of the best loss")
+            say(f"{len(self.results)} starts: {each}; {close} within 1e-6 of the best loss")
         for name, room in self.constraints.items():
             kind = (
                 "VIOLATED by" if room < -FEASIBLE else "active, room" if room < ACTIVE else "room"

@@ -11,10 +11,10 @@ from jaxtyping import Array, Float
 
 from .free import Box
 from .result import FEASIBLE, projected_norm
-from .search import OUTCOMES, scalar_loss
+from .search import SEARCH_RESULTS, scalar_loss
 
 METHODS = ("SLSQP", "L-BFGS-B")
-#: solves without a gain beyond rounding, after which a search ends: SLSQP's line search may go on and on there
+#: evaluations without a gain beyond rounding, after which a search ends: SLSQP's line search may go on and on there
 PATIENCE = 30
 
 
@@ -22,7 +22,7 @@ class SciPy(eqx.Module):
     r"""A method of `scipy.optimize.minimize`: "SLSQP", which takes constraints, or "L-BFGS-B".
 
     A penalty bends sharply where its constraint begins to be violated, which costs a search that knows only the sum
-    many solves. SLSQP is given the parts of a `jaxres.losses.Penalised` instead, in the form
+    many evaluations. SLSQP is given the parts of a `jaxres.losses.Penalised` instead, in the form
 
     $$\min_{x,\, t ≥ 0} f(x) + \tfrac12 t^2, \qquad c(x) + t/\sqrt{2w} ≥ 0,$$
 
@@ -197,7 +197,7 @@ def minimise(
     except Enough:
         end, ended = None, False
     except NoGain:
-        end, ended, message = last, False, f"no lower loss in {PATIENCE} solves"
+        end, ended, message = last, False, f"no lower loss in {PATIENCE} evaluations"
     if end is not None and end["good"]:
         # where constraints are active, a lower loss a rounding outside is no better end
         counts, _ = judged(end["values"], end["slopes"])
@@ -209,17 +209,17 @@ def minimise(
                 best.update(before)
     # the methods end with an error too where rounding keeps them from doing still better
     ended = ended or (end is not None and norm() <= 10 * tol)
-    outcome = "unfinished" if end is None else "converged" if ended else "stalled"
+    result = "unfinished" if end is None else "converged" if ended else "stalled"
     if best["loss"] <= target and best["room"] >= -FEASIBLE:
-        outcome = "reached"
+        result = "reached"
     elif not np.isfinite(best["loss"]):
-        outcome = "failed"
+        result = "failed"
     elif best["room"] < -FEASIBLE:
-        outcome = "infeasible"
+        result = "infeasible"
     return {
         **best,
         "norm": norm(),
-        "outcome": int(getattr(OUTCOMES, outcome)._value),
+        "result": int(getattr(SEARCH_RESULTS, result)._value),
         "message": message,
         "losses": np.asarray(losses),
         "norms": np.asarray(norms),

@@ -43,10 +43,10 @@ class LBFGS(eqx.Module):
             raise ValueError(f"Argument `memory` must be at least 1, but is {self.memory}.")
 
 
-class OUTCOMES(eqx.Enumeration):
+class SEARCH_RESULTS(eqx.Enumeration):
     """What became of a search from one start."""
 
-    unfinished = "The steps were used up before the search converged. Allow more `steps`."
+    unfinished = "The steps were used up before the search converged. Allow more `max_steps`."
     converged = "Converged: the gradient is below `tol`."
     reached = "The loss reached `target`."
     stalled = (
@@ -81,8 +81,8 @@ class Search(eqx.Module):
     most: Float[Array, ""]
     tries: Int[Array, ""]
     taken: Int[Array, ""]
-    solves: Int[Array, ""]
-    outcome: Int[Array, ""]
+    evaluations: Int[Array, ""]
+    result: Int[Array, ""]
     memory: Any
 
 
@@ -118,8 +118,8 @@ def begin(u: Float[Array, "c n"], optimiser: Any) -> Search:
             most=jnp.full_like(zero, jnp.inf),
             tries=count,
             taken=count,
-            solves=count,
-            outcome=count,
+            evaluations=count,
+            result=count,
             memory=tx.init(u),
         )
 
@@ -165,18 +165,18 @@ def advance(
         return point(u).loss
 
     step = jax.vmap(lambda each: _step(each, point, value_of, optimiser, tol, target))
-    count = search.solves.shape[0]
+    count = search.evaluations.shape[0]
     empty = jnp.zeros((length, count), search.best.loss.dtype)
 
     def going(carry):
         search, _, _, _, k = carry
-        running = jnp.any(search.outcome == 0)
+        running = jnp.any(search.result == 0)
         return running & (k < length) & (k < allowed)
 
     def body(carry):
         search, losses, norms, going, k = carry
         new = step(search)
-        kept = search.outcome == 0
+        kept = search.result == 0
         search = jax.tree_util.tree_map(
             lambda a, b: jnp.where(kept.reshape(kept.shape + (1,) * (a.ndim - 1)), a, b),
             new,
@@ -197,7 +197,7 @@ def _step(search: Search, point, value_of, optimiser, tol, target) -> Search:
     at = search.at
     trial = point(at.u + search.length * search.direction)
     finite = trial.finite()
-    fresh = search.solves == 0
+    fresh = search.evaluations == 0
 
     if with_search:
         slope = jnp.vdot(at.gradient, search.direction)
@@ -245,14 +245,14 @@ def _step(search: Search, point, value_of, optimiser, tol, target) -> Search:
     best = jax.tree_util.tree_map(lambda x, y: jnp.where(better, x, y), trial, search.best)
     norm = jnp.max(jnp.abs(best.gradient))
     failed = ~finite & fresh if with_search else ~finite
-    outcome = jnp.zeros((), jnp.int32)
+    result = jnp.zeros((), jnp.int32)
     for condition, name in (
-        ((accept & idle) | (lost & ~accept), OUTCOMES.stalled),
-        (accept & (norm <= tol), OUTCOMES.converged),
-        (accept & (best.loss <= target), OUTCOMES.reached),
-        (failed, OUTCOMES.failed),
+        ((accept & idle) | (lost & ~accept), SEARCH_RESULTS.stalled),
+        (accept & (norm <= tol), SEARCH_RESULTS.converged),
+        (accept & (best.loss <= target), SEARCH_RESULTS.reached),
+        (failed, SEARCH_RESULTS.failed),
     ):
-        outcome = jnp.where(condition, name._value, outcome)
+        result = jnp.where(condition, name._value, result)
     return Search(
         at=at,
         best=best,
@@ -262,8 +262,8 @@ def _step(search: Search, point, value_of, optimiser, tol, target) -> Search:
         most=jnp.where(accept, jnp.inf, most).astype(at.loss.dtype),
         tries=jnp.where(accept, 0, search.tries + 1),
         taken=search.taken + accept,
-        solves=search.solves + 1 + (0 if with_search else _inner(memory)),
-        outcome=outcome,
+        evaluations=search.evaluations + 1 + (0 if with_search else _inner(memory)),
+        result=result,
         memory=pick(memory, search.memory),
     )
 

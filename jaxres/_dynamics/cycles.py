@@ -25,8 +25,8 @@ from .._reservoir.reservoir import Reservoir
 from .._scattering.amplitudes import AbstractAmplitudes, Exact
 from .._scattering.energy_grid import AbstractQuadrature, DoubleExponential
 from .._scattering.scattering_map import check_numerics, scattering_map
-from .steady_state import RESULTS, Baths, _as_baths, admissible, steady_state_of
-from .waiting_times import AbstractWaitingTimes, Fixed, Poisson, check_renewal, cycle_map_of
+from .steady_state import RESULTS, Reservoirs, _as_reservoirs, admissible, steady_state_of
+from .waiting_times import AbstractWaitingTimes, Exponential, Regular, check_renewal, cycle_map_of
 
 
 class LimitCycle(eqx.Module):
@@ -53,8 +53,8 @@ class LimitCycle(eqx.Module):
 @door
 def limit_cycle(
     system: Checked[System],
-    baths: Checked[Baths],
-    waiting_times: Checked[AbstractWaitingTimes] = Fixed(),
+    reservoirs: Checked[Reservoirs],
+    waiting_times: Checked[AbstractWaitingTimes] = Regular(),
     *,
     amplitudes: Checked[AbstractAmplitudes] = Exact(),
     quadrature: Checked[AbstractQuadrature] = DoubleExponential(),
@@ -70,9 +70,9 @@ def limit_cycle(
     **Arguments:**
 
     - `system`, `amplitudes`, `quadrature`: as for `steady_state`.
-    - `baths`: the reservoirs in the order of their collisions; one may come several times. Here the `rate` of each is
-      the inverse of the flight before its collision, and must be positive and finite.
-    - `waiting_times`: the law of the flights' durations, by default `Fixed()`.
+    - `reservoirs`: the reservoirs in the order of their collisions; one may come several times. Here the `rate` of
+      each is the inverse of the flight before its collision, and must be positive and finite.
+    - `waiting_times`: the law of the flights' durations, by default `Regular()`.
 
     **Returns:** `LimitCycle`, differentiable. With a single reservoir it is the state of `cycle_state`.
 
@@ -87,14 +87,15 @@ def limit_cycle(
         >>> print(cycle.period)
         0.75
     """
-    baths = _as_baths(system, baths)
-    for bath in baths:
-        check_renewal(system, bath, waiting_times)
+    reservoirs = _as_reservoirs(system, reservoirs)
+    for reservoir in reservoirs:
+        check_renewal(system, reservoir, waiting_times)
     check_numerics(amplitudes, quadrature)
     maps = [
-        scattering_map(system, bath, amplitudes=amplitudes, quadrature=quadrature) for bath in baths
+        scattering_map(system, reservoir, amplitudes=amplitudes, quadrature=quadrature)
+        for reservoir in reservoirs
     ]
-    rates, valid = [bath.rate for bath in baths], admissible(system, baths)
+    rates, valid = [reservoir.rate for reservoir in reservoirs], admissible(system, reservoirs)
     return limit_cycle_of(system, maps, rates, waiting_times, valid)
 
 
@@ -116,7 +117,7 @@ def limit_cycle_of(
     fixed = steady_state_of(system, [whole], [jnp.full_like(rates[0], jnp.inf)], valid)
 
     turns = gaps(system.levels)[None] / every[:, None, None]
-    flights, means = law.phase(turns), law.mean_phase(turns)
+    flights, means = law.characteristic_function(turns), law.residual_characteristic_function(turns)
     before, after, average = [], [fixed.rho], jnp.zeros_like(fixed.rho)
     for S, flight, mean, rate in zip(maps, flights, means, rates, strict=True):
         average = average + mean * after[-1] / rate
@@ -158,8 +159,8 @@ class CycleState(eqx.Module):
 @door
 def cycle_state(
     system: Checked[System],
-    bath: Checked[Reservoir],
-    waiting_times: Checked[AbstractWaitingTimes] = Poisson(),
+    reservoir: Checked[Reservoir],
+    waiting_times: Checked[AbstractWaitingTimes] = Exponential(),
     *,
     amplitudes: Checked[AbstractAmplitudes] = Exact(),
     quadrature: Checked[AbstractQuadrature] = DoubleExponential(),
@@ -174,7 +175,7 @@ def cycle_state(
     `cycle_map`. Populations do not change in flight: they are the same in all three.
 
     **Relation to the steady state ρ of the master equation.** Eq. (9),
-    $-iΔ_{jk}ρ_{jk}/ħ + Γ[(S - 1)ρ]_{jk} = 0$, says $χ S ρ = ρ$ with the χ of `Poisson()`. So under
+    $-iΔ_{jk}ρ_{jk}/ħ + Γ[(S - 1)ρ]_{jk} = 0$, says $χ S ρ = ρ$ with the χ of `Exponential()`. So under
     Poissonian collisions ρ is the state before a collision and equally the average over time,
     ρ = ρ⁻ = ρ̄, while right after a collision the state is ρ⁺ = Sρ. Under any other law ρ⁻ and ρ̄
     differ.
@@ -182,15 +183,18 @@ def cycle_state(
     **Arguments, raises:** as for `cycle_map`. **Returns:** `CycleState`, differentiable.
 
     !!! example
-        >>> system, bath = jr.letter.model(rate=5.0)
-        >>> for law in (jr.Poisson(), jr.Gamma(4.0), jr.Fixed()):
-        ...     print(jnp.round(jr.coherence(jr.cycle_state(system, bath, law).average), 6))
+        >>> system, reservoir = jr.letter.model(rate=5.0)
+        >>> from jaxres.waiting_times import Exponential, GammaDistributed, Regular
+        >>> for law in (Exponential(), GammaDistributed(4.0), Regular()):
+        ...     print(jnp.round(jr.coherence(jr.cycle_state(system, reservoir, law).average), 6))
         0.099299
         0.107778
         0.110912
     """
-    check_renewal(system, bath, waiting_times)
-    cycle = limit_cycle(system, [bath], waiting_times, amplitudes=amplitudes, quadrature=quadrature)
+    check_renewal(system, reservoir, waiting_times)
+    cycle = limit_cycle(
+        system, [reservoir], waiting_times, amplitudes=amplitudes, quadrature=quadrature
+    )
     return CycleState(
         after=cycle.after[0],
         before=cycle.before[0],

@@ -42,8 +42,8 @@ from .real_coordinates import (
 from .steady_state import (
     POOR_MAP,
     POOR_STATE,
-    Baths,
-    _as_baths,
+    Reservoirs,
+    _as_reservoirs,
     _rows,
     _stationary,
     _with_finite_rates,
@@ -54,7 +54,7 @@ from .steady_state import (
 @door
 def generator(
     system: Checked[System],
-    baths: Checked[Baths],
+    reservoirs: Checked[Reservoirs],
     *,
     amplitudes: Checked[AbstractAmplitudes] = Exact(),
     quadrature: Checked[AbstractQuadrature] = DoubleExponential(),
@@ -68,21 +68,21 @@ def generator(
     **Raises:** `ValueError` for an infinite rate, or arguments of the wrong kind.
 
     !!! example
-        >>> system, bath = jr.letter.model(rate=5.0)
-        >>> L = jr.generator(system, bath)
-        >>> rho = jr.steady_state(system, bath).rho
+        >>> system, reservoir = jr.letter.model(rate=5.0)
+        >>> L = jr.generator(system, reservoir)
+        >>> rho = jr.steady_state(system, reservoir).rho
         >>> bool(jnp.max(jnp.abs(L(rho))) < 1e-13)
         True
     """
-    baths = _with_finite_rates(_as_baths(system, baths))
+    reservoirs = _with_finite_rates(_as_reservoirs(system, reservoirs))
     check_numerics(amplitudes, quadrature)
-    return _generator(system, baths, amplitudes, quadrature)
+    return _generator(system, reservoirs, amplitudes, quadrature)
 
 
 @eqx.filter_jit
-def _generator(system, baths, amplitudes, quadrature):
-    maps = [collision_map(system, bath, amplitudes, quadrature) for bath in baths]
-    return generator_of(system, maps, [bath.rate for bath in baths])
+def _generator(system, reservoirs, amplitudes, quadrature):
+    maps = [collision_map(system, reservoir, amplitudes, quadrature) for reservoir in reservoirs]
+    return generator_of(system, maps, [reservoir.rate for reservoir in reservoirs])
 
 
 def generator_of(
@@ -103,7 +103,7 @@ def generator_of(
 @door
 def evolve(
     system: Checked[System],
-    baths: Checked[Baths],
+    reservoirs: Checked[Reservoirs],
     rho0: State,
     times: Numbers,
     *,
@@ -114,7 +114,7 @@ def evolve(
 
     **Arguments:**
 
-    - `system`, `baths`: as for `steady_state`.
+    - `system`, `reservoirs`: as for `steady_state`.
     - `rho0`: initial state, Hermitian of trace 1, in the energy eigenbasis.
     - `times`: times t, shape (T,), in any order (1/energy); also infinite ones.
 
@@ -129,24 +129,24 @@ def evolve(
     kind.
 
     !!! example
-        >>> system, bath = jr.letter.model(rate=5.0)
-        >>> rhos = jr.evolve(system, bath, jnp.diag(jnp.array([1.0, 0.0])), [0.0, 1.0, 1e3])
+        >>> system, reservoir = jr.letter.model(rate=5.0)
+        >>> rhos = jr.evolve(system, reservoir, jnp.diag(jnp.array([1.0, 0.0])), [0.0, 1.0, 1e3])
         >>> print(jnp.round(jr.populations(rhos)[:, 0], 6))
         [1.       0.633294 0.53048 ]
     """
-    baths = _with_finite_rates(_as_baths(system, baths))
+    reservoirs = _with_finite_rates(_as_reservoirs(system, reservoirs))
     check_numerics(amplitudes, quadrature)
     rho0, times = check_state("rho0", rho0, system), as_real("times", times)
     check_shape("times", times, 1, "(T,)")
     if concrete(times):
         require(~np.isnan(times), f"Argument `times` must be numbers, but is {times}.")
-    return _evolve(system, baths, rho0, times, amplitudes, quadrature)
+    return _evolve(system, reservoirs, rho0, times, amplitudes, quadrature)
 
 
 @eqx.filter_jit
-def _evolve(system, baths, rho0, times, amplitudes, quadrature):
-    maps = [collision_map(system, bath, amplitudes, quadrature) for bath in baths]
-    rates = [bath.rate for bath in baths]
+def _evolve(system, reservoirs, rho0, times, amplitudes, quadrature):
+    maps = [collision_map(system, reservoir, amplitudes, quadrature) for reservoir in reservoirs]
+    rates = [reservoir.rate for reservoir in reservoirs]
     L = to_real_matrix(generator_of(system, maps, rates).tensor)
     A, b = eliminate_ground_population(L)
     # ρ(t) = x* + e^{At}(ρ(0) − x*) with the steady state x* and its derivatives. Where it is not determined, x* = 0,
@@ -167,8 +167,8 @@ def _evolve(system, baths, rho0, times, amplitudes, quadrature):
         return from_coordinates(jnp.concatenate([ground, x]), system.size), reached
 
     rhos, reached = jax.vmap(state)(times)
-    good = admissible(system, baths) & ~poor & reached
-    return or_nan(good[:, None, None], rhos, (system, baths, rho0, times))
+    good = admissible(system, reservoirs) & ~poor & reached
+    return or_nan(good[:, None, None], rhos, (system, reservoirs, rho0, times))
 
 
 #: squarings of an exponential: |A| t up to 2^80, and beyond if nothing is left of it there

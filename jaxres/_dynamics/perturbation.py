@@ -28,7 +28,7 @@ from .._scattering.scattering_map import check_numerics, scattering_map
 @door
 def perturbation_series(
     system: Checked[System],
-    bath: Checked[Reservoir],
+    reservoir: Checked[Reservoir],
     order: Checked[int],
     *,
     amplitudes: Checked[AbstractAmplitudes] = Exact(),
@@ -45,7 +45,7 @@ def perturbation_series(
 
     **Arguments:**
 
-    - `system`, `bath`, `amplitudes`, `quadrature`: as for `scattering_map`. The rate plays no role.
+    - `system`, `reservoir`, `amplitudes`, `quadrature`: as for `scattering_map`. The rate plays no role.
     - `order`: the highest n, a whole number from 0 on. Every order costs one product with S.
 
     **Returns:** $ρ^{(0)}$ to $ρ^{(order)}$, shape (order + 1, N, N), differentiable. NaN where the
@@ -56,15 +56,15 @@ def perturbation_series(
     degenerate level do not vanish as Γ → 0. Use `steady_state`, which is right at every rate.
 
     !!! example
-        >>> system, bath = jr.letter.model()
-        >>> series = jr.perturbation_series(system, bath, order=1)
+        >>> system, reservoir = jr.letter.model()
+        >>> series = jr.perturbation_series(system, reservoir, order=1)
         >>> print(jnp.round(jr.populations(series[0]), 6))  # the Gibbs state
         [0.514996 0.485004]
         >>> print(round(float(jr.coherence(series[1])), 6))  # |ρ_01|/Γ as Γ → 0
         0.015546
     """
     check_instance("system", system, System, "a jaxres.System")
-    check_instance("bath", bath, Reservoir, "a jaxres.Reservoir")
+    check_instance("reservoir", reservoir, Reservoir, "a jaxres.Reservoir")
     check_numerics(amplitudes, quadrature)
     order = as_count("order", order, 0)
     equal = _equal_neighbours(system)
@@ -74,14 +74,14 @@ def perturbation_series(
             "Argument `system` must have distinct levels for an expansion in the rate, but has "
             f"{system.levels}. Use jaxres.steady_state, which is right for equal ones too.",
         )
-    S = scattering_map(system, bath, amplitudes=amplitudes, quadrature=quadrature)
+    S = scattering_map(system, reservoir, amplitudes=amplitudes, quadrature=quadrature)
     return _series(system, S, order)
 
 
 @door
 def perturbative_state(
     system: Checked[System],
-    bath: Checked[Reservoir],
+    reservoir: Checked[Reservoir],
     order: Checked[int],
     *,
     amplitudes: Checked[AbstractAmplitudes] = Exact(),
@@ -95,15 +95,17 @@ def perturbative_state(
     **Arguments, raises:** as for `perturbation_series`.
 
     !!! example
-        >>> system, bath = jr.letter.model(rate=0.01)
-        >>> rho = jr.perturbative_state(system, bath, order=3)
-        >>> bool(jr.trace_distance(rho, jr.steady_state(system, bath).rho) < 1e-8)
+        >>> system, reservoir = jr.letter.model(rate=0.01)
+        >>> rho = jr.perturbative_state(system, reservoir, order=3)
+        >>> bool(jr.trace_distance(rho, jr.steady_state(system, reservoir).rho) < 1e-8)
         True
     """
-    series = perturbation_series(system, bath, order, amplitudes=amplitudes, quadrature=quadrature)
+    series = perturbation_series(
+        system, reservoir, order, amplitudes=amplitudes, quadrature=quadrature
+    )
     rho = series[-1]
     for coefficient in series[-2::-1]:
-        rho = bath.rate * rho + coefficient
+        rho = reservoir.rate * rho + coefficient
     return rho
 
 
@@ -141,7 +143,7 @@ def _series(system, S, order):
 
 @door
 def coherence_estimate(
-    system: Checked[System], bath: Checked[Reservoir], j: Checked[int] = 0, k: Checked[int] = 1
+    system: Checked[System], reservoir: Checked[Reservoir], j: Checked[int] = 0, k: Checked[int] = 1
 ) -> Float[Array, ""]:
     r"""The Letter's estimate of the steady coherence |ρ_jk|, up to a factor of order one (Eq. 24).
 
@@ -151,7 +153,7 @@ def coherence_estimate(
     It is the factor that a packet of one momentum p leaves of the coherence, e^{−(Δx (p − q))²/2ħ²}
     with p − q ≈ mħω/p, at the thermal momentum p = √(m/β), times Γ/ω of first order in Γ (Eq. 14).
 
-    **Arguments:** a `bath` of `EffusionPacket`s; the levels `j` and `k`, by default 0 and 1.
+    **Arguments:** a `reservoir` of `EffusionPacket`s; the levels `j` and `k`, by default 0 and 1.
 
     **Where it holds.** For Γ ≪ ω (it grows with Γ without bound, and diverges at ω = 0) and
     z = √(βm) Δx ω of order one or less, and then as a scaling law, not as a number: at the Letter's
@@ -163,21 +165,21 @@ def coherence_estimate(
     of a level.
 
     !!! example
-        >>> system, bath = jr.letter.model(splitting=0.6, rate=0.01)
-        >>> estimate = jr.coherence_estimate(system, bath)
+        >>> system, reservoir = jr.letter.model(splitting=0.6, rate=0.01)
+        >>> estimate = jr.coherence_estimate(system, reservoir)
         >>> print(jnp.round(estimate, 6))
         0.016637
-        >>> print(jnp.round(jr.coherence(jr.steady_state(system, bath).rho) / estimate, 4))
+        >>> print(jnp.round(jr.coherence(jr.steady_state(system, reservoir).rho) / estimate, 4))
         0.0094
     """
     check_instance("system", system, System, "a jaxres.System")
-    check_instance("bath", bath, Reservoir, "a jaxres.Reservoir")
-    packet = bath.packet
+    check_instance("reservoir", reservoir, Reservoir, "a jaxres.Reservoir")
+    packet = reservoir.packet
     if not isinstance(packet, EffusionPacket):
         raise ValueError(
-            f"Argument `bath` must have a jaxres.EffusionPacket, but its packet is {packet!r}."
+            f"Argument `reservoir` must have a jaxres.EffusionPacket, but its packet is {packet!r}."
         )
     j, k = as_index("j", j, system.size), as_index("k", k, system.size)
     omega = jnp.abs(gaps(system.levels)[j, k])
     exponent = packet.beta * packet.mass * (packet.width * omega) ** 2 / 2
-    return bath.rate / omega * jnp.exp(-exponent)
+    return reservoir.rate / omega * jnp.exp(-exponent)

@@ -17,13 +17,13 @@ from .._scattering.amplitudes import AbstractAmplitudes, Exact
 from .._scattering.energy_grid import AbstractQuadrature, DoubleExponential
 from .evolution import generator
 from .real_coordinates import eliminate_ground_population, to_real_matrix
-from .steady_state import Baths
+from .steady_state import Reservoirs
 
 
 @door
 def spectrum(
     system: Checked[System],
-    baths: Checked[Baths],
+    reservoirs: Checked[Reservoirs],
     *,
     amplitudes: Checked[AbstractAmplitudes] = Exact(),
     quadrature: Checked[AbstractQuadrature] = DoubleExponential(),
@@ -43,17 +43,17 @@ def spectrum(
     **Raises:** `ValueError` for an infinite rate, and as `generator`.
 
     !!! example
-        >>> system, bath = jr.letter.model(rate=5.0)
-        >>> print(jnp.round(jr.spectrum(system, bath)[2:], 3))  # how coherences decay and precess
+        >>> system, reservoir = jr.letter.model(rate=5.0)
+        >>> print(jnp.round(jr.spectrum(system, reservoir)[2:], 3))  # how coherences decay and precess
         [-0.396-1.297j -0.396+1.297j]
     """
-    return _spectrum(generator(system, baths, amplitudes=amplitudes, quadrature=quadrature))
+    return _spectrum(generator(system, reservoirs, amplitudes=amplitudes, quadrature=quadrature))
 
 
 @door
 def relaxation_time(
     system: Checked[System],
-    baths: Checked[Baths],
+    reservoirs: Checked[Reservoirs],
     *,
     amplitudes: Checked[AbstractAmplitudes] = Exact(),
     quadrature: Checked[AbstractQuadrature] = DoubleExponential(),
@@ -78,12 +78,12 @@ def relaxation_time(
     **Raises:** `ValueError` for an infinite rate, and as `generator`.
 
     !!! example
-        >>> system, bath = jr.letter.model(rate=5.0)
-        >>> print(round(float(jr.relaxation_time(system, bath)), 4))
+        >>> system, reservoir = jr.letter.model(rate=5.0)
+        >>> print(round(float(jr.relaxation_time(system, reservoir)), 4))
         3.7034
     """
     return relaxation_time_of(
-        generator(system, baths, amplitudes=amplitudes, quadrature=quadrature)
+        generator(system, reservoirs, amplitudes=amplitudes, quadrature=quadrature)
     )
 
 

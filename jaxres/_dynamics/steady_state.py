@@ -47,7 +47,7 @@ from .real_coordinates import (
     to_real_matrix,
 )
 
-Baths = Reservoir | Sequence[Reservoir]
+Reservoirs = Reservoir | Sequence[Reservoir]
 
 
 class RESULTS(eqx.Enumeration):
@@ -92,7 +92,7 @@ class SteadyState(eqx.Module):
 
     - `rho`: the state, shape (N, N), in the energy eigenbasis; NaN unless `result` is successful or not_positive.
     - `result`: one of `jaxres.RESULTS`; `result == jr.RESULTS.successful` can be used under jit and vmap.
-    - `map_error`: estimated largest error of an entry of the scattering map (the worst of all baths).
+    - `map_error`: estimated largest error of an entry of the scattering map (the worst of all reservoirs).
     - `condition`: the condition number of the linear system.
     - `error`: estimated largest error of an entry of `rho`, from the errors of all entries of the maps and from
       rounding, each as much as the equation makes of it. It is a bound, in order of magnitude.
@@ -108,7 +108,7 @@ class SteadyState(eqx.Module):
 @door
 def steady_state(
     system: Checked[System],
-    baths: Checked[Baths],
+    reservoirs: Checked[Reservoirs],
     *,
     amplitudes: Checked[AbstractAmplitudes] = Exact(),
     quadrature: Checked[AbstractQuadrature] = DoubleExponential(),
@@ -119,7 +119,7 @@ def steady_state(
     **Arguments:**
 
     - `system`: N levels.
-    - `baths`: a `Reservoir`, or a sequence of them.
+    - `reservoirs`: a `Reservoir`, or a sequence of them.
     - `amplitudes`, `quadrature`, `tol`: as for `scattering_map`.
 
     **Returns:** `SteadyState`. Differentiable in everything numeric, in forward and reverse mode, and right for every
@@ -128,65 +128,69 @@ def steady_state(
     **Raises:** `ValueError` for arguments of the wrong kind. What can only be seen in the numbers is in `.result`.
 
     !!! example
-        >>> system, bath = jr.letter.model(rate=5.0)
-        >>> sol = jr.steady_state(system, bath)
+        >>> system, reservoir = jr.letter.model(rate=5.0)
+        >>> sol = jr.steady_state(system, reservoir)
         >>> print(jnp.round(jr.coherence(sol.rho), 7))
         0.0992995
-        >>> grad = jax.grad(lambda b: jr.coherence(jr.steady_state(system, b).rho))(bath)
+        >>> grad = jax.grad(lambda b: jr.coherence(jr.steady_state(system, b).rho))(reservoir)
         >>> print(jnp.round(grad.packet.width, 8))
         -0.00364331
     """
-    baths = _as_baths(system, baths)
+    reservoirs = _as_reservoirs(system, reservoirs)
     if tol is None:
         check_numerics(amplitudes, quadrature)
-        return _steady_state(system, baths, amplitudes, quadrature)
+        return _steady_state(system, reservoirs, amplitudes, quadrature)
     maps = [
-        scattering_map(system, bath, amplitudes=amplitudes, quadrature=quadrature, tol=tol)
-        for bath in baths
+        scattering_map(system, reservoir, amplitudes=amplitudes, quadrature=quadrature, tol=tol)
+        for reservoir in reservoirs
     ]
-    return _steady_state_of_baths(system, baths, maps)
+    return _steady_state_of_reservoirs(system, reservoirs, maps)
 
 
-def _as_baths(system: Any, baths: Any) -> tuple[Reservoir, ...]:
+def _as_reservoirs(system: Any, reservoirs: Any) -> tuple[Reservoir, ...]:
     check_instance("system", system, System, "a jaxres.System")
     warn_of_single_precision(system.levels.dtype)
-    sequence = (baths,) if isinstance(baths, Reservoir) else baths
+    sequence = (reservoirs,) if isinstance(reservoirs, Reservoir) else reservoirs
     if not isinstance(sequence, list | tuple) or not sequence:
         raise ValueError(
-            f"Argument `baths` must be a jaxres.Reservoir or a sequence of them, but is {shown(baths)}."
+            f"Argument `reservoirs` must be a jaxres.Reservoir or a sequence of them, but is {shown(reservoirs)}."
         )
-    for bath in sequence:
-        check_instance("baths", bath, Reservoir, "a jaxres.Reservoir or a sequence of them")
+    for reservoir in sequence:
+        check_instance(
+            "reservoirs", reservoir, Reservoir, "a jaxres.Reservoir or a sequence of them"
+        )
     return tuple(sequence)
 
 
-def _with_finite_rates(baths):
-    for bath in baths:
-        if concrete(bath.rate):
+def _with_finite_rates(reservoirs):
+    for reservoir in reservoirs:
+        if concrete(reservoir.rate):
             require(
-                np.isfinite(bath.rate),
-                "Argument `bath.rate` must be finite here, but is infinite. Only the steady state has that limit.",
+                np.isfinite(reservoir.rate),
+                "Argument `reservoir.rate` must be finite here, but is infinite. Only the steady state has that limit.",
             )
-    return baths
+    return reservoirs
 
 
 @eqx.filter_jit
-def _steady_state(system, baths, amplitudes, quadrature):
-    maps = [collision_map(system, bath, amplitudes, quadrature) for bath in baths]
-    return _steady_state_of_baths(system, baths, maps)
+def _steady_state(system, reservoirs, amplitudes, quadrature):
+    maps = [collision_map(system, reservoir, amplitudes, quadrature) for reservoir in reservoirs]
+    return _steady_state_of_reservoirs(system, reservoirs, maps)
 
 
 @eqx.filter_jit
-def _steady_state_of_baths(system, baths, maps):
-    rates = [bath.rate for bath in baths]
-    sol = steady_state_of(system, maps, rates, admissible(system, baths))
-    rho = or_nan(~jnp.isnan(jnp.real(sol.rho)), sol.rho, (system, baths))
+def _steady_state_of_reservoirs(system, reservoirs, maps):
+    rates = [reservoir.rate for reservoir in reservoirs]
+    sol = steady_state_of(system, maps, rates, admissible(system, reservoirs))
+    rho = or_nan(~jnp.isnan(jnp.real(sol.rho)), sol.rho, (system, reservoirs))
     return eqx.tree_at(lambda sol: sol.rho, sol, rho)
 
 
-def admissible(system: System, baths: Sequence[Reservoir]) -> Bool[Array, ""]:
+def admissible(system: System, reservoirs: Sequence[Reservoir]) -> Bool[Array, ""]:
     """The conditions that are checked on concrete values when objects are made, for traced ones."""
-    return jnp.all(jnp.stack([system.valid(), *(bath.valid(system) for bath in baths)]))
+    return jnp.all(
+        jnp.stack([system.valid(), *(reservoir.valid(system) for reservoir in reservoirs)])
+    )
 
 
 @door
@@ -201,8 +205,8 @@ def steady_state_of(
     Of use where one map serves many rates: `jax.vmap(lambda rate: jr.steady_state_of(system, [S], [rate]))(rates)`.
 
     !!! example
-        >>> system, bath = jr.letter.model()
-        >>> S = jr.scattering_map(system, bath)
+        >>> system, reservoir = jr.letter.model()
+        >>> S = jr.scattering_map(system, reservoir)
         >>> rates = jnp.array([1.0, 5.0, 10.0])
         >>> sols = jax.vmap(lambda rate: jr.steady_state_of(system, [S], [rate]))(rates)
         >>> print(jnp.round(jr.coherence(sols.rho), 6))

@@ -36,7 +36,7 @@ from .._reservoir.reservoir import Reservoir
 from .._scattering.amplitudes import AbstractAmplitudes, Exact
 from .._scattering.energy_grid import AbstractQuadrature, DoubleExponential
 from .._scattering.scattering_map import check_numerics, scattering_map
-from .waiting_times import AbstractWaitingTimes, Poisson, check_renewal
+from .waiting_times import AbstractWaitingTimes, Exponential, check_renewal
 
 Times = Checked[Float[ArrayLike, " T"] | Sequence[float]]
 
@@ -61,13 +61,13 @@ class Trajectory(eqx.Module):
 @door
 def trajectory(
     system: Checked[System],
-    bath: Checked[Reservoir],
+    reservoir: Checked[Reservoir],
     rho0: State,
     *,
     collisions: Checked[int],
     key: Checked[PRNGKeyArray],
     dephase: Checked[bool] = False,
-    waiting_times: Checked[AbstractWaitingTimes] = Poisson(),
+    waiting_times: Checked[AbstractWaitingTimes] = Exponential(),
     amplitudes: Checked[AbstractAmplitudes] = Exact(),
     quadrature: Checked[AbstractQuadrature] = DoubleExponential(),
 ) -> Trajectory:
@@ -77,14 +77,14 @@ def trajectory(
 
     **Arguments:**
 
-    - `system`, `bath`, `amplitudes`, `quadrature`: as for `scattering_map`. The rate Γ must be
+    - `system`, `reservoir`, `amplitudes`, `quadrature`: as for `scattering_map`. The rate Γ must be
       positive.
     - `rho0`: initial state, shape (N, N), in the energy eigenbasis.
     - `collisions`: how many, n.
     - `key`: a JAX random key. The first collisions are the same for every n.
     - `dephase`: apply the full dephasing D (Eq. 3) after each collision; then, where the map obeys
       detailed balance, the states converge to the Gibbs state (Eq. 4).
-    - `waiting_times`: law of the τ_n: `Poisson()` as in the Letter, `Fixed()` or `Gamma(shape)`.
+    - `waiting_times`: law of the τ_n: `Exponential()` as in the Letter, `Regular()` or `GammaDistributed(shape)`.
 
     **Returns:** `Trajectory`. `jax.vmap` over keys gives many realisations with one scattering map.
     NaN for a rate that is traced and zero.
@@ -93,20 +93,20 @@ def trajectory(
     or a `rho0` that is no state.
 
     !!! example
-        >>> system, bath = jr.letter.model(rate=1.0)
+        >>> system, reservoir = jr.letter.model(rate=1.0)
         >>> ground = jnp.diag(jnp.array([1.0, 0.0]))
         >>> key = jax.random.key(0)
-        >>> path = jr.trajectory(system, bath, ground, collisions=400, key=key, dephase=True)
+        >>> path = jr.trajectory(system, reservoir, ground, collisions=400, key=key, dephase=True)
         >>> print(jnp.round(jr.populations(path.states[-1]), 6))  # the Gibbs state
         [0.514996 0.485004]
     """
-    check_renewal(system, bath, waiting_times)
+    check_renewal(system, reservoir, waiting_times)
     rho0 = check_state("rho0", rho0, system)
     check_numerics(amplitudes, quadrature)
     collisions, key = as_count("collisions", collisions, 1), as_key("key", key)
     dephase = as_flag("dephase", dephase)
-    S = scattering_map(system, bath, amplitudes=amplitudes, quadrature=quadrature)
-    return _trajectory(system, S, bath.rate, rho0, collisions, key, dephase, waiting_times)
+    S = scattering_map(system, reservoir, amplitudes=amplitudes, quadrature=quadrature)
+    return _trajectory(system, S, reservoir.rate, rho0, collisions, key, dephase, waiting_times)
 
 
 @eqx.filter_jit
@@ -152,19 +152,19 @@ def state_at(
       later is not known.
 
     **Returns:** shape (T, N, N). The average over Poissonian realisations is
-    `evolve(system, bath, rho0, times)`. Inside jit or vmap, NaN at times outside the path: let it
+    `evolve(system, reservoir, rho0, times)`. Inside jit or vmap, NaN at times outside the path: let it
     have more than Γt collisions, by a few times √Γt.
 
     **Raises:** `ValueError` for times outside the path.
 
     !!! example
-        >>> system, bath = jr.letter.model(rate=1.0)
+        >>> system, reservoir = jr.letter.model(rate=1.0)
         >>> ground, times = jnp.diag(jnp.array([1.0, 0.0])), jnp.array([0.5, 1.0])
         >>> def states(key):
-        ...     path = jr.trajectory(system, bath, ground, collisions=20, key=key)
+        ...     path = jr.trajectory(system, reservoir, ground, collisions=20, key=key)
         ...     return jr.state_at(system, path, times)
         >>> mean = jnp.mean(jax.vmap(states)(jax.random.split(jax.random.key(0), 2000)), 0)
-        >>> bool(jnp.max(jnp.abs(mean - jr.evolve(system, bath, ground, times))) < 0.02)
+        >>> bool(jnp.max(jnp.abs(mean - jr.evolve(system, reservoir, ground, times))) < 0.02)
         True
     """
     check_instance("system", system, System, "a jaxres.System")
@@ -214,14 +214,14 @@ class Ensemble(eqx.Module):
 @door
 def trajectories(
     system: Checked[System],
-    bath: Checked[Reservoir],
+    reservoir: Checked[Reservoir],
     rho0: State,
     times: Times,
     *,
     realisations: Checked[int],
     key: Checked[PRNGKeyArray],
     dephase: Checked[bool] = False,
-    waiting_times: Checked[AbstractWaitingTimes] = Poisson(),
+    waiting_times: Checked[AbstractWaitingTimes] = Exponential(),
     amplitudes: Checked[AbstractAmplitudes] = Exact(),
     quadrature: Checked[AbstractQuadrature] = DoubleExponential(),
     chunk: Checked[int] = 256,
@@ -246,18 +246,18 @@ def trajectories(
     loop in Python. Inside jit, grad and vmap use `jax.vmap` over `trajectory` and `state_at`.
 
     !!! example
-        >>> system, bath = jr.letter.model(rate=5.0)
+        >>> system, reservoir = jr.letter.model(rate=5.0)
         >>> ground, key = jnp.diag(jnp.array([1.0, 0.0])), jax.random.key(0)
-        >>> many = jr.trajectories(system, bath, ground, [0.5, 1.0], realisations=1000, key=key)
-        >>> error = jnp.real(many.mean - jr.evolve(system, bath, ground, [0.5, 1.0]))
+        >>> many = jr.trajectories(system, reservoir, ground, [0.5, 1.0], realisations=1000, key=key)
+        >>> error = jnp.real(many.mean - jr.evolve(system, reservoir, ground, [0.5, 1.0]))
         >>> bool(jnp.all(jnp.abs(error) < 4 * jnp.real(many.standard_error)))
         True
     """
-    check_renewal(system, bath, waiting_times)
+    check_renewal(system, reservoir, waiting_times)
     check_numerics(amplitudes, quadrature)
     rho0, key = check_state("rho0", rho0, system), as_key("key", key)
     instants = as_vector("times", times, shape="(T,)")
-    if not concrete(system, bath, rho0, instants, key):
+    if not concrete(system, reservoir, rho0, instants, key):
         raise ValueError(
             "Arguments of `trajectories` must be concrete, but one is traced. Inside jit, grad and "
             "vmap use jax.vmap over jaxres.trajectory and jaxres.state_at."
@@ -274,12 +274,14 @@ def trajectories(
         from tqdm import tqdm
 
         starts = tqdm(starts, desc=f"{realisations} realisations", unit="chunk")
-    S = scattering_map(system, bath, amplitudes=amplitudes, quadrature=quadrature)
+    S = scattering_map(system, reservoir, amplitudes=amplitudes, quadrature=quadrature)
     nothing = jnp.zeros((instants.size, *rho0.shape), rho0.dtype)
-    moments = jnp.zeros((), bath.rate.dtype), nothing, nothing
+    moments = jnp.zeros((), reservoir.rate.dtype), nothing, nothing
     for start in starts:
         index = start + jnp.arange(chunk)
-        states = _observe(system, S, bath.rate, rho0, instants, key, index, dephase, waiting_times)
+        states = _observe(
+            system, S, reservoir.rate, rho0, instants, key, index, dephase, waiting_times
+        )
         moments = _accumulate(moments, states, index < realisations)
     count, mean, squares = moments
     variance = squares / (count * (count - 1))

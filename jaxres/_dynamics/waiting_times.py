@@ -37,19 +37,21 @@ class AbstractWaitingTimes(eqx.Module):
         """One θ ≥ 0."""
 
     @abc.abstractmethod
-    def phase(self, u: Checked[Float[ArrayLike, "*s"]]) -> Complex[Array, "*s"]:
+    def characteristic_function(self, u: Checked[Float[ArrayLike, "*s"]]) -> Complex[Array, "*s"]:
         """⟨e^{−iuθ}⟩, elementwise: what a flight leaves of a coherence, on average."""
 
     @abc.abstractmethod
-    def mean_phase(self, u: Checked[Float[ArrayLike, "*s"]]) -> Complex[Array, "*s"]:
+    def residual_characteristic_function(
+        self, u: Checked[Float[ArrayLike, "*s"]]
+    ) -> Complex[Array, "*s"]:
         """(1 − ⟨e^{−iuθ}⟩)/iu, and 1 at u = 0: what is left of it at a random instant of time."""
 
 
-class Poisson(AbstractWaitingTimes):
+class Exponential(AbstractWaitingTimes):
     r"""Collisions that know nothing of one another: waiting times of density $Γ e^{-Γτ}$.
 
     !!! example
-        >>> print(jr.Poisson().phase(jnp.array(1.0)))
+        >>> print(jr.waiting_times.Exponential().characteristic_function(jnp.array(1.0)))
         (0.5-0.5j)
     """
 
@@ -58,20 +60,20 @@ class Poisson(AbstractWaitingTimes):
         return jax.random.exponential(as_key("key", key))
 
     @door
-    def phase(self, u):
+    def characteristic_function(self, u):
         u = as_real("u", u)
         return 1 / jax.lax.complex(jnp.ones_like(u), u)
 
     @door
-    def mean_phase(self, u):
-        return self.phase(u)
+    def residual_characteristic_function(self, u):
+        return self.characteristic_function(u)
 
 
-class Fixed(AbstractWaitingTimes):
+class Regular(AbstractWaitingTimes):
     """Collisions at regular intervals 1/Γ: the system is kicked periodically.
 
     !!! example
-        >>> print(jnp.abs(jr.Fixed().phase(jnp.array(1.0))))
+        >>> print(jnp.abs(jr.waiting_times.Regular().characteristic_function(jnp.array(1.0))))
         1.0
     """
 
@@ -81,26 +83,26 @@ class Fixed(AbstractWaitingTimes):
         return jnp.ones(())
 
     @door
-    def phase(self, u):
+    def characteristic_function(self, u):
         return jnp.exp(-1j * as_real("u", u))
 
     @door
-    def mean_phase(self, u):
+    def residual_characteristic_function(self, u):
         u = as_real("u", u)
         return jnp.exp(-0.5j * u) * jnp.sinc(u / (2 * jnp.pi))
 
 
-class Gamma(AbstractWaitingTimes):
+class GammaDistributed(AbstractWaitingTimes):
     r"""Waiting times of density ∝ $τ^{k-1} e^{-kΓτ}$, of mean 1/Γ and relative spread $1/\sqrt{k}$.
 
     **Arguments:**
 
-    - `shape`: k > 0. Below 1 the collisions bunch; k = 1 is `Poisson`; k → ∞ is `Fixed`.
+    - `shape`: k > 0. Below 1 the collisions bunch; k = 1 is `Exponential`; k → ∞ is `Regular`.
 
     **Raises:** `ValueError` unless k is positive and finite.
 
     !!! example
-        >>> print(jnp.round(jr.Gamma(shape=4.0).phase(jnp.array(1.0)), 4))
+        >>> print(jnp.round(jr.waiting_times.GammaDistributed(shape=4.0).characteristic_function(jnp.array(1.0)), 4))
         (0.4935...-0.7356j)
     """
 
@@ -111,11 +113,11 @@ class Gamma(AbstractWaitingTimes):
         return jax.random.gamma(as_key("key", key), self.shape) / self.shape
 
     @door
-    def phase(self, u):
+    def characteristic_function(self, u):
         return jnp.exp(-self.shape * jnp.log1p(1j * as_real("u", u) / self.shape))
 
     @door
-    def mean_phase(self, u):
+    def residual_characteristic_function(self, u):
         w = 1j * as_real("u", u) / self.shape
         z = -self.shape * jnp.log1p(w)
         return _over(jnp.expm1, _EXPM1, z) * _over(jnp.log1p, _LOG1P, w)
@@ -142,8 +144,8 @@ def _over(f, coefficients, z):
 @door
 def cycle_map(
     system: Checked[System],
-    bath: Checked[Reservoir],
-    waiting_times: Checked[AbstractWaitingTimes] = Poisson(),
+    reservoir: Checked[Reservoir],
+    waiting_times: Checked[AbstractWaitingTimes] = Exponential(),
     *,
     amplitudes: Checked[AbstractAmplitudes] = Exact(),
     quadrature: Checked[AbstractQuadrature] = DoubleExponential(),
@@ -153,11 +155,11 @@ def cycle_map(
     $$C = S \circ χ, \qquad (χρ)_{jk} = χ_{jk}\, ρ_{jk}, \qquad χ_{jk} = ⟨e^{-iΔ_{jk}τ/ħ}⟩$$
 
     Different waiting times are independent, so the average state after n collisions is exactly
-    $C^n ρ_0$, whatever their law. With `Poisson()`, $χ_{jk} = Γ/(Γ + iΔ_{jk}/ħ)$.
+    $C^n ρ_0$, whatever their law. With `Exponential()`, $χ_{jk} = Γ/(Γ + iΔ_{jk}/ħ)$.
 
     **Arguments:**
 
-    - `waiting_times`: `Poisson()`, `Fixed()` or `Gamma(shape)`.
+    - `waiting_times`: `Exponential()`, `Regular()` or `GammaDistributed(shape)`.
     - the others: as for `scattering_map`. The rate must be positive.
 
     **Returns:** `Superoperator`, completely positive and trace-preserving where S is. NaN for a
@@ -166,25 +168,28 @@ def cycle_map(
     **Raises:** `ValueError` for a rate that is not positive and finite.
 
     !!! example
-        >>> system, bath = jr.letter.model(rate=5.0)
-        >>> C = jr.cycle_map(system, bath, jr.Fixed())
+        >>> system, reservoir = jr.letter.model(rate=5.0)
+        >>> C = jr.cycle_map(system, reservoir, jr.waiting_times.Regular())
         >>> print(jnp.round(jnp.trace(C(jr.gibbs_state(system, 0.1))).real, 12))
         1.0
     """
-    check_renewal(system, bath, waiting_times)
+    check_renewal(system, reservoir, waiting_times)
     check_numerics(amplitudes, quadrature)
-    S = scattering_map(system, bath, amplitudes=amplitudes, quadrature=quadrature)
-    return _cycle_map(system, S, bath.rate, waiting_times)
+    S = scattering_map(system, reservoir, amplitudes=amplitudes, quadrature=quadrature)
+    return _cycle_map(system, S, reservoir.rate, waiting_times)
 
 
-def check_renewal(system, bath, waiting_times):
+def check_renewal(system, reservoir, waiting_times):
     """The arguments of everything here."""
     check_instance("system", system, System, "a jaxres.System")
-    check_instance("bath", bath, Reservoir, "a jaxres.Reservoir")
+    check_instance("reservoir", reservoir, Reservoir, "a jaxres.Reservoir")
     check_instance(
-        "waiting_times", waiting_times, AbstractWaitingTimes, "a law such as jaxres.Poisson()"
+        "waiting_times",
+        waiting_times,
+        AbstractWaitingTimes,
+        "a law such as jaxres.waiting_times.Exponential()",
     )
-    check_scalar("bath.rate", bath.rate, positive=True)
+    check_scalar("reservoir.rate", reservoir.rate, positive=True)
 
 
 @eqx.filter_jit
@@ -194,5 +199,5 @@ def _cycle_map(system, S, rate, law):
 
 def cycle_map_of(system, S, rate, law):
     """`cycle_map` from a map that is at hand."""
-    flight = law.phase(gaps(system.levels) / rate)
+    flight = law.characteristic_function(gaps(system.levels) / rate)
     return S.linearly(lambda tensor: tensor * flight[None, None])

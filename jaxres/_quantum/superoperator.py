@@ -75,8 +75,8 @@ class Superoperator(eqx.Module):
     entries of a row, and rounding can make of a map that has the property.
 
     !!! example
-        >>> system, bath = jr.letter.model()
-        >>> S = jr.scattering_map(system, bath)
+        >>> system, reservoir = jr.letter.model()
+        >>> S = jr.scattering_map(system, reservoir)
         >>> print(jnp.round(jnp.trace(S(jr.gibbs_state(system, 0.1))).real, 12))
         1.0
         >>> print(S.is_trace_preserving(), S.is_unital())

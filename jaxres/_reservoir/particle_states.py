@@ -181,9 +181,9 @@ class DiagonalPacket(AbstractPacket):
     - `packet`: the state whose momentum distribution is taken.
 
     !!! example
-        >>> system, bath = jr.letter.model()
-        >>> diagonal = jr.DiagonalPacket(bath.packet)
-        >>> S = jr.scattering_map(system, jr.Reservoir(diagonal, bath.scatterer, bath.rate))
+        >>> system, reservoir = jr.letter.model()
+        >>> diagonal = jr.DiagonalPacket(reservoir.packet)
+        >>> S = jr.scattering_map(system, jr.Reservoir(diagonal, reservoir.scatterer, reservoir.rate))
         >>> print(jnp.abs(S.tensor[0, 1, 0, 0]), bool(jnp.abs(S.tensor[0, 1, 0, 1]) > 0.5))
         0.0 True
     """
@@ -245,10 +245,10 @@ class MonochromaticBeam(AbstractPacket):
     **Raises:** `ValueError` for a parameter that is not positive.
 
     !!! example
-        >>> system, bath = jr.letter.model()
+        >>> system, reservoir = jr.letter.model()
         >>> beam = jr.MonochromaticBeam(momentum=1.5, mass=0.1)
-        >>> S = jr.scattering_map(system, jr.Reservoir(beam, bath.scatterer, bath.rate))
-        >>> amps = jr.amplitudes(system, bath.scatterer, mass=0.1, energy=1.5**2 / 0.2 - 0.3)
+        >>> S = jr.scattering_map(system, jr.Reservoir(beam, reservoir.scatterer, reservoir.rate))
+        >>> amps = jr.amplitudes(system, reservoir.scatterer, mass=0.1, energy=1.5**2 / 0.2 - 0.3)
         >>> flip = jnp.abs(amps.transmission[1, 0]) ** 2 + jnp.abs(amps.reflection[1, 0]) ** 2
         >>> bool(jnp.abs(S.tensor[1, 1, 0, 0] - flip) < 1e-14)
         True

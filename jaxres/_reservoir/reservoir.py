@@ -9,9 +9,9 @@ from jaxtyping import Array, Bool, Float
 
 from .._checks import as_choice, as_instance, as_scalar
 from .._quantum.system import System
+from .internal_state import InternalState, joint_system
 from .packet import AbstractPacket
 from .scatterer import AbstractScatterer
-from .unit import Unit, joint_system
 
 Incidence = Literal["left", "right", "both"]
 
@@ -24,8 +24,8 @@ class Reservoir(eqx.Module):
     - `packet`: the particle's state, e.g. `EffusionPacket`.
     - `scatterer`: `Slab`, `Stack` or `Profile`.
     - `rate`: Γ ≥ 0, collisions per unit time.
-    - `unit`: internal levels of the particle and their state, a `Unit`, or None. The scatterer's couplings are then
-      matrices on system ⊗ unit, the system's index first: `jnp.kron(on_system, on_unit)`.
+    - `internal`: internal levels of the particle and their state, an `InternalState`, or None. The scatterer's
+      couplings are then matrices on system ⊗ unit, the system's index first: `jnp.kron(on_system, on_unit)`.
     - `incidence`: "left"; "right", which is the mirror image (the stack reversed, the packet unchanged); or
       "both", where each collision comes from either side with probability 1/2.
 
@@ -54,8 +54,10 @@ class Reservoir(eqx.Module):
         default="left",
         converter=lambda x: as_choice("incidence", x, ("left", "right", "both")),
     )
-    unit: Unit | None = eqx.field(
-        converter=lambda x: as_instance("unit", x, (Unit, NoneType), "a jaxres.Unit or None"),
+    internal: InternalState | None = eqx.field(
+        converter=lambda x: as_instance(
+            "internal", x, (InternalState, NoneType), "a jaxres.InternalState or None"
+        ),
         default=None,
     )
 
@@ -63,8 +65,8 @@ class Reservoir(eqx.Module):
         """Whether everything is what the constructors ask for, also where it is traced; it collides with `system`."""
         layers = self.scatterer.layers(self.colliding(system))
         valid = self.packet.valid() & (self.rate >= 0) & layers.valid()
-        return valid if self.unit is None else valid & self.unit.valid()
+        return valid if self.internal is None else valid & self.internal.valid()
 
     def colliding(self, system: System) -> System:
         """What scatters the particle: the system, or system ⊗ unit."""
-        return system if self.unit is None else joint_system(system, self.unit)[0]
+        return system if self.internal is None else joint_system(system, self.internal)[0]

@@ -184,8 +184,8 @@ class Exact(_Green):
       the levels are always those of the amplitudes themselves. No effect with packets that split the grid (`window`).
 
     !!! example
-        >>> system, bath = jr.letter.model()
-        >>> amps = jr.amplitudes(system, bath.scatterer, mass=0.1, energy=1.0, amplitudes=jr.Exact())
+        >>> system, reservoir = jr.letter.model()
+        >>> amps = jr.amplitudes(system, reservoir.scatterer, mass=0.1, energy=1.0, amplitudes=jr.Exact())
         >>> flux = jnp.sum(jnp.abs(amps.transmission) ** 2 + jnp.abs(amps.reflection) ** 2, axis=0)
         >>> bool(jnp.allclose(flux, 1, atol=1e-12))
         True
@@ -221,7 +221,7 @@ class Exact(_Green):
         return super().two_level_exits(kinetic, beyond, layers, levels, mass)
 
 
-class TransferProduct(_Green):
+class TransferMatrix(_Green):
     """The plain product of transfer matrices of (ψ, ψ'): the textbook method, for reference.
 
     It loses e^{2κd} in precision where a scatterer is opaque (κd the evanescent exponent): 12 digits are left for
@@ -291,8 +291,8 @@ class WaveVectorOperator(_Reflectionless):
     Source: Tabanera et al., New J. Phys. 24, 023018 (2022).
 
     !!! example
-        >>> system, bath = jr.letter.model()
-        >>> S = jr.scattering_map(system, bath, amplitudes=jr.WaveVectorOperator())
+        >>> system, reservoir = jr.letter.model()
+        >>> S = jr.scattering_map(system, reservoir, amplitudes=jr.WaveVectorOperator())
         >>> print(jnp.round(S.tensor[0, 0, 0, 0].real, 6), bool(S.trace_defect < 1e-8))
         0.973382 True
     """
@@ -329,11 +329,11 @@ class RandomInteractionTime(_Reflectionless):
     Source: Tabanera et al., New J. Phys. 24, 023018 (2022).
 
     !!! example
-        >>> system, bath = jr.letter.model()
+        >>> system, reservoir = jr.letter.model()
         >>> amps = jr.amplitudes(
-        ...     system, bath.scatterer, mass=0.1, energy=50.0, amplitudes=jr.RandomInteractionTime()
+        ...     system, reservoir.scatterer, mass=0.1, energy=50.0, amplitudes=jr.RandomInteractionTime()
         ... )
-        >>> exact = jr.amplitudes(system, bath.scatterer, mass=0.1, energy=50.0)
+        >>> exact = jr.amplitudes(system, reservoir.scatterer, mass=0.1, energy=50.0)
         >>> bool(jnp.max(jnp.abs(amps.transmission - exact.transmission)) < 1e-3)
         True
     """
@@ -381,8 +381,8 @@ def amplitudes(
     **Raises:** `ValueError` if the energy is below every level, or an argument is of the wrong kind or sign.
 
     !!! example
-        >>> system, bath = jr.letter.model(splitting=0.6)
-        >>> amps = jr.amplitudes(system, bath.scatterer, mass=0.1, energy=-0.12)  # the upper channel is closed
+        >>> system, reservoir = jr.letter.model(splitting=0.6)
+        >>> amps = jr.amplitudes(system, reservoir.scatterer, mass=0.1, energy=-0.12)  # the upper channel is closed
         >>> print(jnp.round(amps.transmission[0, 0], 6), amps.transmission[1, 0])
         (0.905369+0.292761j) 0j
     """

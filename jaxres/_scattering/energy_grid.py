@@ -52,8 +52,8 @@ class Grid(eqx.Module):
     0 → 0, 1 → 0 and 0 → 1 of `kinetic`, one by one. `stretch[n]` is the length of a node's panel, of the last one the
     scale, and `shares[r, n]` the weight in units of it, of the rule (r = 0) and of the two coarser ones. The rules
     leave out lengths at the ends of the panels, beside the `outermost` nodes: `end_shares`, in the same units, an error
-    that all three have in common. Each finite panel has `finite` nodes, the one above the last threshold `last`; an
-    empty one keeps a length `tiny`. `plain` grids are split at differences of levels alone.
+    that all three have in common. Each finite panel has `nodes_between` nodes, the one above the last threshold
+    `nodes_above`; an empty one keeps a length `tiny`. `plain` grids are split at differences of levels alone.
     """
 
     kinetic: Float[Array, "N N n"]
@@ -64,8 +64,8 @@ class Grid(eqx.Module):
     end_shares: np.ndarray
     tiny: Float[Array, ""]
     outermost: tuple[int, ...] = eqx.field(static=True)
-    finite: int = eqx.field(static=True)
-    last: int = eqx.field(static=True)
+    nodes_between: int = eqx.field(static=True)
+    nodes_above: int = eqx.field(static=True)
     plain: bool = eqx.field(static=True)
 
     def weights(self) -> Float[Array, "3 n"]:
@@ -123,39 +123,41 @@ class DoubleExponential(AbstractQuadrature):
 
     **Arguments:**
 
-    - `finite`: nodes on each panel between two thresholds. By default 48 for two levels. N ≥ 3 levels have resonances
-      between their thresholds, of a width that does not depend on N, while the N(N − 1)/2 panels get shorter with N:
-      384/N nodes, but at least 16 and at most 128.
-    - `last`: nodes above the last threshold.
-    - `finer`: a factor on the number of nodes that `finite` has by default.
+    - `nodes_between`: nodes on each panel between two thresholds. By default 48 for two levels. N ≥ 3 levels have
+      resonances between their thresholds, of a width that does not depend on N, while the N(N − 1)/2 panels get
+      shorter with N: 384/N nodes, but at least 16 and at most 128.
+    - `nodes_above`: nodes above the last threshold.
+    - `finer`: a factor on the number of nodes that `nodes_between` has by default.
 
     Source: H. Takahasi and M. Mori, Publ. RIMS 9, 721 (1974).
 
     !!! example
-        >>> system, bath = jr.letter.model()
-        >>> S = jr.scattering_map(system, bath, quadrature=jr.DoubleExponential(finite=96, last=64))
+        >>> system, reservoir = jr.letter.model()
+        >>> S = jr.scattering_map(system, reservoir, quadrature=jr.DoubleExponential(nodes_between=96, nodes_above=64))
         >>> bool(S.error < 1e-12)
         True
     """
 
-    finite: int | None = _nodes("finite", None)
-    last: int = _nodes("last", 32)
+    nodes_between: int | None = _nodes("nodes_between", None)
+    nodes_above: int = _nodes("nodes_above", 32)
     finer: int = eqx.field(
         static=True, default=1, converter=lambda x: as_count("finer", x, 1, 10**4)
     )
 
     def finite_rule(self, levels):
-        if self.finite is not None:
-            return _tanh_sinh(self.finite)
+        if self.nodes_between is not None:
+            return _tanh_sinh(self.nodes_between)
         return _tanh_sinh(self.finer * (48 if levels <= 2 else min(max(384 // levels, 16), 128)))
 
     def last_rule(self):
-        return _exponential(self.last)
+        return _exponential(self.nodes_above)
 
     def refined(self):
-        if self.finite is None:
-            return DoubleExponential(last=2 * self.last, finer=2 * self.finer)
-        return DoubleExponential(finite=2 * self.finite, last=2 * self.last)
+        if self.nodes_between is None:
+            return DoubleExponential(nodes_above=2 * self.nodes_above, finer=2 * self.finer)
+        return DoubleExponential(
+            nodes_between=2 * self.nodes_between, nodes_above=2 * self.nodes_above
+        )
 
 
 class GaussLegendre(AbstractQuadrature):
@@ -167,29 +169,29 @@ class GaussLegendre(AbstractQuadrature):
     **Arguments:** as for `DoubleExponential`.
 
     !!! example
-        >>> system, bath = jr.letter.model()
-        >>> a = jr.scattering_map(system, bath, quadrature=jr.GaussLegendre(finite=40, last=96))
-        >>> b = jr.scattering_map(system, bath, quadrature=jr.DoubleExponential(finite=96, last=64))
+        >>> system, reservoir = jr.letter.model()
+        >>> a = jr.scattering_map(system, reservoir, quadrature=jr.GaussLegendre(nodes_between=40, nodes_above=96))
+        >>> b = jr.scattering_map(system, reservoir, quadrature=jr.DoubleExponential(nodes_between=96, nodes_above=64))
         >>> bool(jnp.max(jnp.abs(a.tensor - b.tensor)) < 1e-12)
         True
     """
 
-    finite: int = _nodes("finite", 20)
-    last: int = _nodes("last", 40)
+    nodes_between: int = _nodes("nodes_between", 20)
+    nodes_above: int = _nodes("nodes_above", 40)
 
     def finite_rule(self, levels):
         del levels
-        u, weights = _legendre(self.finite)
+        u, weights = _legendre(self.nodes_between)
         angle = np.pi / 2 * u
         return Rule(np.sin(angle) ** 2, np.cos(angle) ** 2, weights * np.pi / 2 * np.sin(2 * angle))
 
     def last_rule(self):
-        u, weights = _legendre(self.last)
+        u, weights = _legendre(self.nodes_above)
         x = (_REACH * u) ** 2
         return Rule(x, np.zeros_like(x), weights * 2 * _REACH**2 * u)
 
     def refined(self):
-        return GaussLegendre(finite=2 * self.finite, last=2 * self.last)
+        return GaussLegendre(nodes_between=2 * self.nodes_between, nodes_above=2 * self.nodes_above)
 
 
 _REACH = 6.2
@@ -362,7 +364,7 @@ def outgoing_grid(
         end_shares=np.concatenate([shares, last.lower[:1], [1.0]]),
         tiny=tiny,
         outermost=outermost,
-        finite=size,
-        last=n - start,
+        nodes_between=size,
+        nodes_above=n - start,
         plain=further.size == 0,
     )

@@ -35,9 +35,11 @@ def _moments_with_table(grid, amplitudes, layers, levels, packet):
         return _sum_over_nodes(grid, where, outgoing, unit, levels, packet)
 
     between = part(
-        slice(n - grid.last), lambda kinetic, _: table.between(kinetic, grid.finite), grid.finite
+        slice(n - grid.nodes_above),
+        lambda kinetic, _: table.between(kinetic, grid.nodes_between),
+        grid.nodes_between,
     )
-    above = part(slice(n - grid.last, n), lambda *_: table.above, grid.last)
+    above = part(slice(n - grid.nodes_above, n), lambda *_: table.above, grid.nodes_above)
     return between + above, table.error
 
 

@@ -34,9 +34,9 @@ from .._numerics.batched import UNROLLED
 from .._quantum.levels import gaps, pinned, same_gap
 from .._quantum.superoperator import Evidence, Superoperator
 from .._quantum.system import System
+from .._reservoir.internal_state import joint_system, trace_out
 from .._reservoir.particle_states import MonochromaticBeam
 from .._reservoir.reservoir import Reservoir
-from .._reservoir.unit import joint_system, trace_out
 from .amplitudes import AbstractAmplitudes, Exact
 from .energy_grid import AbstractQuadrature, DoubleExponential, outgoing_grid
 from .energy_integral import moments_of, tensor_of
@@ -49,7 +49,7 @@ REPAIRABLE = 0.5
 @door
 def scattering_map(
     system: Checked[System],
-    bath: Checked[Reservoir],
+    reservoir: Checked[Reservoir],
     *,
     amplitudes: Checked[AbstractAmplitudes] = Exact(),
     quadrature: Checked[AbstractQuadrature] = DoubleExponential(),
@@ -60,7 +60,7 @@ def scattering_map(
 
     **Arguments:**
 
-    - `system`, `bath`: what collides with what.
+    - `system`, `reservoir`: what collides with what.
     - `amplitudes`: model of the collision, `Exact()` by default.
     - `quadrature`: rule for the energy integral, `DoubleExponential()` by default.
     - `tol`: refine the grid (doubling it at most `max_refinements` times) until the estimated error of every entry
@@ -76,22 +76,22 @@ def scattering_map(
     on the finest grid.
 
     !!! example
-        >>> system, bath = jr.letter.model(splitting=0.6)
-        >>> S = jr.scattering_map(system, bath)
+        >>> system, reservoir = jr.letter.model(splitting=0.6)
+        >>> S = jr.scattering_map(system, reservoir)
         >>> S.tensor.shape
         (2, 2, 2, 2)
         >>> print(jnp.round(S.tensor[0, 0, 0, 0].real, 8), bool(S.error < 1e-8))
         0.95329197 True
     """
     check_instance("system", system, System, "a jaxres.System")
-    check_instance("bath", bath, Reservoir, "a jaxres.Reservoir")
+    check_instance("reservoir", reservoir, Reservoir, "a jaxres.Reservoir")
     check_numerics(amplitudes, quadrature)
     warn_of_single_precision(system.levels.dtype)
     if tol is not None:
         tol = as_float("tol", tol)
         require(tol > 0, f"Argument `tol` must be positive, but is {tol:g}.")
     max_refinements = as_count("max_refinements", max_refinements, 0, 20)
-    S = _scattering_map(system, bath, amplitudes, quadrature)
+    S = _scattering_map(system, reservoir, amplitudes, quadrature)
     if tol is None:
         return S
     if not concrete(S):
@@ -102,7 +102,7 @@ def scattering_map(
         if S.error <= tol:
             return S
         quadrature = quadrature.refined()
-        S = _scattering_map(system, bath, amplitudes, quadrature)
+        S = _scattering_map(system, reservoir, amplitudes, quadrature)
     if S.error <= tol:
         return S
     raise ValueError(
@@ -120,26 +120,31 @@ def check_numerics(amplitudes: Any, quadrature: Any) -> None:
 
 
 @eqx.filter_jit
-def _scattering_map(system, bath, amplitudes, quadrature):
-    return collision_map(system, bath, amplitudes, quadrature)
+def _scattering_map(system, reservoir, amplitudes, quadrature):
+    return collision_map(system, reservoir, amplitudes, quadrature)
 
 
 def collision_map(
-    system: System, bath: Reservoir, amplitudes: AbstractAmplitudes, quadrature: AbstractQuadrature
+    system: System,
+    reservoir: Reservoir,
+    amplitudes: AbstractAmplitudes,
+    quadrature: AbstractQuadrature,
 ) -> Superoperator:
     """`scattering_map` without its checks, for use inside other pure functions: NaN where they would fail."""
-    S = _collision_map(system, bath, amplitudes, quadrature)
-    return or_nan(system.valid() & bath.valid(system), S)
+    S = _collision_map(system, reservoir, amplitudes, quadrature)
+    return or_nan(system.valid() & reservoir.valid(system), S)
 
 
-def _collision_map(system, bath, amplitudes, quadrature):
+def _collision_map(system, reservoir, amplitudes, quadrature):
     system = eqx.tree_at(lambda s: s.levels, system, pinned(system.levels))
-    if bath.unit is not None:
-        return trace_out(system, bath.unit, joint_map(system, bath, amplitudes, quadrature))
-    packet = bath.packet
-    layers = bath.scatterer.layers(system)
+    if reservoir.internal is not None:
+        return trace_out(
+            system, reservoir.internal, joint_map(system, reservoir, amplitudes, quadrature)
+        )
+    packet = reservoir.packet
+    layers = reservoir.scatterer.layers(system)
     sides = {"left": [layers], "right": [layers.reversed()], "both": [layers, layers.reversed()]}[
-        bath.incidence
+        reservoir.incidence
     ]
     if layers.thicknesses.shape[0] == 1:  # its own mirror image
         sides = [layers]
@@ -163,13 +168,16 @@ def _collision_map(system, bath, amplitudes, quadrature):
 
 
 def joint_map(
-    system: System, bath: Reservoir, amplitudes: AbstractAmplitudes, quadrature: AbstractQuadrature
+    system: System,
+    reservoir: Reservoir,
+    amplitudes: AbstractAmplitudes,
+    quadrature: AbstractQuadrature,
 ) -> Superoperator:
     """The map on system ⊗ unit, in the product of their energy eigenbases, the system's index first."""
-    if bath.unit is None:
-        raise ValueError("Argument `bath` must have a `unit`, but has None.")
-    joint, place = joint_system(system, bath.unit)
-    alone = eqx.tree_at(lambda b: b.unit, bath, None)
+    if reservoir.internal is None:
+        raise ValueError("Argument `reservoir` must have an `internal` state, but has None.")
+    joint, place = joint_system(system, reservoir.internal)
+    alone = eqx.tree_at(lambda r: r.internal, reservoir, None)
     S = collision_map(joint, alone, amplitudes, quadrature)
 
     def placed(tensor):

@@ -101,11 +101,11 @@ def tabulate(
     """The table for a grid whose panels end at differences of levels alone, of what `rows` computes."""
     N, dtype = levels.shape[0], levels.dtype
     levels = levels - levels[0]
-    K = max(ORDERS, min(N, MANY) * grid.finite // 2)
+    K = max(ORDERS, min(N, MANY) * grid.nodes_between // 2)
     angle = np.pi * (np.arange(K) + 0.5) / K
     panels = Panels.between(levels, packet, grid.tiny)
     between, weight = panels.points(levels, np.cos(angle))
-    above = grid.kinetic[:, :, grid.kinetic.shape[-1] - grid.last :].swapaxes(0, 1)
+    above = grid.kinetic[:, :, grid.kinetic.shape[-1] - grid.nodes_above :].swapaxes(0, 1)
     # kinetic energies of every incoming level, at all energies
     kinetic = jnp.concatenate([x.reshape(N, -1) for x in (between, above)], axis=1)
     one = jnp.eye(N, dtype=dtype)
@@ -123,7 +123,9 @@ def tabulate(
         a = jax.lax.map(amplitudes, pieces(kinetic, count, size))
         a = jnp.moveaxis(a, 0, -2).reshape(-1, N, N, count * size)
     own = np.arange(N)
-    above = a[..., N * K : total].reshape(-1, N, N, N, grid.last)[:, own, :, own].swapaxes(0, 1)
+    above = (
+        a[..., N * K : total].reshape(-1, N, N, N, grid.nodes_above)[:, own, :, own].swapaxes(0, 1)
+    )
     # Gauss's rule for the coefficients, [order, energy]
     orders = np.arange(K)[:, None]
     series = np.cos(orders * angle) * np.where(orders == 0, 1, 2) / K
@@ -143,14 +145,14 @@ def tabulate(
 def _weight_of_panels(grid, panels, packet):
     """∫ μ_U(p) dp e^{γ(E − e_i)} over each panel, the largest for any incoming level: what an error there weighs."""
     grid, panels, packet = jax.lax.stop_gradient((grid, panels, packet))
-    kinetic = grid.kinetic[..., : -grid.last]
+    kinetic = grid.kinetic[..., : -grid.nodes_above]
     open_ = kinetic > 0
     p = jnp.sqrt(2 * packet.mass * jnp.where(open_, kinetic, 1))
     density = jnp.where(open_, packet.distribution(p) * packet.mass / p, 0)
     place = jnp.sum(open_, axis=1) - 1  # [j', n]: E is above that level
     lower = jnp.take_along_axis(kinetic, place[:, None], axis=1)[:, 0]
     growth = 1 / panels.at(place).weight(lower[..., None])[..., 0]
-    each = density * (grid.weights()[:1, : -grid.last] * growth)[:, None]
+    each = density * (grid.weights()[:1, : -grid.nodes_above] * growth)[:, None]
     own = jax.nn.one_hot(place, kinetic.shape[0], dtype=p.dtype)
     weights = jnp.einsum("ajn,ani->aji", each, own, precision="highest")
     return jnp.max(weights, axis=(0, 1))

@@ -235,8 +235,8 @@ def model_of(
 
     !!! example
         >>> data = jr.sweep(jr.letter.model, {"rate": [1.0, 5.0]}, fixed={"splitting": 1.2})
-        >>> system, bath = jr.model_of(data, {"rate": 5.0})
-        >>> print(system.levels, bath.incidence, float(bath.rate), float(bath.packet.beta))
+        >>> system, reservoir = jr.model_of(data, {"rate": 5.0})
+        >>> print(system.levels, reservoir.incidence, float(reservoir.rate), float(reservoir.packet.beta))
         [-0.6  0.6] left 5.0 0.1
     """
     text: Any = getattr(data, "attrs", {}).get("model")

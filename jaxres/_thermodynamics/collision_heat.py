@@ -40,7 +40,7 @@ class CollisionHeat(eqx.Module):
 @door
 def collision_heat(
     system: Checked[System],
-    bath: Checked[Reservoir],
+    reservoir: Checked[Reservoir],
     rho: State,
     *,
     amplitudes: Checked[AbstractAmplitudes] = Exact(),
@@ -56,30 +56,30 @@ def collision_heat(
     **Arguments:** as for `scattering_map`, and `rho`, the state of the system, in the energy eigenbasis.
 
     !!! example
-        >>> system, bath = jr.letter.model(rate=1e-6)
+        >>> system, reservoir = jr.letter.model(rate=1e-6)
         >>> hot = jr.gibbs_state(system, 0.01)
-        >>> print(jnp.round(jr.collision_heat(system, bath, hot).kinetic, 6))  # the gas is colder
+        >>> print(jnp.round(jr.collision_heat(system, reservoir, hot).kinetic, 6))  # the gas is colder
         -0.00078
     """
     check_instance("system", system, System, "a jaxres.System")
-    check_instance("bath", bath, Reservoir, "a jaxres.Reservoir")
+    check_instance("reservoir", reservoir, Reservoir, "a jaxres.Reservoir")
     check_numerics(amplitudes, quadrature)
     rho = as_rough_state("rho", rho, system.size)
-    return _collision_heat(system, bath, rho, amplitudes, quadrature)
+    return _collision_heat(system, reservoir, rho, amplitudes, quadrature)
 
 
 @eqx.filter_jit
-def _collision_heat(system, bath, rho, amplitudes, quadrature):
-    if bath.unit is None:
-        S = collision_map(system, bath, amplitudes, quadrature)
+def _collision_heat(system, reservoir, rho, amplitudes, quadrature):
+    if reservoir.internal is None:
+        S = collision_map(system, reservoir, amplitudes, quadrature)
         gain = jnp.sum(system.levels * jnp.real(jnp.diagonal(S(rho) - rho)))
         return _heat(gain, jnp.zeros_like(gain), S.error)
-    before = jnp.kron(rho, bath.unit.state)
-    S = joint_map(system, bath, amplitudes, quadrature)
+    before = jnp.kron(rho, reservoir.internal.state)
+    S = joint_map(system, reservoir, amplitudes, quadrature)
     change = S(before) - before
     moved = jnp.real(jnp.diagonal(change)).reshape(system.size, -1)
     gain = jnp.sum(system.levels[:, None] * moved)
-    lost = -jnp.sum(bath.unit.levels.levels[None] * moved)
+    lost = -jnp.sum(reservoir.internal.levels.levels[None] * moved)
     return _heat(gain - lost, lost, S.error)
 
 

@@ -43,8 +43,8 @@ from .._dynamics.evolution import generator_of
 from .._dynamics.real_coordinates import eliminate_ground_population, to_coordinates, to_real_matrix
 from .._dynamics.steady_state import (
     RESULTS,
-    Baths,
-    _as_baths,
+    Reservoirs,
+    _as_reservoirs,
     _with_finite_rates,
     admissible,
     steady_state_of,
@@ -120,8 +120,8 @@ def energy_distribution(
     $P(w)/P(-w) = e^{(β_0 - β)w}$, so $⟨e^{(β - β_0)w}⟩ = 1$ (Jarzynski and Wójcik, Phys. Rev. Lett. 92, 230602 (2004)).
 
     !!! example
-        >>> system, bath = jr.letter.model(beta=0.1)
-        >>> S = jr.scattering_map(system, bath)
+        >>> system, reservoir = jr.letter.model(beta=0.1)
+        >>> S = jr.scattering_map(system, reservoir)
         >>> gain = jr.energy_distribution(system, S, jr.gibbs_state(system, 0.5))
         >>> print(jnp.round(gain.generating(0.1 - 0.5), 8))
         1.0
@@ -142,7 +142,7 @@ def energy_distribution(
 @door
 def tilted_generator(
     system: Checked[System],
-    baths: Checked[Baths],
+    reservoirs: Checked[Reservoirs],
     fields: Checked[Inexact[ArrayLike, " B"]],
     *,
     amplitudes: Checked[AbstractAmplitudes] = Exact(),
@@ -163,25 +163,27 @@ def tilted_generator(
     **Returns:** `Superoperator`, not trace-preserving.
 
     !!! example
-        >>> system, bath = jr.letter.model(rate=5.0)
-        >>> tilted = jr.tilted_generator(system, bath, jnp.array([0.7]))
+        >>> system, reservoir = jr.letter.model(rate=5.0)
+        >>> tilted = jr.tilted_generator(system, reservoir, jnp.array([0.7]))
         >>> top = jnp.max(jnp.linalg.eigvals(tilted.matrix).real)
         >>> bool(jnp.abs(top) < 1e-13)  # a single reservoir: no energy piles up
         True
     """
-    baths = _with_finite_rates(_as_baths(system, baths))
+    reservoirs = _with_finite_rates(_as_reservoirs(system, reservoirs))
     fields = as_inexact("fields", fields)
     check_shape("fields", fields, 1, "(B,)")
     check_finite("fields", fields)
-    if fields.shape[0] != len(baths):
+    if fields.shape[0] != len(reservoirs):
         raise ValueError(
-            f"Argument `fields` must have one value for each of {len(baths)} reservoirs, but has {fields.shape[0]}."
+            f"Argument `fields` must have one value for each of {len(reservoirs)} reservoirs, "
+            f"but has {fields.shape[0]}."
         )
     check_numerics(amplitudes, quadrature)
     maps = [
-        scattering_map(system, bath, amplitudes=amplitudes, quadrature=quadrature) for bath in baths
+        scattering_map(system, reservoir, amplitudes=amplitudes, quadrature=quadrature)
+        for reservoir in reservoirs
     ]
-    return _tilted_generator(system, maps, [bath.rate for bath in baths], fields)
+    return _tilted_generator(system, maps, [reservoir.rate for reservoir in reservoirs], fields)
 
 
 @eqx.filter_jit
@@ -223,7 +225,7 @@ class CountingStatistics(eqx.Module):
 @door
 def counting_statistics(
     system: Checked[System],
-    baths: Checked[Baths],
+    reservoirs: Checked[Reservoirs],
     order: Checked[int] = 4,
     *,
     amplitudes: Checked[AbstractAmplitudes] = Exact(),
@@ -240,7 +242,7 @@ def counting_statistics(
 
     **Arguments:**
 
-    - `system`, `baths`, `amplitudes`, `quadrature`: as for `steady_state`; rates finite.
+    - `system`, `reservoirs`, `amplitudes`, `quadrature`: as for `steady_state`; rates finite.
     - `order`: the highest cumulant, at least 2.
 
     **Returns:** `CountingStatistics`, differentiable in everything, in forward and reverse mode.
@@ -256,13 +258,14 @@ def counting_statistics(
         >>> print(jnp.sign(counts.cumulants[:, 0] * counts.cumulants[:, 1]))
         [-1.  1. -1.  1.]
     """
-    baths = _with_finite_rates(_as_baths(system, baths))
+    reservoirs = _with_finite_rates(_as_reservoirs(system, reservoirs))
     order = as_count("order", order, 2)
     check_numerics(amplitudes, quadrature)
     maps = [
-        scattering_map(system, bath, amplitudes=amplitudes, quadrature=quadrature) for bath in baths
+        scattering_map(system, reservoir, amplitudes=amplitudes, quadrature=quadrature)
+        for reservoir in reservoirs
     ]
-    rates, valid = [bath.rate for bath in baths], admissible(system, baths)
+    rates, valid = [reservoir.rate for reservoir in reservoirs], admissible(system, reservoirs)
     return counting_statistics_of(system, maps, rates, order, valid)
 
 

@@ -1,6 +1,6 @@
 r"""The second law of collisions: energy, entropy and entropy production, per collision and per unit time.
 
-**One collision.** With all of the energy ΔE that the system gains counted as heat from a bath at β, the entropy
+**One collision.** With all of the energy ΔE that the system gains counted as heat from a reservoir at β, the entropy
 production is
 
     Σ = ΔS − β ΔE = D(ρ‖τ) − D(Sρ‖τ),         τ = e^{−βH_S}/Z,
@@ -39,8 +39,8 @@ from .._checks import Checked, Scalar, as_scalar, as_vector, check_instance, doo
 from .._dynamics.steady_state import (
     POOR_MAP,
     RESULTS,
-    Baths,
-    _as_baths,
+    Reservoirs,
+    _as_reservoirs,
     _with_finite_rates,
     admissible,
     steady_state_of,
@@ -92,8 +92,8 @@ def collision_thermodynamics(
     Source: Jacob et al., PRX Quantum 2, 020312 (2021) and Quantum 6, 750 (2022) (Refs. 6 and 17).
 
     !!! example
-        >>> system, bath = jr.letter.model(rate=5.0)
-        >>> S = jr.scattering_map(system, bath)
+        >>> system, reservoir = jr.letter.model(rate=5.0)
+        >>> S = jr.scattering_map(system, reservoir)
         >>> one = jr.collision_thermodynamics(system, S, jr.gibbs_state(system, 0.1), beta=0.1)
         >>> print(jnp.round(one.entropy_production, 6))  # out of equilibrium by itself: naively impossible
         -0.000174
@@ -143,7 +143,7 @@ class Currents(eqx.Module):
 @door
 def currents(
     system: Checked[System],
-    baths: Checked[Baths],
+    reservoirs: Checked[Reservoirs],
     rho: State | None = None,
     *,
     betas: Checked[Sequence[Scalar] | Float[ArrayLike, " B"] | None] = None,
@@ -160,7 +160,7 @@ def currents(
 
     **Arguments:**
 
-    - `system`, `baths`, `amplitudes`, `quadrature`: as for `steady_state`; rates finite.
+    - `system`, `reservoirs`, `amplitudes`, `quadrature`: as for `steady_state`; rates finite.
     - `rho`: the state, by default the steady state of all reservoirs together. At a state with a kernel dS/dt is
       infinite; what is returned is finite, with the slope ln 1/ε that `von_neumann_entropy` has there.
     - `betas`: inverse temperatures, one for each reservoir; by default those of the packets.
@@ -178,23 +178,24 @@ def currents(
         >>> bool(flow.energy[0] > 1e-4), bool(jnp.abs(jnp.sum(flow.energy)) < 1e-14)
         (True, True)
     """
-    baths = _with_finite_rates(_as_baths(system, baths))
+    reservoirs = _with_finite_rates(_as_reservoirs(system, reservoirs))
     if rho is not None:
         rho = check_state("rho", rho, system)
     if betas is None:
-        betas = [_temperature(bath.packet) for bath in baths]
+        betas = [_temperature(reservoir.packet) for reservoir in reservoirs]
     if isinstance(betas, list | tuple) and betas:
         betas = jnp.stack([as_scalar("betas", beta) for beta in betas])
     betas = as_vector("betas", betas, shape="(B,)")
-    if betas.shape[0] != len(baths):
+    if betas.shape[0] != len(reservoirs):
         raise ValueError(
-            f"Argument `betas` must have one value for each of {len(baths)} reservoirs, but has {betas.shape[0]}."
+            f"Argument `betas` must have one value for each of {len(reservoirs)} reservoirs, but has {betas.shape[0]}."
         )
     check_numerics(amplitudes, quadrature)
     maps = [
-        scattering_map(system, bath, amplitudes=amplitudes, quadrature=quadrature) for bath in baths
+        scattering_map(system, reservoir, amplitudes=amplitudes, quadrature=quadrature)
+        for reservoir in reservoirs
     ]
-    rates, valid = [bath.rate for bath in baths], admissible(system, baths)
+    rates, valid = [reservoir.rate for reservoir in reservoirs], admissible(system, reservoirs)
     return currents_of(system, maps, rates, betas, rho, valid)
 
 
@@ -239,6 +240,6 @@ def currents_of(
         entropy, order = (-jnp.real(jnp.sum(x.T * log_rho)) for x in (change, coherent))
         return energy, entropy, entropy - beta * energy, beta * extra - order
 
-    each = [parts(*bath) for bath in zip(maps, rates, betas, strict=True)]
+    each = [parts(*reservoir) for reservoir in zip(maps, rates, betas, strict=True)]
     energy, entropy, production, coherent = map(jnp.stack, zip(*each, strict=True))
     return Currents(energy, entropy, production, coherent, rho, result, map_error)

@@ -27,8 +27,8 @@ def heat_flow(
     **Raises:** `ValueError` for a negative rate, or a matrix or a map of another size than the system's.
 
     !!! example
-        >>> system, bath = jr.letter.model(rate=5.0)
-        >>> S = jr.scattering_map(system, bath)
+        >>> system, reservoir = jr.letter.model(rate=5.0)
+        >>> S = jr.scattering_map(system, reservoir)
         >>> hot, cold = jr.gibbs_state(system, 0.01), jr.gibbs_state(system, 1.0)
         >>> bool(jr.heat_flow(system, S, 5.0, hot) < 0 < jr.heat_flow(system, S, 5.0, cold))
         True

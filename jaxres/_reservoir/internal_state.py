@@ -3,8 +3,8 @@ r"""Particles with internal levels (Ref. 12): the collision is one of system ⊗
 $$S(ρ) = \mathrm{Tr}_U\, S_{SU}(ρ ⊗ σ),$$
 
 where S_SU is the scattering map (Eq. 17) of the joint Hamiltonian H_S ⊗ 1 + 1 ⊗ H_U with couplings on system ⊗ unit,
-and σ the state in which every unit arrives. If σ is thermal at the temperature of the gas, both together are a bath in
-equilibrium: with e^{−βH_S} ⊗ e^{−βH_U} stationary under S_SU, the Gibbs state of the system is so under S.
+and σ the state in which every unit arrives. If σ is thermal at the temperature of the gas, both together are a
+reservoir in equilibrium: with e^{−βH_S} ⊗ e^{−βH_U} stationary under S_SU, the Gibbs state of the system is so under S.
 """
 
 from functools import partial
@@ -35,7 +35,7 @@ from .._quantum.superoperator import Superoperator
 from .._quantum.system import System
 
 
-class Unit(Restorable):
+class InternalState(Restorable):
     r"""The internal levels of a particle, and the state in which it arrives.
 
     **Arguments:**
@@ -47,7 +47,7 @@ class Unit(Restorable):
     **Raises:** `ValueError` if the state is not one.
 
     !!! example
-        >>> unit = jr.Unit.thermal(jr.System([0.0, 1.0]), beta=0.1)
+        >>> unit = jr.InternalState.thermal(jr.System([0.0, 1.0]), beta=0.1)
         >>> print(jnp.round(jr.populations(unit.state), 6))
         [0.524979 0.475021]
     """
@@ -73,8 +73,8 @@ class Unit(Restorable):
             f"Argument `state` must be positive semidefinite, but has the eigenvalue {least:.3g}.",
         )
 
-    def restored(self) -> "Unit":
-        return Unit(self.levels.restored(), self.state)
+    def restored(self) -> "InternalState":
+        return InternalState(self.levels.restored(), self.state)
 
     def valid(self) -> Bool[Array, ""]:
         """Whether the levels ascend and the state is one, also where they are traced."""
@@ -85,13 +85,13 @@ class Unit(Restorable):
 
     @classmethod
     @door
-    def thermal(cls, levels: Checked[System], beta: Scalar) -> "Unit":
+    def thermal(cls, levels: Checked[System], beta: Scalar) -> "InternalState":
         """A unit in the Gibbs state of its levels at inverse temperature β, that of the gas or its own."""
         check_instance("levels", levels, System, "a jaxres.System")
         return cls(levels, gibbs_state(levels, as_scalar("beta", beta)))
 
 
-def joint_system(system: System, unit: Unit) -> tuple[System, Float[Array, "M M"]]:
+def joint_system(system: System, unit: InternalState) -> tuple[System, Float[Array, "M M"]]:
     """System ⊗ unit with its levels in ascending order, and where these stand in the product.
 
     The second array is a permutation: entry [(j, a), n] is 1 where e_j + u_a is the joint level n. Levels that cross
@@ -108,7 +108,7 @@ def _basis(system: System) -> Inexact[Array, "N N"]:
     return jnp.eye(system.size, dtype=system.levels.dtype) if system.basis is None else system.basis
 
 
-def trace_out(system: System, unit: Unit, S: Superoperator) -> Superoperator:
+def trace_out(system: System, unit: InternalState, S: Superoperator) -> Superoperator:
     """ρ → Tr_U S(ρ ⊗ σ) for a map S on system ⊗ unit, in the product of the eigenbases."""
     N, D = system.size, unit.levels.size
 
