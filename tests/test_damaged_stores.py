@@ -17,6 +17,7 @@ import xarray
 
 import jaxres as jr
 from jaxres import _files
+from jaxres._design.checkpoint import Checkpoint
 from jaxres._files import StoreError
 from jaxres._sweep import store as _store
 from jaxres._sweep.drive import drive
@@ -383,7 +384,7 @@ def valley(p):
 
 
 def search(store, **changes):
-    call = {"bounds": {"x": (-5.0, 5.0), "y": (None, 10.0)}, "starts": 2, "steps": 13}
+    call = {"bounds": {"x": (-5.0, 5.0), "y": (None, 10.0)}, "starts": 2, "max_steps": 13}
     return jr.design(valley, {"x": -1.2, "y": 0.4}, store=store, progress=False, **call | changes)
 
 
@@ -415,7 +416,7 @@ class TestCheckpoints:
             state.write_bytes(junk.encode())
         before = state.read_bytes()
         with pytest.raises(StoreError, match=r"state\.npz is damaged: .*Restore the file.*another"):
-            search(run, steps=20, optimiser=designed[2])
+            search(run, max_steps=20, optimiser=designed[2])
         assert state.read_bytes() == before
 
     def test_every_bit_of_a_state_counts(self, designed, run):
@@ -426,7 +427,7 @@ class TestCheckpoints:
         for bit in range(0, 8 * len(sound), max(len(sound) // 25, 1)):
             flip(state, bit)
             try:
-                loaded = jr._design._checkpoint.Checkpoint(run, _manifest(run)).load()
+                loaded = Checkpoint(run, _manifest(run)).load()
             except StoreError:
                 continue
             finally:

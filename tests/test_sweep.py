@@ -17,7 +17,7 @@ import xarray
 from sweep_functions import fragile, wave
 
 import jaxres as jr
-from jaxres._sweep import plan as _plan, prepare as _prepare
+from jaxres._sweep import plan as _plan
 from jaxres._sweep.prepare import prepare
 from jaxres._sweep.store import Store
 
@@ -139,7 +139,7 @@ np.testing.assert_allclose(data["complex"], np.exp(1j * np.outer(x, y)), rtol=1e
 class TestThreads:
     @pytest.fixture(autouse=True)
     def three_cores(self, monkeypatch):
-        monkeypatch.setattr(_prepare, "cores", lambda: 3)
+        monkeypatch.setattr(sys.modules["jaxres._sweep.prepare"], "cores", lambda: 3)
 
     @pytest.mark.parametrize("chunk", [None, 8, 40])
     def test_give_what_one_gives(self, chunk):
