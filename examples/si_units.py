@@ -70,7 +70,7 @@ def solve(length: float, phase: float, width: float, rate: float):
     """The steady state, and the map of one collision."""
     system, reservoir = model(length, phase, width, rate)
     S = jr.scattering_map(system, reservoir, quadrature=GRID)
-    return jr.steady_state_of(system, [S], [reservoir.rate]), S
+    return jr.steady_state(system, jr.Collisions(S, reservoir.rate)), S
 
 
 def main() -> None:

@@ -24,6 +24,11 @@ from ._design import (
     SciPy as SciPy,
     design as design,
 )
+from ._dynamics.collisions import (
+    RESULTS as RESULTS,
+    Collisions as Collisions,
+    collisions as collisions,
+)
 from ._dynamics.cycles import (
     CycleState as CycleState,
     LimitCycle as LimitCycle,
@@ -38,10 +43,8 @@ from ._dynamics.perturbation import (
 )
 from ._dynamics.spectrum import relaxation_time as relaxation_time, spectrum as spectrum
 from ._dynamics.steady_state import (
-    RESULTS as RESULTS,
     SteadyState as SteadyState,
     steady_state as steady_state,
-    steady_state_of as steady_state_of,
 )
 from ._dynamics.trajectories import (
     Ensemble as Ensemble,

@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ._checks import Checked, Scalar, as_count, as_scalar, as_vector, check_instance, door, require
-from ._dynamics.steady_state import steady_state_of
+from ._dynamics.collisions import Collisions
+from ._dynamics.steady_state import solve_steady_state
 from ._dynamics.trajectories import trajectory
 from ._letter_data import MODEL, STATE, coherence_law as coherence_law, dataset
 from ._quantum.states import gibbs_state, populations, trace_distance
@@ -289,7 +290,7 @@ def _over_widths(splitting, widths, amplitudes):
 
 
 def _steady(levels, S, rate):
-    return steady_state_of(System(levels), [S], [rate]).rho
+    return solve_steady_state(System(levels), Collisions(S, rate)).rho
 
 
 _over_rates = jax.jit(jax.vmap(_steady, (None, None, 0)))

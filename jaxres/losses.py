@@ -22,21 +22,15 @@ from ._checks import (
     check_instance,
     door,
 )
-from ._dynamics.evolution import generator_of
-from ._dynamics.spectrum import relaxation_time_of
-from ._dynamics.steady_state import (
-    Reservoirs,
-    SteadyState,
-    _as_reservoirs,
-    admissible,
-    steady_state_of,
-)
+from ._dynamics.collisions import Collisions, Reservoirs, requested
+from ._dynamics.spectrum import slowest_time
+from ._dynamics.steady_state import SteadyState, solve_steady_state
 from ._quantum.states import as_rough_state, coherence, gibbs_state, trace_distance
-from ._quantum.superoperator import Superoperator, check_size
+from ._quantum.superoperator import check_size
 from ._quantum.system import System
 from ._scattering.amplitudes import AbstractAmplitudes, Exact
 from ._scattering.energy_grid import AbstractQuadrature, DoubleExponential
-from ._scattering.scattering_map import check_numerics, collision_map
+from ._scattering.scattering_map import check_numerics
 from ._thermodynamics.work_and_heat import ergotropy, heat_flow
 
 Loss = Float[Array, ""] | tuple[Float[Array, ""], dict[str, Float[Array, ""]]]
@@ -54,15 +48,14 @@ class AbstractLoss(eqx.Module):
     @door
     def solve(
         self, system: Checked[System], reservoirs: Checked[Reservoirs]
-    ) -> tuple[list[Superoperator], list, SteadyState]:
-        """The maps, the rates and the steady state."""
-        reservoirs = _as_reservoirs(system, reservoirs)
-        maps = [
-            collision_map(system, reservoir, self.amplitudes, self.quadrature)
-            for reservoir in reservoirs
-        ]
-        rates = [reservoir.rate for reservoir in reservoirs]
-        return maps, rates, steady_state_of(system, maps, rates, admissible(system, reservoirs))
+    ) -> tuple[Collisions, SteadyState]:
+        """The collisions and their steady state."""
+        computed = isinstance(reservoirs, Collisions)
+        numerics = (
+            (Exact(), DoubleExponential()) if computed else (self.amplitudes, self.quadrature)
+        )
+        c = requested(system, reservoirs, *numerics).compute()
+        return c, solve_steady_state(system, c)
 
 
 class Thermostat(AbstractLoss):
@@ -88,11 +81,11 @@ class Thermostat(AbstractLoss):
     @door
     def __call__(self, system: Checked[System], reservoirs: Checked[Reservoirs]) -> Loss:
         """The loss; constraints beside it, if there are any."""
-        maps, rates, sol = self.solve(system, reservoirs)
+        c, sol = self.solve(system, reservoirs)
         loss = jnp.log(trace_distance(sol.rho, gibbs_state(system, self.beta)))
         if self.slowest is None:
             return loss
-        time = relaxation_time_of(generator_of(system, maps, rates))
+        time = slowest_time(system, c)
         return loss, {"relaxation_time": jnp.log(self.slowest / time)}
 
 
@@ -110,9 +103,9 @@ class FastThermostat(AbstractLoss):
     @door
     def __call__(self, system: Checked[System], reservoirs: Checked[Reservoirs]) -> Loss:
         """The loss; constraints beside it, if there are any."""
-        maps, rates, sol = self.solve(system, reservoirs)
+        c, sol = self.solve(system, reservoirs)
         far = trace_distance(sol.rho, gibbs_state(system, self.beta))
-        time = relaxation_time_of(generator_of(system, maps, rates))
+        time = slowest_time(system, c)
         return jnp.log(time), {"distance": jnp.log(self.distance / far)}
 
 
@@ -145,9 +138,9 @@ class CoherenceAt(AbstractLoss):
         check_instance("system", system, System, "a jaxres.System")
         for name, level in (("j", self.j), ("k", self.k)):
             as_index(name, level, system.size)
-        _, rates, sol = self.solve(system, reservoirs)
+        c, sol = self.solve(system, reservoirs)
         room = jnp.log(coherence(sol.rho, self.j, self.k) / self.value)
-        return (jnp.log(sum(rates)), {"coherence": room}) if self.least_rate else room**2
+        return (jnp.log(jnp.sum(c.rates)), {"coherence": room}) if self.least_rate else room**2
 
 
 class TargetState(AbstractLoss):
@@ -166,7 +159,7 @@ class TargetState(AbstractLoss):
         """The loss; constraints beside it, if there are any."""
         check_instance("system", system, System, "a jaxres.System")
         check_size("rho", self.rho.shape[0], system)
-        _, _, sol = self.solve(system, reservoirs)
+        _, sol = self.solve(system, reservoirs)
         gap = sol.rho - self.rho
         return jnp.sum(jnp.real(gap) ** 2 + jnp.imag(gap) ** 2)
 
@@ -182,13 +175,13 @@ class HeatCurrent(AbstractLoss):
     @door
     def __call__(self, system: Checked[System], reservoirs: Checked[Reservoirs]) -> Loss:
         """The loss; constraints beside it, if there are any."""
-        count = len(_as_reservoirs(system, reservoirs))
+        count = requested(system, reservoirs, Exact(), DoubleExponential()).count
         if self.index >= count:
             raise ValueError(
                 f"Argument `index` must be the place of one of {count} reservoirs, from 0, but is {self.index}."
             )
-        maps, rates, sol = self.solve(system, reservoirs)
-        return -heat_flow(system, maps[self.index], rates[self.index], sol.rho)
+        c, sol = self.solve(system, reservoirs)
+        return -heat_flow(system, c.maps[self.index], c.rates[self.index], sol.rho)
 
 
 class Ergotropy(AbstractLoss):
@@ -197,7 +190,7 @@ class Ergotropy(AbstractLoss):
     @door
     def __call__(self, system: Checked[System], reservoirs: Checked[Reservoirs]) -> Loss:
         """The loss; constraints beside it, if there are any."""
-        return -ergotropy(system, self.solve(system, reservoirs)[2].rho)
+        return -ergotropy(system, self.solve(system, reservoirs)[1].rho)
 
 
 class ErgotropyRate(AbstractLoss):
@@ -206,8 +199,8 @@ class ErgotropyRate(AbstractLoss):
     @door
     def __call__(self, system: Checked[System], reservoirs: Checked[Reservoirs]) -> Loss:
         """The loss; constraints beside it, if there are any."""
-        maps, rates, sol = self.solve(system, reservoirs)
-        return -ergotropy(system, sol.rho) / relaxation_time_of(generator_of(system, maps, rates))
+        c, sol = self.solve(system, reservoirs)
+        return -ergotropy(system, sol.rho) / slowest_time(system, c)
 
 
 class Penalised(eqx.Module):

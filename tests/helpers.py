@@ -1,6 +1,5 @@
 """Small builders that the tests share: systems and reservoirs from numbers, random matrices."""
 
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
@@ -89,12 +88,8 @@ def build(numbers):
     return jr.System(levels), jr.Reservoir(packet=packet, scatterer=scatterer, rate=numbers["rate"])
 
 
-#: the steady state of given maps and rates, compiled once for each number of levels and reservoirs
-steady_state_of = eqx.filter_jit(jr.steady_state_of)
-
-
 def solve(numbers, quadrature=None):
     """The scattering map and the steady state for these `parameters`."""
     system, reservoir = build(numbers)
     S = jr.scattering_map(system, reservoir, quadrature=quadrature or jr.DoubleExponential())
-    return S, steady_state_of(system, [S], [reservoir.rate])
+    return S, jr.steady_state(system, jr.Collisions(S, reservoir.rate))

@@ -184,3 +184,24 @@ def test_a_profile_is_a_stack_and_converges():
     t = [solve(system, profile, APART)[0] for profile in profiles]
     ratio = largest(t[0] - t[1]) / largest(t[1] - t[2])
     assert 3.7 < ratio < 4.5  # the error falls as 1/M²
+
+
+@pytest.mark.parametrize("traced", ["mass", "energy", "levels", "coupling", "length"])
+def test_each_argument_may_be_traced_alone(traced):
+    # the others are known then, and are checked while the call is traced
+    known = dict(
+        mass=0.1, energy=1.0, levels=[-0.3, 0.3], coupling=[[0.0, 1.0], [1.0, 0.0]], length=1.0
+    )
+
+    def transmission(x):
+        given = known | {traced: x}
+        slab = jr.Slab(given["coupling"], given["length"])
+        amplitudes = jr.amplitudes(
+            jr.System(given["levels"]), slab, mass=given["mass"], energy=given["energy"]
+        )
+        return amplitudes.transmission
+
+    expected, value = transmission(known[traced]), jnp.asarray(known[traced])
+    assert largest(jax.jit(transmission)(value) - expected) < 1e-14
+    assert largest(jax.vmap(transmission)(value[None])[0] - expected) < 1e-14
+    assert bool(jnp.all(jnp.isfinite(jax.jacfwd(transmission)(value))))

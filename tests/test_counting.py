@@ -8,7 +8,6 @@ import pytest
 from helpers import hermitian, largest
 
 import jaxres as jr
-from jaxres._thermodynamics.counting import counting_statistics_of
 
 BETAS = (0.1, 0.6)
 FINE = jr.DoubleExponential(96, 64)
@@ -50,7 +49,7 @@ def qutrit():
 def counted(coherent, qutrit):
     """Both with coherence: system, maps, rates and their statistics to sixth order."""
     return [
-        (system, maps, rates, counting_statistics_of(system, maps, rates, 6))
+        (system, maps, rates, jr.counting_statistics(system, jr.Collisions(maps, rates), 6))
         for system, reservoirs, maps in (coherent, qutrit)
         for rates in [[reservoir.rate for reservoir in reservoirs]]
     ]
@@ -135,7 +134,9 @@ class TestCumulants:
     def test_the_same_reservoir_in_two_halves(self, counted):
         # each half's currents are correlated; together they are one reservoir
         system, (S, T), _, whole = counted[0]
-        split = counting_statistics_of(system, [S, S, T], [*jnp.array([0.7, 1.3, 1.5])], 2)
+        split = jr.counting_statistics(
+            system, jr.Collisions([S, S, T], [*jnp.array([0.7, 1.3, 1.5])]), 2
+        )
         np.testing.assert_allclose(split.mean[0] + split.mean[1], whole.mean[0], rtol=1e-11)
         np.testing.assert_allclose(jnp.sum(split.noise[:2, :2]), whole.noise[0, 0], rtol=1e-11)
         np.testing.assert_allclose(split.mean[0] / split.mean[1], 0.7 / 1.3, rtol=1e-11)
@@ -145,8 +146,10 @@ class TestCumulants:
         # without coherence, the rate is but the unit of time
         system, reservoirs, maps = diagonal
         rates = [b.rate for b in reservoirs]
-        once = counting_statistics_of(system, maps, rates, 4).cumulants
-        scaled = counting_statistics_of(system, maps, [scale * r for r in rates], 4).cumulants
+        once = jr.counting_statistics(system, jr.Collisions(maps, rates), 4).cumulants
+        scaled = jr.counting_statistics(
+            system, jr.Collisions(maps, [scale * r for r in rates]), 4
+        ).cumulants
         np.testing.assert_allclose(scaled / scale, once, rtol=1e-9)
 
 
@@ -166,7 +169,7 @@ class TestWithoutCoherence:
         K, forth, back = uh + uc + dh + dc, uh * dc, uc * dh
         mean = (forth - back) / K
         noise = (forth + back - 2 * mean**2) / K
-        counts = counting_statistics_of(system, maps, rates, 4)
+        counts = jr.counting_statistics(system, jr.Collisions(maps, rates), 4)
         np.testing.assert_allclose(counts.mean[0], gap * mean, rtol=1e-11)
         np.testing.assert_allclose(counts.noise[0, 0], gap**2 * noise, rtol=1e-11)
 
@@ -202,7 +205,9 @@ class TestWithoutCoherence:
         def counts(beta):
             hot = eqx.tree_at(lambda b: b.packet.packet.beta, plain, jnp.asarray(beta))
             maps = [jr.scattering_map(system, b, quadrature=FINE) for b in (hot, plain)]
-            return counting_statistics_of(system, maps, [jnp.array(1.0), jnp.array(2.0)], 4)
+            return jr.counting_statistics(
+                system, jr.Collisions(maps, [jnp.array(1.0), jnp.array(2.0)]), 4
+            )
 
         h = 1e-3
         J = [float(counts(0.4 + k * h).mean[0]) for k in (-2, -1, 1, 2)]
@@ -224,7 +229,7 @@ class TestDerivatives:
             first = jr.Superoperator((1 - x[0]) * maps[0].tensor + x[0] * maps[1].tensor)
             scaled = jr.System((1 + x[3]) * system.levels)
             rates = [2.0 + x[1], 1.5 + x[2]]
-            counts = counting_statistics_of(scaled, [first, maps[1]], rates, 4)
+            counts = jr.counting_statistics(scaled, jr.Collisions([first, maps[1]], rates), 4)
             return weights @ counts.cumulants[:, 0] + counts.noise[0, 1]
 
         h, zero = 1e-3, jnp.zeros(4)
@@ -258,7 +263,7 @@ def test_without_collisions_nothing_is_counted_and_rare_ones_count_in_proportion
     system, _, maps = coherent
 
     def cumulants(rate):
-        return counting_statistics_of(system, maps, [rate, rate], 3).cumulants
+        return jr.counting_statistics(system, jr.Collisions(maps, [rate, rate]), 3).cumulants
 
     still, slope = cumulants(jnp.asarray(0.0)), jax.jacfwd(cumulants)(jnp.asarray(0.0))
     assert largest(still) == 0

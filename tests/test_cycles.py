@@ -8,7 +8,6 @@ import pytest
 from helpers import largest
 
 import jaxres as jr
-from jaxres._dynamics.cycles import limit_cycle_of
 from jaxres.waiting_times import Exponential, GammaDistributed, Regular
 
 SYSTEM, HOT = jr.letter.model(beta=0.05, rate=4.0)
@@ -74,12 +73,14 @@ def test_the_same_reservoir_in_turn_with_itself_is_that_reservoir():
 def test_where_a_stroke_changes_little_the_product_is_the_sum(maps):
     # collisions that take place with probability ε, each after a flight of ε/2: Eq. (8) with both rates 1, as ε → 0
     one = jnp.einsum("aj,bk->abjk", jnp.eye(2), jnp.eye(2))
-    both = jr.steady_state_of(SYSTEM, maps[:2], [jnp.array(1.0)] * 2).rho
+    both = jr.steady_state(SYSTEM, jr.Collisions(maps[:2], [jnp.array(1.0)] * 2)).rho
     L = jr.Superoperator(sum(S.tensor - one for S in maps[:2]))
 
     def distance(epsilon):
         thin = [jr.Superoperator((1 - epsilon) * one + epsilon * S.tensor) for S in maps[:2]]
-        cycle = limit_cycle_of(SYSTEM, thin, [jnp.asarray(2 / epsilon)] * 2, Regular())
+        cycle = jr.limit_cycle(
+            SYSTEM, jr.Collisions(thin, [jnp.asarray(2 / epsilon)] * 2), Regular()
+        )
         return largest(cycle.average - both), cycle.heat / epsilon
 
     (far, _), (half, _), (near, heat) = (distance(epsilon) for epsilon in (0.2, 0.1, 1e-4))
@@ -115,11 +116,8 @@ def test_derivatives(maps):
     def f(x):
         first = jr.Superoperator((1 - x[0]) * maps[0].tensor + x[0] * maps[1].tensor)
         scaled = jr.System((1 + x[3]) * SYSTEM.levels)
-        cycle = limit_cycle_of(
-            scaled,
-            [first, maps[1]],
-            [4.0 + x[1], 2.5 + x[2]],
-            GammaDistributed(3.0),
+        cycle = jr.limit_cycle(
+            scaled, jr.Collisions([first, maps[1]], [4.0 + x[1], 2.5 + x[2]]), GammaDistributed(3.0)
         )
         return cycle.heat[0] + jr.coherence(cycle.average) + jr.coherence(cycle.before[1])
 

@@ -136,7 +136,7 @@ class TestErgotropy:
         system, hot = jr.letter.model(beta=0.05, rate=2.0)
         _, cold = jr.letter.model(beta=0.3, width=0.5, rate=1.0)
         maps = [jr.scattering_map(system, reservoir) for reservoir in (hot, cold)]
-        rho = jr.steady_state_of(system, maps, [hot.rate, cold.rate]).rho
+        rho = jr.steady_state(system, jr.Collisions(maps, [hot.rate, cold.rate])).rho
         J = [
             jr.heat_flow(system, S, reservoir.rate, rho)
             for S, reservoir in zip(maps, (hot, cold), strict=True)

@@ -96,7 +96,7 @@ def test_steady_state_of_a_fine_map(golden, name):
     case = golden[name]
     system = system_of(case)
     S = jr.scattering_map(system, reservoir_of(case), quadrature=FINE)
-    solve = jax.jit(jax.vmap(lambda rate: jr.steady_state_of(system, [S], [rate]).rho))
+    solve = jax.jit(jax.vmap(lambda rate: jr.steady_state(system, jr.Collisions(S, rate)).rho))
     rhos = solve(jnp.asarray(case["rates"]))
     np.testing.assert_allclose(rhos, case["steady"], rtol=0, atol=1e-12)
     np.testing.assert_allclose(

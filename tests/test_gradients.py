@@ -188,7 +188,7 @@ def from_the_maps(request):
     N = system.size
 
     def f(x):
-        sol = jr.steady_state_of(jr.System(x[:N]), maps, list(x[N:]))
+        sol = jr.steady_state(jr.System(x[:N]), jr.Collisions(maps, list(x[N:])))
         return entries(sol.rho)
 
     return system.levels, Derivatives(f)

@@ -21,7 +21,6 @@ DEFAULT = jr.DoubleExponential()
 FINE = jr.DoubleExponential(96, 64)
 GAUSS = dict(momentum=7.0, mass=0.5, width=0.9, position=-2.0)
 THERMAL = dict(beta=0.4, mass=0.5, width=1.1, position=-2.0)
-steady_state_of = eqx.filter_jit(jr.steady_state_of)
 
 
 def scattering(packet, quadrature=FINE, system=SYSTEM, slab=SLAB):
@@ -258,7 +257,7 @@ def test_only_effusion_thermalises():
 
     def away(packet):
         S = scattering(packet)
-        return largest(steady_state_of(SYSTEM, [S], [jnp.asarray(1e-7)]).rho - gibbs)
+        return largest(jr.steady_state(SYSTEM, jr.Collisions(S, jnp.asarray(1e-7))).rho - gibbs)
 
     assert away(jr.EffusionPacket(**THERMAL)) < 1e-6
     assert away(jr.MaxwellPacket(**THERMAL)) > 1e-2
@@ -273,11 +272,13 @@ def test_packets_of_little_spread_in_momentum_decohere():
     coherences = []
     for width in (1.1, 5.0, 200.0):
         S = scattering(jr.ThermalMixture(**THERMAL | dict(width=width)))
-        coherences.append(float(jr.coherence(steady_state_of(SYSTEM, [S], [jnp.asarray(3.0)]).rho)))
+        coherences.append(
+            float(jr.coherence(jr.steady_state(SYSTEM, jr.Collisions(S, jnp.asarray(3.0))).rho))
+        )
     assert 0.1 > coherences[0] > 2.5 * coherences[1] > 1e-2
     assert coherences[2] < 1e-30
     S = scattering(jr.ThermalMixture(**THERMAL | dict(width=200.0)))
-    steady = steady_state_of(SYSTEM, [S], [jnp.asarray(3.0)]).rho
+    steady = jr.steady_state(SYSTEM, jr.Collisions(S, jnp.asarray(3.0))).rho
     assert largest(steady - jr.gibbs_state(SYSTEM, 0.4)) < 1e-6
 
 

@@ -23,7 +23,7 @@ def case(request, golden):
 
 @jax.jit
 def steady(system, S, rate):
-    return jr.steady_state_of(system, [S], [rate]).rho
+    return jr.steady_state(system, jr.Collisions(S, rate)).rho
 
 
 def test_the_error_of_order_n_falls_as_the_power_n_plus_1(case):

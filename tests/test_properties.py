@@ -9,7 +9,6 @@ from helpers import (
     largest,
     parameters,
     reservoir_of,
-    steady_state_of,
     system_of,
     unitary,
 )
@@ -227,7 +226,7 @@ def test_a_change_of_basis_changes_nothing(seed):
 
     def state(system, reservoir):
         S = jr.scattering_map(system, reservoir, quadrature=FINE)
-        return steady_state_of(system, [S], [reservoir.rate])
+        return jr.steady_state(system, jr.Collisions(S, reservoir.rate))
 
     expected, got = state(system, reservoir), state(rotated, moved)
     assert got.result == expected.result

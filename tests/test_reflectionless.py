@@ -249,7 +249,7 @@ def test_they_keep_the_trace_and_thermalise(model):
         p = jr.populations(jr.gibbs_state(system, 0.4))
         stationary = jnp.real(jnp.einsum("aajj,j->a", S.tensor, p)) - p
         assert largest(stationary) < 1e-9 + float(S.error)
-        sol = eqx.filter_jit(jr.steady_state_of)(system, [S], [jnp.asarray(1e-8)])
+        sol = jr.steady_state(system, jr.Collisions(S, 1e-8))
         assert largest(sol.rho - jr.gibbs_state(system, 0.4)) < 1e-7 + 5 * float(S.error)
 
 
@@ -332,7 +332,7 @@ def test_gradients():
             amplitudes=jr.WaveVectorOperator(),
             quadrature=jr.DoubleExponential(96, 64),
         )
-        sol = jr.steady_state_of(jr.System(x[:2]), [S], [reservoir.rate])
+        sol = jr.steady_state(jr.System(x[:2]), jr.Collisions(S, reservoir.rate))
         return jr.coherence(sol.rho) + sol.rho[0, 0].real
 
     backward = jax.jit(jax.grad(coherence))(x0)

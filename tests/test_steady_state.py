@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import build, hermitian, largest, parameters, solve, steady_state_of
+from helpers import build, hermitian, largest, parameters, solve
 
 import jaxres as jr
 from jaxres._dynamics.steady_state import _positive
@@ -46,18 +46,22 @@ def test_several_reservoirs():
     maps = [jr.scattering_map(system, reservoir) for reservoir in (hot, cold)]
 
     def state(rates):
-        return steady_state_of(system, maps, [jnp.asarray(rate) for rate in rates]).rho
+        return jr.steady_state(
+            system, jr.Collisions(maps, [jnp.asarray(rate) for rate in rates])
+        ).rho
 
-    alone = [steady_state_of(system, [S], [jnp.asarray(2.0)]).rho for S in maps]
+    alone = [jr.steady_state(system, jr.Collisions(S, jnp.asarray(2.0))).rho for S in maps]
     both = state([1.5, 0.5])
     assert largest(residual(system, maps, [1.5, 0.5], both)) < 1e-14
     assert alone[1][0, 0].real > both[0, 0].real > alone[0][0, 0].real
     # a reservoir that never hits is not there; one that always hits is the only one
     assert largest(state([2.0, 0.0]) - alone[0]) < 1e-14
-    fixed = steady_state_of(system, [maps[1]], [jnp.asarray(jnp.inf)]).rho
+    fixed = jr.steady_state(system, jr.Collisions(maps[1], jnp.asarray(jnp.inf))).rho
     assert largest(state([2.0, jnp.inf]) - fixed) < 1e-14
     # the same reservoir twice is one reservoir of twice the rate
-    twice = steady_state_of(system, [maps[0], maps[0]], [jnp.asarray(1.0), jnp.asarray(1.0)]).rho
+    twice = jr.steady_state(
+        system, jr.Collisions([maps[0], maps[0]], [jnp.asarray(1.0), jnp.asarray(1.0)])
+    ).rho
     assert largest(twice - alone[0]) < 1e-14
 
     through_the_front_door = jr.steady_state(system, [hot, cold])

@@ -124,7 +124,7 @@ def check_thermalises(system, coupling, quadrature):
     S = jr.scattering_map(system, reservoir_of(coupling), quadrature=quadrature)
     assert S.error < 1e-6
     rates = jnp.array([0.0, 1e-4, 2e-4])
-    sols = jax.jit(jax.vmap(lambda rate: jr.steady_state_of(system, [S], [rate])))(rates)
+    sols = jax.jit(jax.vmap(lambda rate: jr.steady_state(system, jr.Collisions(S, rate))))(rates)
     assert all(jax.vmap(lambda r: r == jr.RESULTS.successful)(sols.result))
     gibbs = jr.gibbs_state(system, PACKET["beta"])
     distance = jax.vmap(jr.trace_distance, (0, None))(sols.rho, gibbs)

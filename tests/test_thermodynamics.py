@@ -8,7 +8,6 @@ import pytest
 from helpers import hermitian, largest, unitary
 
 import jaxres as jr
-from jaxres._thermodynamics.second_law import currents_of
 
 FINE = jr.DoubleExponential(96, 64)
 BETA = 0.3
@@ -61,7 +60,6 @@ def free_energy(system, rho, beta):
     return beta * energy - entropy(rho)
 
 
-steady_state_of = eqx.filter_jit(jr.steady_state_of)
 balance = jax.jit(jax.vmap(jr.collision_thermodynamics, (None, None, 0, None)))
 
 
@@ -146,7 +144,7 @@ class TestCurrents:
         system = letter[0]
         flow = jr.currents(system, [HOT, COLD])
         maps = [jr.scattering_map(system, reservoir) for reservoir in (HOT, COLD)]
-        sol = steady_state_of(system, maps, [HOT.rate, COLD.rate])
+        sol = jr.steady_state(system, jr.Collisions(maps, [HOT.rate, COLD.rate]))
         assert flow.result == jr.RESULTS.successful and largest(flow.rho - sol.rho) < 1e-14
         assert abs(jnp.sum(flow.energy)) < 1e-15 and abs(jnp.sum(flow.entropy)) < 1e-14
         J = [jr.heat_flow(system, *one, sol.rho) for one in zip(maps, (2.0, 1.5), strict=True)]
@@ -219,7 +217,7 @@ class TestCurrents:
             hot = jr.Superoperator((1 - x[0]) * maps[0].tensor + x[0] * maps[1].tensor)
             betas, rates = jnp.stack([0.1 + x[1], jnp.array(0.6)]), [HOT.rate + x[2], COLD.rate]
             scaled = jr.System((1 + x[3]) * system.levels)
-            flow = currents_of(scaled, [hot, maps[1]], rates, betas)
+            flow = jr.currents(scaled, jr.Collisions([hot, maps[1]], rates), betas=betas)
             parts = [flow.energy, flow.entropy, flow.entropy_production, flow.coherent]
             return jnp.sum(weights * jnp.stack(parts))
 

@@ -127,7 +127,7 @@ def gas(units):
 def test_the_physics_does_not_depend_on_the_units():
     def states(system, reservoir):
         S = jr.scattering_map(system, reservoir)
-        return S.tensor, jr.steady_state_of(system, [S], [reservoir.rate]).rho
+        return S.tensor, jr.steady_state(system, jr.Collisions(S, reservoir.rate)).rho
 
     choices = [((20, "GHz"), (1, "nm")), ((1, "K"), (5, "u")), ((1, "ps"), (100, "m/s"))]
     tensors, rhos = zip(*(states(*gas(Units(*scales))) for scales in choices), strict=True)

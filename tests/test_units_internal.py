@@ -1,6 +1,5 @@
 """Particles with internal levels: what the trace over them must give, two temperatures, where the heat comes from."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +13,6 @@ PACKET = jr.EffusionPacket(beta=BETA, mass=0.5, width=0.8, position=-2.0)
 SYSTEM = jr.System([-0.4, 0.5])
 LEVELS = jr.System([0.1, 0.8])
 W = hermitian(3, 4)
-steady_state_of = eqx.filter_jit(jr.steady_state_of)
 
 
 def reservoir_with(unit, coupling=W):
@@ -107,7 +105,7 @@ def thermal(beta, levels=LEVELS):
 def test_both_at_one_temperature_thermalise():
     gibbs = jr.gibbs_state(SYSTEM, BETA)
     S = jr.scattering_map(SYSTEM, reservoir_with(thermal(BETA)))
-    never = steady_state_of(SYSTEM, [S], [jnp.asarray(1e-9)]).rho
+    never = jr.steady_state(SYSTEM, jr.Collisions(S, jnp.asarray(1e-9))).rho
     assert largest(never - gibbs) < 1e-7 + 10 * float(S.error)
     heat = jr.collision_heat(SYSTEM, reservoir_with(thermal(BETA)), gibbs)
     assert abs(heat.kinetic) + abs(heat.internal) < 1e-7 + 10 * float(S.error)
@@ -117,7 +115,7 @@ def test_both_at_one_temperature_thermalise():
 def test_units_of_their_own_temperature_drive_a_current(beta):
     reservoir = reservoir_with(thermal(beta))
     S = jr.scattering_map(SYSTEM, reservoir)
-    rho = steady_state_of(SYSTEM, [S], [jnp.asarray(1e-9)]).rho
+    rho = jr.steady_state(SYSTEM, jr.Collisions(S, jnp.asarray(1e-9))).rho
     # the system settles between the two temperatures
     effective = float(jnp.log(rho[0, 0].real / rho[1, 1].real)) / 0.9
     assert min(beta, BETA) + 0.01 < effective < max(beta, BETA) - 0.01

@@ -243,14 +243,18 @@ BAD = [None, "a", object(), 10**400, [], [[1], [1, 2]], {}]
         (jr.spectrum, {}),
         (jr.relaxation_time, {}),
         (jr.evolve, dict(rho0=LOWEST, times=[0, 1])),
-        (jr.steady_state_of, dict(maps=[jr.Superoperator.identity(2)], rates=[1])),
+        (jr.collisions, {}),
+        (jr.currents, {}),
+        (jr.counting_statistics, {}),
+        (jr.limit_cycle, {}),
     ],
     ids=lambda x: getattr(x, "__name__", ""),
 )
 def test_whatever_is_given_for_one_argument_is_refused_by_its_name(function, good):
-    good = dict(system=SYSTEM) | ({} if "maps" in good else dict(reservoirs=RESERVOIR)) | good
-    algorithms = [] if "maps" in good else ["amplitudes", "quadrature"]
-    for name in (*good, *algorithms):
+    good = dict(system=SYSTEM, reservoirs=RESERVOIR) | good
+    for name in (*good, "amplitudes", "quadrature", "throw"):
+        if name == "throw" and function in (jr.collisions, jr.generator, jr.limit_cycle):
+            continue
         for bad in BAD:
             if name == "times" and bad == []:
                 continue  # no times are no states

@@ -10,23 +10,20 @@ sum of `steady_state`, where the reservoirs hit at random, independently of one 
 where a single stroke changes little: C_r = 1 + ε K_r gives ρ with Σ_r K_r ρ = 0 up to order ε.
 """
 
-from collections.abc import Sequence
-
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Complex, Float
+from jaxtyping import Array, Complex, Float
 
 from .._checks import Checked, door
 from .._quantum.levels import gaps
 from .._quantum.states import populations
-from .._quantum.superoperator import Superoperator
 from .._quantum.system import System
 from .._reservoir.reservoir import Reservoir
 from .._scattering.amplitudes import AbstractAmplitudes, Exact
 from .._scattering.energy_grid import AbstractQuadrature, DoubleExponential
-from .._scattering.scattering_map import check_numerics, scattering_map
-from .steady_state import RESULTS, Reservoirs, _as_reservoirs, admissible, steady_state_of
-from .waiting_times import AbstractWaitingTimes, Exponential, Regular, check_renewal, cycle_map_of
+from .collisions import RESULTS, Collisions, Reservoirs, requested
+from .steady_state import solve_steady_state
+from .waiting_times import AbstractWaitingTimes, Exponential, Regular, check_law, make_cycle_map
 
 
 class LimitCycle(eqx.Module):
@@ -87,45 +84,34 @@ def limit_cycle(
         >>> print(cycle.period)
         0.75
     """
-    reservoirs = _as_reservoirs(system, reservoirs)
-    for reservoir in reservoirs:
-        check_renewal(system, reservoir, waiting_times)
-    check_numerics(amplitudes, quadrature)
-    maps = [
-        scattering_map(system, reservoir, amplitudes=amplitudes, quadrature=quadrature)
-        for reservoir in reservoirs
-    ]
-    rates, valid = [reservoir.rate for reservoir in reservoirs], admissible(system, reservoirs)
-    return limit_cycle_of(system, maps, rates, waiting_times, valid)
+    check_law(waiting_times)
+    c = requested(system, reservoirs, amplitudes, quadrature, positive=True).compute()
+    return _limit_cycle(system, c, waiting_times)
 
 
 @eqx.filter_jit
-def limit_cycle_of(
-    system: System,
-    maps: Sequence[Superoperator],
-    rates: Sequence[Float[Array, ""]],
-    law: AbstractWaitingTimes,
-    valid: Bool[Array, ""] | bool = True,
-) -> LimitCycle:
-    """`limit_cycle` from maps that are at hand."""
-    every = jnp.stack(list(rates))
-    whole = cycle_map_of(system, maps[0], rates[0], law)
-    for S, rate in zip(maps[1:], rates[1:], strict=True):
-        whole = cycle_map_of(system, S, rate, law) @ whole
+def _limit_cycle(system, c, law):
+    strokes = [
+        make_cycle_map(system, S, rate, law) for S, rate in zip(c.maps, c.rates, strict=True)
+    ]
+    whole = strokes[0]
+    for stroke in strokes[1:]:
+        whole = stroke @ whole
     # infinitely fast: nothing turns between one cycle and the next
-    valid = valid & jnp.all((every > 0) & jnp.isfinite(every))
-    fixed = steady_state_of(system, [whole], [jnp.full_like(rates[0], jnp.inf)], valid)
+    valid = c.valid & jnp.all((c.rates > 0) & jnp.isfinite(c.rates))
+    endless = Collisions(whole, jnp.inf, valid=valid, reservoirs=c.reservoirs)
+    fixed = solve_steady_state(system, endless)
 
-    turns = gaps(system.levels)[None] / every[:, None, None]
+    turns = gaps(system.levels)[None] / c.rates[:, None, None]
     flights, means = law.characteristic_function(turns), law.residual_characteristic_function(turns)
     before, after, average = [], [fixed.rho], jnp.zeros_like(fixed.rho)
-    for S, flight, mean, rate in zip(maps, flights, means, rates, strict=True):
+    for S, flight, mean, rate in zip(c.maps, flights, means, c.rates, strict=True):
         average = average + mean * after[-1] / rate
         before.append(flight * after[-1])
         after.append(S(before[-1]))
     after[-1] = fixed.rho  # the cycle is closed
     before, after = jnp.stack(before), jnp.stack(after[1:])
-    period = jnp.sum(1 / every)
+    period = jnp.sum(1 / c.rates)
     return LimitCycle(
         before=before,
         after=after,
@@ -159,7 +145,7 @@ class CycleState(eqx.Module):
 @door
 def cycle_state(
     system: Checked[System],
-    reservoir: Checked[Reservoir],
+    reservoir: Checked[Reservoir | Collisions],
     waiting_times: Checked[AbstractWaitingTimes] = Exponential(),
     *,
     amplitudes: Checked[AbstractAmplitudes] = Exact(),
@@ -191,10 +177,9 @@ def cycle_state(
         0.107778
         0.110912
     """
-    check_renewal(system, reservoir, waiting_times)
-    cycle = limit_cycle(
-        system, [reservoir], waiting_times, amplitudes=amplitudes, quadrature=quadrature
-    )
+    check_law(waiting_times)
+    c = requested(system, reservoir, amplitudes, quadrature, positive=True, single=True).compute()
+    cycle = _limit_cycle(system, c, waiting_times)
     return CycleState(
         after=cycle.after[0],
         before=cycle.before[0],

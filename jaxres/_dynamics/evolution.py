@@ -6,8 +6,6 @@ The solution is written as x* + e^{At}(x(0) − x*) in real coordinates, with th
 derivatives tend to those of the steady state as t grows.
 """
 
-from collections.abc import Sequence
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -31,7 +29,7 @@ from .._quantum.superoperator import Superoperator
 from .._quantum.system import System
 from .._scattering.amplitudes import AbstractAmplitudes, Exact
 from .._scattering.energy_grid import AbstractQuadrature, DoubleExponential
-from .._scattering.scattering_map import check_numerics, collision_map
+from .collisions import RESULTS, Collisions, Reservoirs, or_throw, requested
 from .real_coordinates import (
     eliminate_ground_population,
     from_coordinates,
@@ -39,16 +37,7 @@ from .real_coordinates import (
     to_coordinates,
     to_real_matrix,
 )
-from .steady_state import (
-    POOR_MAP,
-    POOR_STATE,
-    Reservoirs,
-    _as_reservoirs,
-    _rows,
-    _stationary,
-    _with_finite_rates,
-    admissible,
-)
+from .steady_state import POOR_STATE, _rows, _stationary
 
 
 @door
@@ -74,27 +63,19 @@ def generator(
         >>> bool(jnp.max(jnp.abs(L(rho))) < 1e-13)
         True
     """
-    reservoirs = _with_finite_rates(_as_reservoirs(system, reservoirs))
-    check_numerics(amplitudes, quadrature)
-    return _generator(system, reservoirs, amplitudes, quadrature)
+    c = requested(system, reservoirs, amplitudes, quadrature, finite=True).compute()
+    return make_generator(system, c)
 
 
 @eqx.filter_jit
-def _generator(system, reservoirs, amplitudes, quadrature):
-    maps = [collision_map(system, reservoir, amplitudes, quadrature) for reservoir in reservoirs]
-    return generator_of(system, maps, [reservoir.rate for reservoir in reservoirs])
-
-
-def generator_of(
-    system: System, maps: Sequence[Superoperator], rates: Sequence[Float[Array, ""]]
-) -> Superoperator:
-    """`generator` from maps that are at hand."""
+def make_generator(system: System, c: Collisions) -> Superoperator:
+    """`generator` of collisions, for use inside other pure functions."""
     one = jnp.eye(system.size, dtype=system.levels.dtype)
     identity = jnp.einsum("aj,bk->abjk", one, one)
     gap = gaps(system.levels)
     tensor = -1j * gap[:, :, None, None] * identity
     error = jnp.zeros((), system.levels.dtype)
-    for S, rate in zip(maps, rates, strict=True):
+    for S, rate in zip(c.maps, c.rates, strict=True):
         tensor = tensor + rate * (S.tensor - identity)
         error = error + rate * S.error
     return Superoperator(tensor, error)
@@ -109,6 +90,7 @@ def evolve(
     *,
     amplitudes: Checked[AbstractAmplitudes] = Exact(),
     quadrature: Checked[AbstractQuadrature] = DoubleExponential(),
+    throw: Checked[bool] = False,
 ) -> Complex[Array, "T N N"]:
     r"""The solution ρ(t) = e^{Lt} ρ(0) of the master equation (Eq. 8) at the given times.
 
@@ -122,8 +104,9 @@ def evolve(
     (scaling and squaring), so there is no step size: as t grows, the state and its derivatives tend to those of
     `steady_state` and stay there, to t = ∞. What does not relax has a relative error of 10⁻¹⁶ |L| t.
 
-    NaN, with all derivatives, where that error is above 0.1; where a map is less accurate than 1e-3; and where the
-    parameters, being traced, are not admissible.
+    NaN, with all derivatives, where that error is above 0.1; and where the collisions are refused: where a map is less
+    accurate than 1e-3, or the parameters, being traced, are not admissible. `jaxres.collisions(…).result` names the
+    reason, and `throw=True` raises it as a `RuntimeError`, inside jit too.
 
     **Raises:** `ValueError` for a state that is none, an infinite rate, a time that is NaN, or arguments of the wrong
     kind.
@@ -134,31 +117,27 @@ def evolve(
         >>> print(jnp.round(jr.populations(rhos)[:, 0], 6))
         [1.       0.633294 0.53048 ]
     """
-    reservoirs = _with_finite_rates(_as_reservoirs(system, reservoirs))
-    check_numerics(amplitudes, quadrature)
+    request = requested(system, reservoirs, amplitudes, quadrature, finite=True)
     rho0, times = check_state("rho0", rho0, system), as_real("times", times)
     check_shape("times", times, 1, "(T,)")
     if concrete(times):
         require(~np.isnan(times), f"Argument `times` must be numbers, but is {times}.")
-    return _evolve(system, reservoirs, rho0, times, amplitudes, quadrature)
+    return or_throw(*_evolve(system, request.compute(), rho0, times), throw)
 
 
 @eqx.filter_jit
-def _evolve(system, reservoirs, rho0, times, amplitudes, quadrature):
-    maps = [collision_map(system, reservoir, amplitudes, quadrature) for reservoir in reservoirs]
-    rates = [reservoir.rate for reservoir in reservoirs]
-    L = to_real_matrix(generator_of(system, maps, rates).tensor)
+def _evolve(system, c, rho0, times):
+    L = to_real_matrix(make_generator(system, c).tensor)
     A, b = eliminate_ground_population(L)
     # ρ(t) = x* + e^{At}(ρ(0) − x*) with the steady state x* and its derivatives. Where it is not determined, x* = 0,
     # and what drives the rest is one more coordinate, which stays 1.
-    determined = jax.lax.stop_gradient(_stationary(system, maps, rates).error) < POOR_STATE
-    rows, known = eliminate_ground_population(_rows(system, maps, rates)[0])
+    determined = jax.lax.stop_gradient(_stationary(system, c.maps, c.rates).error) < POOR_STATE
+    rows, known = eliminate_ground_population(_rows(system, c.maps, c.rates)[0])
     one = jnp.eye(known.size, dtype=known.dtype)
     steady = -inverse(jnp.where(determined, rows, one)) @ jnp.where(determined, known, 0)
     drive = jnp.where(determined, 0, b)
     driven = jnp.pad(jnp.concatenate([drive[:, None], A], axis=1), ((1, 0), (0, 0)))
     start = jnp.concatenate([jnp.ones(1, steady.dtype), to_coordinates(rho0)[1:] - steady])
-    poor = jnp.max(jnp.stack([S.error for S in maps])) >= POOR_MAP
 
     def state(t):
         change, reached = _exponential_less_one(driven, t)
@@ -167,8 +146,10 @@ def _evolve(system, reservoirs, rho0, times, amplitudes, quadrature):
         return from_coordinates(jnp.concatenate([ground, x]), system.size), reached
 
     rhos, reached = jax.vmap(state)(times)
-    good = admissible(system, reservoirs) & ~poor & reached
-    return or_nan(good[:, None, None], rhos, (system, reservoirs, rho0, times))
+    good = (c.result == RESULTS.successful) & reached
+    rhos = or_nan(good[:, None, None], rhos, (system, c.inputs, rho0, times))
+    known = jnp.all(reached) | (c.result != RESULTS.successful)
+    return rhos, RESULTS.where(known, c.result, RESULTS.not_resolved)
 
 
 #: squarings of an exponential: |A| t up to 2^80, and beyond if nothing is left of it there

@@ -14,7 +14,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
-from .._checks import Checked, as_count, as_index, check_instance, concrete, door, require
+from .._checks import Checked, as_count, as_index, check_instance, concrete, door, or_nan, require
 from .._numerics.batched import inverse, matmul
 from .._quantum.levels import equal_levels, gaps
 from .._quantum.system import System
@@ -22,13 +22,13 @@ from .._reservoir.packet import EffusionPacket
 from .._reservoir.reservoir import Reservoir
 from .._scattering.amplitudes import AbstractAmplitudes, Exact
 from .._scattering.energy_grid import AbstractQuadrature, DoubleExponential
-from .._scattering.scattering_map import check_numerics, scattering_map
+from .collisions import RESULTS, Collisions, requested
 
 
 @door
 def perturbation_series(
     system: Checked[System],
-    reservoir: Checked[Reservoir],
+    reservoir: Checked[Reservoir | Collisions],
     order: Checked[int],
     *,
     amplitudes: Checked[AbstractAmplitudes] = Exact(),
@@ -49,8 +49,8 @@ def perturbation_series(
     - `order`: the highest n, a whole number from 0 on. Every order costs one product with S.
 
     **Returns:** $ρ^{(0)}$ to $ρ^{(order)}$, shape (order + 1, N, N), differentiable. NaN where the
-    populations at order 0 are not unique (uncoupled levels), and for traced levels of which two are
-    equal.
+    populations at order 0 are not unique (uncoupled levels), for traced levels of which two are equal, and where
+    the map is refused (`jaxres.collisions(…).result` names the reason).
 
     **Raises:** `ValueError` for equal levels, where there is no such expansion: coherences within a
     degenerate level do not vanish as Γ → 0. Use `steady_state`, which is right at every rate.
@@ -64,8 +64,7 @@ def perturbation_series(
         0.015546
     """
     check_instance("system", system, System, "a jaxres.System")
-    check_instance("reservoir", reservoir, Reservoir, "a jaxres.Reservoir")
-    check_numerics(amplitudes, quadrature)
+    request = requested(system, reservoir, amplitudes, quadrature, single=True)
     order = as_count("order", order, 0)
     equal = _equal_neighbours(system)
     if concrete(equal):
@@ -74,14 +73,13 @@ def perturbation_series(
             "Argument `system` must have distinct levels for an expansion in the rate, but has "
             f"{system.levels}. Use jaxres.steady_state, which is right for equal ones too.",
         )
-    S = scattering_map(system, reservoir, amplitudes=amplitudes, quadrature=quadrature)
-    return _series(system, S, order)
+    return _series(system, request.compute(), order)
 
 
 @door
 def perturbative_state(
     system: Checked[System],
-    reservoir: Checked[Reservoir],
+    reservoir: Checked[Reservoir | Collisions],
     order: Checked[int],
     *,
     amplitudes: Checked[AbstractAmplitudes] = Exact(),
@@ -100,12 +98,11 @@ def perturbative_state(
         >>> bool(jr.trace_distance(rho, jr.steady_state(system, reservoir).rho) < 1e-8)
         True
     """
-    series = perturbation_series(
-        system, reservoir, order, amplitudes=amplitudes, quadrature=quadrature
-    )
+    c = requested(system, reservoir, amplitudes, quadrature, single=True).compute()
+    series = perturbation_series(system, c, order)
     rho = series[-1]
     for coefficient in series[-2::-1]:
-        rho = reservoir.rate * rho + coefficient
+        rho = c.rates[0] * rho + coefficient
     return rho
 
 
@@ -114,8 +111,8 @@ def _equal_neighbours(system):
 
 
 @eqx.filter_jit
-def _series(system, S, order):
-    N = system.size
+def _series(system, c, order):
+    N, (S,) = system.size, c.maps
     other = ~jnp.eye(N, dtype=bool)
     gap = jnp.where(other, gaps(system.levels), 1)
 
@@ -125,7 +122,7 @@ def _series(system, S, order):
     B = inverse(A) if N > 1 else A
     # P is made of probabilities, right to ε: that is what a solution must stand
     unique = jnp.linalg.norm(B) * (64 * jnp.finfo(A.dtype).eps) < 1
-    expands = unique & ~_equal_neighbours(system)
+    expands = unique & ~_equal_neighbours(system) & (c.result == RESULTS.successful)
 
     def populations(source, trace):
         p = matmul(B, (source[1:] - P[1:, 0] * trace)[:, None])[:, 0]
@@ -138,7 +135,7 @@ def _series(system, S, order):
         source = -jnp.real(jnp.diagonal(S(coherences)))
         rho = coherences + populations(source, 0.0)
         series.append(rho)
-    return jnp.where(expands, jnp.stack(series), jnp.nan)
+    return or_nan(expands, jnp.stack(series), (system, c.inputs))
 
 
 @door

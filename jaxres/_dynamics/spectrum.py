@@ -10,14 +10,13 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
-from .._checks import Checked, door
-from .._quantum.superoperator import Superoperator
+from .._checks import Checked, door, or_nan
 from .._quantum.system import System
 from .._scattering.amplitudes import AbstractAmplitudes, Exact
 from .._scattering.energy_grid import AbstractQuadrature, DoubleExponential
-from .evolution import generator
+from .collisions import RESULTS, Collisions, Reservoirs, or_throw, requested
+from .evolution import make_generator
 from .real_coordinates import eliminate_ground_population, to_real_matrix
-from .steady_state import Reservoirs
 
 
 @door
@@ -27,13 +26,15 @@ def spectrum(
     *,
     amplitudes: Checked[AbstractAmplitudes] = Exact(),
     quadrature: Checked[AbstractQuadrature] = DoubleExponential(),
+    throw: Checked[bool] = False,
 ) -> Complex[Array, " M"]:
     r"""The N² eigenvalues of the generator L (Eq. 8), the slowest first.
 
     $$L R_i = λ_i R_i, \qquad ρ(t) = \sum_i c_i e^{λ_i t} R_i,
       \qquad 0 = λ_0 ≥ \mathrm{Re} λ_1 ≥ \mathrm{Re} λ_2 ≥ …$$
 
-    **Arguments:** as for `steady_state`; rates finite.
+    **Arguments:** as for `steady_state`; rates finite. NaN where the collisions are refused, which `throw=True` raises
+    as a `RuntimeError`: see `evolve`.
 
     **Returns:** shape (N²,), sorted by descending real part, then by imaginary part; exactly 0
     first. The error of an eigenvalue is about ε times the modulus of the largest, times its
@@ -47,7 +48,8 @@ def spectrum(
         >>> print(jnp.round(jr.spectrum(system, reservoir)[2:], 3))  # how coherences decay and precess
         [-0.396-1.297j -0.396+1.297j]
     """
-    return _spectrum(generator(system, reservoirs, amplitudes=amplitudes, quadrature=quadrature))
+    c = requested(system, reservoirs, amplitudes, quadrature, finite=True).compute()
+    return or_throw(_eigenvalues(system, c), c.result, throw)
 
 
 @door
@@ -57,6 +59,7 @@ def relaxation_time(
     *,
     amplitudes: Checked[AbstractAmplitudes] = Exact(),
     quadrature: Checked[AbstractQuadrature] = DoubleExponential(),
+    throw: Checked[bool] = False,
 ) -> Float[Array, ""]:
     r"""The time in which the slowest deviation from the steady state falls by a factor e.
 
@@ -64,7 +67,8 @@ def relaxation_time(
 
     with the eigenvalues $λ_i$ of `spectrum`. After many τ every state is the steady state (Eq. 9).
 
-    **Arguments:** as for `steady_state`; rates finite.
+    **Arguments:** as for `steady_state`; rates finite. NaN where the collisions are refused, which `throw=True` raises
+    as a `RuntimeError`: see `evolve`.
 
     **Returns:** τ (1/energy); infinite where no gap can be told from rounding, as at Γ = 0 or where
     the steady state is not unique. Its relative error is about ε |λ|_max τ.
@@ -82,14 +86,14 @@ def relaxation_time(
         >>> print(round(float(jr.relaxation_time(system, reservoir)), 4))
         3.7034
     """
-    return relaxation_time_of(
-        generator(system, reservoirs, amplitudes=amplitudes, quadrature=quadrature)
-    )
+    c = requested(system, reservoirs, amplitudes, quadrature, finite=True).compute()
+    return or_throw(slowest_time(system, c), c.result, throw)
 
 
-def relaxation_time_of(L: Superoperator) -> Float[Array, ""]:
-    """`relaxation_time` of a generator that is at hand."""
-    values = _spectrum(L)
+@eqx.filter_jit
+def slowest_time(system: System, c: Collisions) -> Float[Array, ""]:
+    """`relaxation_time` of collisions, for use inside other pure functions."""
+    values = _eigenvalues(system, c)
     gap = jnp.min(-jnp.real(values[1:]), initial=jnp.inf)
     rounding = values.size * jnp.finfo(gap.dtype).eps * jnp.max(jnp.abs(values))
     relaxes = ~(gap <= rounding)  # true for NaN, which stays one
@@ -97,8 +101,10 @@ def relaxation_time_of(L: Superoperator) -> Float[Array, ""]:
 
 
 @eqx.filter_jit
-def _spectrum(L: Superoperator):
-    traceless, _ = eliminate_ground_population(to_real_matrix(L.tensor))
+def _eigenvalues(system, c):
+    L = make_generator(system, c).tensor
+    L = or_nan(c.result == RESULTS.successful, L, (system, c.inputs))
+    traceless, _ = eliminate_ground_population(to_real_matrix(L))
     values = jnp.linalg.eigvals(traceless)
     order = jnp.lexsort((jnp.imag(values), -jnp.real(values)))
     return jnp.concatenate([jnp.zeros(1, values.dtype), values[order]])

@@ -11,35 +11,21 @@ the solution and is held fixed under differentiation. The derivative of the solu
 Γ = 0 too, where it is the first order of perturbation theory (Eq. 14).
 """
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Complex, Float
+from jaxtyping import Array, Complex, Float
 
-from .._checks import (
-    Checked,
-    Scalar,
-    as_scalar,
-    check_instance,
-    concrete,
-    door,
-    or_nan,
-    require,
-    shown,
-    warn_of_single_precision,
-)
+from .._checks import Checked, Scalar, door, or_nan
 from .._numerics.batched import UNROLLED, inverse, matmul
 from .._quantum.levels import equal_levels, splittings
-from .._quantum.superoperator import Superoperator, check_map
 from .._quantum.system import System
-from .._reservoir.reservoir import Reservoir
 from .._scattering.amplitudes import AbstractAmplitudes, Exact
 from .._scattering.energy_grid import AbstractQuadrature, DoubleExponential
-from .._scattering.scattering_map import check_numerics, collision_map, scattering_map
+from .collisions import RESULTS, Collisions, Reservoirs, or_throw, requested
 from .real_coordinates import (
     eliminate_ground_population,
     from_coordinates,
@@ -47,40 +33,6 @@ from .real_coordinates import (
     to_real_matrix,
 )
 
-Reservoirs = Reservoir | Sequence[Reservoir]
-
-
-class RESULTS(eqx.Enumeration):
-    """What became of a steady-state solve."""
-
-    successful = "The steady state was found."
-    not_positive = (
-        "The equation was solved, but the solution is not a state: it has a negative eigenvalue, since the scattering "
-        "map is not completely positive. Eqs. (22), (23) are not quite a state of the particle; "
-        "jaxres.ThermalMixture is."
-    )
-    not_unique = (
-        "The steady state is not unique: the collisions leave more than one state unchanged (no coupling between some "
-        "levels? equal levels and one coupling?). Couple all levels, or evolve a given initial state with "
-        "jaxres.evolve."
-    )
-    not_determined = (
-        "The scattering maps are not accurate enough to tell the steady state: what they change in a state is hardly "
-        "more than their error, so that the state's own error is above jaxres' limit of 0.01. Use more quadrature "
-        "nodes, or `tol=`."
-    )
-    map_not_converged = (
-        "The scattering map is too inaccurate: its estimated error is above jaxres' limit of 1e-3. Use more quadrature "
-        "nodes, or `tol=`."
-    )
-    invalid_parameters = (
-        "A parameter is not admissible: levels must ascend, couplings be Hermitian, lengths, masses, β and Δx be "
-        "positive, rates not be negative, and the packet satisfy 4πΔx√(m/β) ≥ ħ."
-    )
-
-
-#: a steady state is refused when an entry of its map is less certain than this
-POOR_MAP = 1e-3
 #: a steady state is refused when an entry of it is less certain than this
 POOR_STATE = 1e-2
 #: error of an amplitude, and of a sum in the linear solve, in units of the distance from 1 to the next number
@@ -113,19 +65,22 @@ def steady_state(
     amplitudes: Checked[AbstractAmplitudes] = Exact(),
     quadrature: Checked[AbstractQuadrature] = DoubleExponential(),
     tol: Scalar | None = None,
+    throw: Checked[bool] = False,
 ) -> SteadyState:
     r"""The state with dρ/dt = 0 under one reservoir, or several at once (Eq. 9).
 
     **Arguments:**
 
     - `system`: N levels.
-    - `reservoirs`: a `Reservoir`, or a sequence of them.
+    - `reservoirs`: a `Reservoir`, a sequence of them, or the `Collisions` of maps computed already.
     - `amplitudes`, `quadrature`, `tol`: as for `scattering_map`.
+    - `throw`: raise an error, inside jit too, if the result is not successful.
 
     **Returns:** `SteadyState`. Differentiable in everything numeric, in forward and reverse mode, and right for every
     rate from 0 to ∞: at Γ = 0 it is the limit Γ → 0, Eq. (13).
 
-    **Raises:** `ValueError` for arguments of the wrong kind. What can only be seen in the numbers is in `.result`.
+    **Raises:** `ValueError` for arguments of the wrong kind. What can only be seen in the numbers is in `.result`; with
+    `throw`, it is a `RuntimeError`.
 
     !!! example
         >>> system, reservoir = jr.letter.model(rate=5.0)
@@ -136,111 +91,28 @@ def steady_state(
         >>> print(jnp.round(grad.packet.width, 8))
         -0.00364331
     """
-    reservoirs = _as_reservoirs(system, reservoirs)
-    if tol is None:
-        check_numerics(amplitudes, quadrature)
-        return _steady_state(system, reservoirs, amplitudes, quadrature)
-    maps = [
-        scattering_map(system, reservoir, amplitudes=amplitudes, quadrature=quadrature, tol=tol)
-        for reservoir in reservoirs
-    ]
-    return _steady_state_of_reservoirs(system, reservoirs, maps)
-
-
-def _as_reservoirs(system: Any, reservoirs: Any) -> tuple[Reservoir, ...]:
-    check_instance("system", system, System, "a jaxres.System")
-    warn_of_single_precision(system.levels.dtype)
-    sequence = (reservoirs,) if isinstance(reservoirs, Reservoir) else reservoirs
-    if not isinstance(sequence, list | tuple) or not sequence:
-        raise ValueError(
-            f"Argument `reservoirs` must be a jaxres.Reservoir or a sequence of them, but is {shown(reservoirs)}."
-        )
-    for reservoir in sequence:
-        check_instance(
-            "reservoirs", reservoir, Reservoir, "a jaxres.Reservoir or a sequence of them"
-        )
-    return tuple(sequence)
-
-
-def _with_finite_rates(reservoirs):
-    for reservoir in reservoirs:
-        if concrete(reservoir.rate):
-            require(
-                np.isfinite(reservoir.rate),
-                "Argument `reservoir.rate` must be finite here, but is infinite. Only the steady state has that limit.",
-            )
-    return reservoirs
+    c = requested(system, reservoirs, amplitudes, quadrature, tol).compute()
+    sol = solve_steady_state(system, c)
+    return or_throw(sol, sol.result, throw)
 
 
 @eqx.filter_jit
-def _steady_state(system, reservoirs, amplitudes, quadrature):
-    maps = [collision_map(system, reservoir, amplitudes, quadrature) for reservoir in reservoirs]
-    return _steady_state_of_reservoirs(system, reservoirs, maps)
-
-
-@eqx.filter_jit
-def _steady_state_of_reservoirs(system, reservoirs, maps):
-    rates = [reservoir.rate for reservoir in reservoirs]
-    sol = steady_state_of(system, maps, rates, admissible(system, reservoirs))
-    rho = or_nan(~jnp.isnan(jnp.real(sol.rho)), sol.rho, (system, reservoirs))
-    return eqx.tree_at(lambda sol: sol.rho, sol, rho)
-
-
-def admissible(system: System, reservoirs: Sequence[Reservoir]) -> Bool[Array, ""]:
-    """The conditions that are checked on concrete values when objects are made, for traced ones."""
-    return jnp.all(
-        jnp.stack([system.valid(), *(reservoir.valid(system) for reservoir in reservoirs)])
-    )
-
-
-@door
-def steady_state_of(
-    system: Checked[System],
-    maps: Checked[Sequence[Superoperator]],
-    rates: Checked[Sequence[Scalar]],
-    valid: Bool[Array, ""] | bool = True,
-) -> SteadyState:
-    """The steady state under collisions with the given maps and rates: the last room of the pipeline, alone.
-
-    Of use where one map serves many rates: `jax.vmap(lambda rate: jr.steady_state_of(system, [S], [rate]))(rates)`.
-
-    !!! example
-        >>> system, reservoir = jr.letter.model()
-        >>> S = jr.scattering_map(system, reservoir)
-        >>> rates = jnp.array([1.0, 5.0, 10.0])
-        >>> sols = jax.vmap(lambda rate: jr.steady_state_of(system, [S], [rate]))(rates)
-        >>> print(jnp.round(jr.coherence(sols.rho), 6))
-        [0.020749 0.099299 0.126131]
-    """
-    if not isinstance(maps, list | tuple) or not maps:
-        raise ValueError(
-            f"Argument `maps` must be a sequence of jaxres.Superoperator, but is {shown(maps)}."
-        )
-    for S in maps:
-        check_map("maps", S, system)
-    if not isinstance(rates, list | tuple) or len(rates) != len(maps):
-        raise ValueError(
-            f"Argument `rates` must be a sequence with one rate for each of {len(maps)} maps, but is {shown(rates)}."
-        )
-    rates = [as_scalar("rates", rate, nonnegative=True) for rate in rates]
-    solved = _stationary(system, maps, rates)
-    dtype = solved.x.dtype
-    map_error = jnp.max(jnp.stack([jnp.asarray(S.error, dtype) for S in maps]))
+def solve_steady_state(system: System, c: Collisions) -> SteadyState:
+    """`steady_state` of collisions, for use inside other pure functions."""
+    solved = _stationary(system, c.maps, c.rates)
     rho = from_coordinates(solved.x, system.size)
     # an eigenvalue is off by at most N times as much as an entry
     positive = _positive(rho, system.size * solved.error)
-    result = RESULTS.successful
+    result = c.result
     for ok, otherwise in (
-        (positive, RESULTS.not_positive),
-        (solved.error < POOR_STATE, RESULTS.not_determined),
         (solved.rounding < POOR_STATE, RESULTS.not_unique),
-        (map_error < POOR_MAP, RESULTS.map_not_converged),
-        (jnp.asarray(valid), RESULTS.invalid_parameters),
+        (solved.error < POOR_STATE, RESULTS.not_determined),
+        (positive, RESULTS.not_positive),
     ):
-        result = RESULTS.where(ok, result, otherwise)
+        result = RESULTS.where(ok | (result != RESULTS.successful), result, otherwise)
     solvable = (result == RESULTS.successful) | (result == RESULTS.not_positive)
-    rho = or_nan(solvable, rho, (system, maps, rates))
-    return SteadyState(rho, result, map_error, solved.condition, solved.error)
+    rho = or_nan(solvable, rho, (system, c.inputs))
+    return SteadyState(rho, result, c.map_error, solved.condition, solved.error)
 
 
 def _positive(rho, room):
@@ -389,7 +261,7 @@ def _rows(system, maps, rates):
     # levels that are equal to rounding do not turn, here as in `dephase`; their distance keeps its derivative
     equal = equal_levels(system.levels)[np.triu_indices(N, 1)]
     splitting = jnp.where(equal, splitting - jax.lax.stop_gradient(splitting), splitting)
-    total = sum(rates)
+    total = jnp.sum(rates)
     # Γ = ∞: a common factor of the rates drops out
     infinite = jnp.isinf(total)
     rates = [jnp.where(infinite, jnp.where(jnp.isinf(rate), 1.0, 0.0), rate) for rate in rates]

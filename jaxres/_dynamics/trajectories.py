@@ -26,6 +26,7 @@ from .._checks import (
     check_instance,
     concrete,
     door,
+    or_nan,
     require,
 )
 from .._quantum.levels import gaps
@@ -35,8 +36,8 @@ from .._quantum.system import System
 from .._reservoir.reservoir import Reservoir
 from .._scattering.amplitudes import AbstractAmplitudes, Exact
 from .._scattering.energy_grid import AbstractQuadrature, DoubleExponential
-from .._scattering.scattering_map import check_numerics, scattering_map
-from .waiting_times import AbstractWaitingTimes, Exponential, check_renewal
+from .collisions import RESULTS, Collisions, or_throw, requested
+from .waiting_times import AbstractWaitingTimes, Exponential, check_law
 
 Times = Checked[Float[ArrayLike, " T"] | Sequence[float]]
 
@@ -49,19 +50,24 @@ class Trajectory(eqx.Module):
     """One realisation of n collisions.
 
     - `times`: 0 and the times of the collisions, shape (n + 1,).
-    - `states`: the initial state and the state right after each collision, shape (n + 1, N, N).
+    - `states`: the initial state and the state right after each collision, shape (n + 1, N, N); NaN from the first
+      collision on, unless `result` is successful.
+    - `result`: one of `jaxres.RESULTS`, whether the scattering map could be used.
+    - `map_error`: estimated largest error of an entry of the scattering map.
 
     Between collisions the state evolves freely: `jaxres.state_at` gives it at any time.
     """
 
     times: Float[Array, " C"]
     states: Complex[Array, "C N N"]
+    result: RESULTS
+    map_error: Float[Array, ""]
 
 
 @door
 def trajectory(
     system: Checked[System],
-    reservoir: Checked[Reservoir],
+    reservoir: Checked[Reservoir | Collisions],
     rho0: State,
     *,
     collisions: Checked[int],
@@ -70,6 +76,7 @@ def trajectory(
     waiting_times: Checked[AbstractWaitingTimes] = Exponential(),
     amplitudes: Checked[AbstractAmplitudes] = Exact(),
     quadrature: Checked[AbstractQuadrature] = DoubleExponential(),
+    throw: Checked[bool] = False,
 ) -> Trajectory:
     r"""One realisation of the collisions (Eq. 5).
 
@@ -85,6 +92,7 @@ def trajectory(
     - `dephase`: apply the full dephasing D (Eq. 3) after each collision; then, where the map obeys
       detailed balance, the states converge to the Gibbs state (Eq. 4).
     - `waiting_times`: law of the τ_n: `Exponential()` as in the Letter, `Regular()` or `GammaDistributed(shape)`.
+    - `throw`: raise a `RuntimeError`, inside jit too, if the result is not successful.
 
     **Returns:** `Trajectory`. `jax.vmap` over keys gives many realisations with one scattering map.
     NaN for a rate that is traced and zero.
@@ -100,17 +108,28 @@ def trajectory(
         >>> print(jnp.round(jr.populations(path.states[-1]), 6))  # the Gibbs state
         [0.514996 0.485004]
     """
-    check_renewal(system, reservoir, waiting_times)
+    check_law(waiting_times)
+    request = requested(system, reservoir, amplitudes, quadrature, positive=True, single=True)
     rho0 = check_state("rho0", rho0, system)
-    check_numerics(amplitudes, quadrature)
     collisions, key = as_count("collisions", collisions, 1), as_key("key", key)
     dephase = as_flag("dephase", dephase)
-    S = scattering_map(system, reservoir, amplitudes=amplitudes, quadrature=quadrature)
-    return _trajectory(system, S, reservoir.rate, rho0, collisions, key, dephase, waiting_times)
+    c = request.compute()
+    path = _trajectory(system, c, rho0, collisions, key, dephase, waiting_times)
+    return or_throw(path, path.result, throw)
+
+
+def _usable(system, c):
+    """The single map, NaN if it is refused, and the rate."""
+    (S,) = c.maps
+    good = c.result == RESULTS.successful
+    return eqx.tree_at(lambda S: S.tensor, S, or_nan(good, S.tensor, (system, c.inputs))), c.rates[
+        0
+    ]
 
 
 @eqx.filter_jit
-def _trajectory(system, S, rate, rho0, collisions, key, dephased, law):
+def _trajectory(system, c, rho0, collisions, key, dephased, law):
+    S, rate = _usable(system, c)
     waits = jax.vmap(lambda n: _wait(law, key, n, rate))(jnp.arange(collisions))
 
     def step(rho, wait):
@@ -119,7 +138,7 @@ def _trajectory(system, S, rate, rho0, collisions, key, dephased, law):
 
     _, states = jax.lax.scan(step, rho0, waits)
     times = jnp.concatenate([jnp.zeros(1, waits.dtype), jnp.cumsum(waits)])
-    return Trajectory(times, jnp.concatenate([rho0[None], states]))
+    return Trajectory(times, jnp.concatenate([rho0[None], states]), c.result, c.map_error)
 
 
 def _wait(law, key, n, rate):
@@ -203,18 +222,21 @@ class Ensemble(eqx.Module):
     - `standard_error`: of the real part of `mean` (as real part) and of its imaginary part (as
       imaginary part), shape (T, N, N).
     - `realisations`: how many.
+    - `result`, `map_error`: as in `Trajectory`.
     """
 
     times: Float[Array, " T"]
     mean: Complex[Array, "T N N"]
     standard_error: Complex[Array, "T N N"]
     realisations: int = eqx.field(static=True)
+    result: RESULTS
+    map_error: Float[Array, ""]
 
 
 @door
 def trajectories(
     system: Checked[System],
-    reservoir: Checked[Reservoir],
+    reservoir: Checked[Reservoir | Collisions],
     rho0: State,
     times: Times,
     *,
@@ -226,6 +248,7 @@ def trajectories(
     quadrature: Checked[AbstractQuadrature] = DoubleExponential(),
     chunk: Checked[int] = 256,
     progress: Checked[bool] = False,
+    throw: Checked[bool] = False,
 ) -> Ensemble:
     """The average over many realisations (Eq. 5) at the given times, for long runs.
 
@@ -253,8 +276,8 @@ def trajectories(
         >>> bool(jnp.all(jnp.abs(error) < 4 * jnp.real(many.standard_error)))
         True
     """
-    check_renewal(system, reservoir, waiting_times)
-    check_numerics(amplitudes, quadrature)
+    check_law(waiting_times)
+    request = requested(system, reservoir, amplitudes, quadrature, positive=True, single=True)
     rho0, key = check_state("rho0", rho0, system), as_key("key", key)
     instants = as_vector("times", times, shape="(T,)")
     if not concrete(system, reservoir, rho0, instants, key):
@@ -274,23 +297,23 @@ def trajectories(
         from tqdm import tqdm
 
         starts = tqdm(starts, desc=f"{realisations} realisations", unit="chunk")
-    S = scattering_map(system, reservoir, amplitudes=amplitudes, quadrature=quadrature)
+    c = request.compute()
     nothing = jnp.zeros((instants.size, *rho0.shape), rho0.dtype)
-    moments = jnp.zeros((), reservoir.rate.dtype), nothing, nothing
+    moments = jnp.zeros((), c.rates.dtype), nothing, nothing
     for start in starts:
         index = start + jnp.arange(chunk)
-        states = _observe(
-            system, S, reservoir.rate, rho0, instants, key, index, dephase, waiting_times
-        )
+        states = _observe(system, c, rho0, instants, key, index, dephase, waiting_times)
         moments = _accumulate(moments, states, index < realisations)
     count, mean, squares = moments
     variance = squares / (count * (count - 1))
-    return Ensemble(instants, mean, _parts(jnp.sqrt, variance), realisations)
+    many = Ensemble(instants, mean, _parts(jnp.sqrt, variance), realisations, c.result, c.map_error)
+    return or_throw(many, many.result, throw)
 
 
 @eqx.filter_jit
-def _observe(system, S, rate, rho0, times, key, index, dephased, law):
+def _observe(system, c, rho0, times, key, index, dephased, law):
     """The states at the given times, of each realisation in `index`."""
+    S, rate = _usable(system, c)
     order = jnp.argsort(times)
 
     def realisation(i):

@@ -8,6 +8,7 @@ is the exponential one.
 """
 
 import abc
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -15,14 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Complex, Float, PRNGKeyArray
 
-from .._checks import Checked, as_key, as_real, as_scalar, check_instance, check_scalar, door
+from .._checks import Checked, as_key, as_real, as_scalar, check_instance, door
 from .._quantum.levels import gaps
 from .._quantum.superoperator import Superoperator
 from .._quantum.system import System
 from .._reservoir.reservoir import Reservoir
 from .._scattering.amplitudes import AbstractAmplitudes, Exact
 from .._scattering.energy_grid import AbstractQuadrature, DoubleExponential
-from .._scattering.scattering_map import check_numerics, scattering_map
+from .collisions import Collisions, requested
 
 # --------------------------------------------------------------------------------------------------
 # Waiting times
@@ -144,7 +145,7 @@ def _over(f, coefficients, z):
 @door
 def cycle_map(
     system: Checked[System],
-    reservoir: Checked[Reservoir],
+    reservoir: Checked[Reservoir | Collisions],
     waiting_times: Checked[AbstractWaitingTimes] = Exponential(),
     *,
     amplitudes: Checked[AbstractAmplitudes] = Exact(),
@@ -173,31 +174,25 @@ def cycle_map(
         >>> print(jnp.round(jnp.trace(C(jr.gibbs_state(system, 0.1))).real, 12))
         1.0
     """
-    check_renewal(system, reservoir, waiting_times)
-    check_numerics(amplitudes, quadrature)
-    S = scattering_map(system, reservoir, amplitudes=amplitudes, quadrature=quadrature)
-    return _cycle_map(system, S, reservoir.rate, waiting_times)
+    check_law(waiting_times)
+    c = requested(system, reservoir, amplitudes, quadrature, positive=True, single=True).compute()
+    return make_cycle_map(system, c.maps[0], c.rates[0], waiting_times)
 
 
-def check_renewal(system, reservoir, waiting_times):
-    """The arguments of everything here."""
-    check_instance("system", system, System, "a jaxres.System")
-    check_instance("reservoir", reservoir, Reservoir, "a jaxres.Reservoir")
+def check_law(waiting_times: Any) -> None:
+    """That waiting times follow a law of this file or one like it."""
     check_instance(
         "waiting_times",
         waiting_times,
         AbstractWaitingTimes,
         "a law such as jaxres.waiting_times.Exponential()",
     )
-    check_scalar("reservoir.rate", reservoir.rate, positive=True)
 
 
 @eqx.filter_jit
-def _cycle_map(system, S, rate, law):
-    return cycle_map_of(system, S, rate, law)
-
-
-def cycle_map_of(system, S, rate, law):
-    """`cycle_map` from a map that is at hand."""
+def make_cycle_map(
+    system: System, S: Superoperator, rate: Float[Array, ""], law: AbstractWaitingTimes
+) -> Superoperator:
+    """`cycle_map` of one map and rate, for use inside other pure functions."""
     flight = law.characteristic_function(gaps(system.levels) / rate)
     return S.linearly(lambda tensor: tensor * flight[None, None])

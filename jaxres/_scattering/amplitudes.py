@@ -9,7 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
-from .._checks import Checked, Scalar, as_flag, as_scalar, check_instance, concrete, door, or_nan
+from .._checks import (
+    Checked,
+    Scalar,
+    as_flag,
+    as_scalar,
+    check_instance,
+    concrete,
+    door,
+    or_nan,
+    require,
+)
 from .._numerics.batched import matmul
 from .._numerics.safe import eigh, safe_sqrt
 from .._quantum.system import System
@@ -390,10 +400,13 @@ def amplitudes(
     check_instance("scatterer", scatterer, AbstractScatterer, "a jaxres.Slab, Stack or Profile")
     check_instance("amplitudes", amplitudes, AbstractAmplitudes, "a model such as jaxres.Exact()")
     mass, energy = as_scalar("mass", mass, positive=True), as_scalar("energy", energy)
-    if concrete(energy, system.levels) and energy <= np.asarray(system.levels)[0]:
-        raise ValueError(
-            f"Argument `energy` must be above the lowest level {np.asarray(system.levels)[0]:g}, but is {energy:g}: "
-            "no channel is open. The total energy is the particle's kinetic energy plus the system's level."
+    if concrete(energy, system.levels):
+        # with NumPy: JAX would trace a comparison of known numbers too, where the mass is traced
+        lowest, total = np.asarray(system.levels)[0], np.asarray(energy)
+        require(
+            total > lowest,
+            f"Argument `energy` must be above the lowest level {lowest:g}, but is {total:g}: no channel is open. "
+            "The total energy is the particle's kinetic energy plus the system's level.",
         )
     return _amplitudes(system, scatterer, mass, energy, amplitudes)
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._checks import Checked, check_instance, door
-from .._dynamics.steady_state import POOR_MAP
+from .._dynamics.collisions import POOR_MAP
 from .._quantum.states import State, as_rough_state
 from .._quantum.system import System
 from .._reservoir.reservoir import Reservoir

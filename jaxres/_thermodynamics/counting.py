@@ -30,25 +30,18 @@ no energy piles up in the system. So cumulants of all reservoirs together vanish
 """
 
 import math
-from collections.abc import Sequence
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Inexact
+from jaxtyping import Array, ArrayLike, Complex, Float, Inexact
 
 from .._checks import Checked, as_count, as_inexact, check_finite, check_shape, door
-from .._dynamics.evolution import generator_of
+from .._dynamics.collisions import RESULTS, Reservoirs, or_throw, requested
+from .._dynamics.evolution import make_generator
 from .._dynamics.real_coordinates import eliminate_ground_population, to_coordinates, to_real_matrix
-from .._dynamics.steady_state import (
-    RESULTS,
-    Reservoirs,
-    _as_reservoirs,
-    _with_finite_rates,
-    admissible,
-    steady_state_of,
-)
+from .._dynamics.steady_state import solve_steady_state
 from .._numerics.batched import inverse, matmul
 from .._quantum.levels import equal_levels, gaps
 from .._quantum.states import State, as_rough_state
@@ -56,7 +49,6 @@ from .._quantum.superoperator import Superoperator, check_map
 from .._quantum.system import System
 from .._scattering.amplitudes import AbstractAmplitudes, Exact
 from .._scattering.energy_grid import AbstractQuadrature, DoubleExponential
-from .._scattering.scattering_map import check_numerics, scattering_map
 
 # --------------------------------------------------------------------------------------------------------------
 # One collision
@@ -169,33 +161,28 @@ def tilted_generator(
         >>> bool(jnp.abs(top) < 1e-13)  # a single reservoir: no energy piles up
         True
     """
-    reservoirs = _with_finite_rates(_as_reservoirs(system, reservoirs))
+    request = requested(system, reservoirs, amplitudes, quadrature, finite=True)
     fields = as_inexact("fields", fields)
     check_shape("fields", fields, 1, "(B,)")
     check_finite("fields", fields)
-    if fields.shape[0] != len(reservoirs):
+    if fields.shape[0] != request.count:
         raise ValueError(
-            f"Argument `fields` must have one value for each of {len(reservoirs)} reservoirs, "
+            f"Argument `fields` must have one value for each of {request.count} reservoirs, "
             f"but has {fields.shape[0]}."
         )
-    check_numerics(amplitudes, quadrature)
-    maps = [
-        scattering_map(system, reservoir, amplitudes=amplitudes, quadrature=quadrature)
-        for reservoir in reservoirs
-    ]
-    return _tilted_generator(system, maps, [reservoir.rate for reservoir in reservoirs], fields)
+    return _tilted_generator(system, request.compute(), fields)
 
 
 @eqx.filter_jit
-def _tilted_generator(system, maps, rates, fields):
+def _tilted_generator(system, c, fields):
     energy = (system.levels[:, None] + system.levels[None, :]) / 2
     gain = energy[:, :, None, None] - energy[None, None]
     factors = [jnp.exp(s * gain) for s in fields]
     tilted = [
         Superoperator(S.tensor * factor, S.error * jnp.max(jnp.abs(factor)))
-        for S, factor in zip(maps, factors, strict=True)
+        for S, factor in zip(c.maps, factors, strict=True)
     ]
-    return generator_of(system, tilted, rates)
+    return make_generator(system, eqx.tree_at(lambda c: c.maps, c, tuple(tilted)))
 
 
 class CountingStatistics(eqx.Module):
@@ -230,6 +217,7 @@ def counting_statistics(
     *,
     amplitudes: Checked[AbstractAmplitudes] = Exact(),
     quadrature: Checked[AbstractQuadrature] = DoubleExponential(),
+    throw: Checked[bool] = False,
 ) -> CountingStatistics:
     r"""Mean, noise and higher cumulants of the energy current from each reservoir, in the steady state.
 
@@ -244,6 +232,7 @@ def counting_statistics(
 
     - `system`, `reservoirs`, `amplitudes`, `quadrature`: as for `steady_state`; rates finite.
     - `order`: the highest cumulant, at least 2.
+    - `throw`: raise a `RuntimeError`, inside jit too, if the result is not successful.
 
     **Returns:** `CountingStatistics`, differentiable in everything, in forward and reverse mode.
 
@@ -258,40 +247,28 @@ def counting_statistics(
         >>> print(jnp.sign(counts.cumulants[:, 0] * counts.cumulants[:, 1]))
         [-1.  1. -1.  1.]
     """
-    reservoirs = _with_finite_rates(_as_reservoirs(system, reservoirs))
     order = as_count("order", order, 2)
-    check_numerics(amplitudes, quadrature)
-    maps = [
-        scattering_map(system, reservoir, amplitudes=amplitudes, quadrature=quadrature)
-        for reservoir in reservoirs
-    ]
-    rates, valid = [reservoir.rate for reservoir in reservoirs], admissible(system, reservoirs)
-    return counting_statistics_of(system, maps, rates, order, valid)
+    c = requested(system, reservoirs, amplitudes, quadrature, finite=True).compute()
+    counts = _counting_statistics(system, c, order)
+    return or_throw(counts, counts.result, throw)
 
 
 @eqx.filter_jit
-def counting_statistics_of(
-    system: System,
-    maps: Sequence[Superoperator],
-    rates: Sequence[Float[Array, ""]],
-    order: int,
-    valid: Bool[Array, ""] | bool = True,
-) -> CountingStatistics:
-    """`counting_statistics` from maps that are at hand."""
-    N, sol = system.size, steady_state_of(system, maps, rates, valid)
+def _counting_statistics(system, c, order):
+    N, sol = system.size, solve_steady_state(system, c)
     # without any collision the cumulants are 0; their derivatives in the rates are those of very rare collisions
-    still = sum(rates) == 0
-    rare = jnp.where(still, jnp.finfo(system.levels.dtype).tiny ** (1 / 3), 0)
-    rates = [rate + rare for rate in rates]
-    respond = _response(to_real_matrix(generator_of(system, maps, rates).tensor))
+    still = jnp.sum(c.rates) == 0
+    rates = c.rates + jnp.where(still, jnp.finfo(c.rates.dtype).tiny ** (1 / 3), 0)
+    rare = eqx.tree_at(lambda c: c.rates, c, rates)
+    respond = _response(to_real_matrix(make_generator(system, rare).tensor))
 
     # in real coordinates too, the tilt is by the mean energy of each
     rows, columns = np.triu_indices(N, 1)
     pairs = (system.levels[rows] + system.levels[columns]) / 2
     energy = jnp.concatenate([system.levels, pairs, pairs])
     gain = energy[:, None] - energy[None, :]
-    collisions = jnp.stack(
-        [rate * to_real_matrix(S.tensor) for S, rate in zip(maps, rates, strict=True)]
+    each = jnp.stack(
+        [rate * to_real_matrix(S.tensor) for S, rate in zip(c.maps, rates, strict=True)]
     )
     start = to_coordinates(sol.rho)
 
@@ -309,7 +286,7 @@ def counting_statistics_of(
             states.append(respond(-source))
         return jnp.stack(coefficients), states[1], tilts[0]
 
-    coefficients, first, tilt = jax.vmap(series)(collisions)
+    coefficients, first, tilt = jax.vmap(series)(each)
     factorials = jnp.array([float(math.factorial(n)) for n in range(1, order + 1)], gain.dtype)
     cumulants = coefficients.T * factorials[:, None]
     cumulants = cumulants - jnp.where(still, jax.lax.stop_gradient(cumulants), 0)
@@ -317,7 +294,7 @@ def counting_statistics_of(
     mixed = jnp.sum(jnp.einsum("rab,qb->rqa", tilt, first)[..., :N], axis=-1)
     noise = mixed + mixed.T
     noise = noise - jnp.where(still, jax.lax.stop_gradient(noise), 0)
-    apart = ~jnp.eye(len(maps), dtype=bool)
+    apart = ~jnp.eye(len(c.maps), dtype=bool)
     noise = jnp.where(apart, noise, jnp.diag(cumulants[1]))
     return CountingStatistics(cumulants, noise, sol.rho, sol.result, sol.map_error)
 

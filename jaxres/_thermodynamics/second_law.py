@@ -33,18 +33,11 @@ from collections.abc import Sequence
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Bool, Complex, Float
+from jaxtyping import Array, ArrayLike, Complex, Float
 
-from .._checks import Checked, Scalar, as_scalar, as_vector, check_instance, door
-from .._dynamics.steady_state import (
-    POOR_MAP,
-    RESULTS,
-    Reservoirs,
-    _as_reservoirs,
-    _with_finite_rates,
-    admissible,
-    steady_state_of,
-)
+from .._checks import Checked, Scalar, as_scalar, as_vector, check_instance, door, or_nan
+from .._dynamics.collisions import RESULTS, Collisions, Request, Reservoirs, or_throw, requested
+from .._dynamics.steady_state import solve_steady_state
 from .._quantum.information import entropy_of, free_energy_of, logarithm
 from .._quantum.states import State, check_state, populations
 from .._quantum.superoperator import Superoperator, check_map, covariant
@@ -52,7 +45,6 @@ from .._quantum.system import System
 from .._reservoir.packet import AbstractPacket
 from .._scattering.amplitudes import AbstractAmplitudes, Exact
 from .._scattering.energy_grid import AbstractQuadrature, DoubleExponential
-from .._scattering.scattering_map import check_numerics, scattering_map
 
 
 class CollisionThermodynamics(eqx.Module):
@@ -149,6 +141,7 @@ def currents(
     betas: Checked[Sequence[Scalar] | Float[ArrayLike, " B"] | None] = None,
     amplitudes: Checked[AbstractAmplitudes] = Exact(),
     quadrature: Checked[AbstractQuadrature] = DoubleExponential(),
+    throw: Checked[bool] = False,
 ) -> Currents:
     r"""Energy, entropy and entropy production per unit time, reservoir by reservoir.
 
@@ -164,6 +157,7 @@ def currents(
     - `rho`: the state, by default the steady state of all reservoirs together. At a state with a kernel dS/dt is
       infinite; what is returned is finite, with the slope ln 1/ε that `von_neumann_entropy` has there.
     - `betas`: inverse temperatures, one for each reservoir; by default those of the packets.
+    - `throw`: raise a `RuntimeError`, inside jit too, if the result is not successful.
 
     **Returns:** `Currents`, differentiable.
 
@@ -178,25 +172,31 @@ def currents(
         >>> bool(flow.energy[0] > 1e-4), bool(jnp.abs(jnp.sum(flow.energy)) < 1e-14)
         (True, True)
     """
-    reservoirs = _with_finite_rates(_as_reservoirs(system, reservoirs))
+    request = requested(system, reservoirs, amplitudes, quadrature, finite=True)
     if rho is not None:
         rho = check_state("rho", rho, system)
     if betas is None:
-        betas = [_temperature(reservoir.packet) for reservoir in reservoirs]
+        betas = _temperatures(request)
     if isinstance(betas, list | tuple) and betas:
         betas = jnp.stack([as_scalar("betas", beta) for beta in betas])
     betas = as_vector("betas", betas, shape="(B,)")
-    if betas.shape[0] != len(reservoirs):
+    if betas.shape[0] != request.count:
         raise ValueError(
-            f"Argument `betas` must have one value for each of {len(reservoirs)} reservoirs, but has {betas.shape[0]}."
+            f"Argument `betas` must have one value for each of {request.count} reservoirs, but has {betas.shape[0]}."
         )
-    check_numerics(amplitudes, quadrature)
-    maps = [
-        scattering_map(system, reservoir, amplitudes=amplitudes, quadrature=quadrature)
-        for reservoir in reservoirs
-    ]
-    rates, valid = [reservoir.rate for reservoir in reservoirs], admissible(system, reservoirs)
-    return currents_of(system, maps, rates, betas, rho, valid)
+    flow = _currents(system, request.compute(), betas, rho)
+    return or_throw(flow, flow.result, throw)
+
+
+def _temperatures(request: Request):
+    """The β of all packets."""
+    given = request.reservoirs
+    reservoirs = given.reservoirs if isinstance(given, Collisions) else given
+    if reservoirs is None:
+        raise ValueError(
+            "Argument `betas` must be given for maps of unknown reservoirs, but is None."
+        )
+    return [_temperature(reservoir.packet) for reservoir in reservoirs]
 
 
 def _temperature(packet: AbstractPacket):
@@ -212,25 +212,13 @@ def _temperature(packet: AbstractPacket):
 
 
 @eqx.filter_jit
-def currents_of(
-    system: System,
-    maps: Sequence[Superoperator],
-    rates: Sequence[Float[Array, ""]],
-    betas: Float[Array, " B"],
-    rho: Complex[Array, "N N"] | None = None,
-    valid: Bool[Array, ""] | bool = True,
-) -> Currents:
-    """`currents` from maps that are at hand."""
-    valid = jnp.asarray(valid)
-    map_error = jnp.max(jnp.stack([S.error for S in maps]))
-    converged = map_error < POOR_MAP
+def _currents(system, c, betas, rho):
     if rho is None:
-        sol = steady_state_of(system, maps, rates, valid)
+        sol = solve_steady_state(system, c)
         rho, result = sol.rho, sol.result
     else:
-        poor = RESULTS.where(converged, RESULTS.successful, RESULTS.map_not_converged)
-        result = RESULTS.where(valid, poor, RESULTS.invalid_parameters)
-        rho = jnp.where(valid & converged, rho, jnp.nan)
+        result = c.result
+        rho = or_nan(result == RESULTS.successful, rho, (system, c.inputs))
     log_rho = logarithm(rho)
 
     def parts(S, rate, beta):
@@ -240,6 +228,6 @@ def currents_of(
         entropy, order = (-jnp.real(jnp.sum(x.T * log_rho)) for x in (change, coherent))
         return energy, entropy, entropy - beta * energy, beta * extra - order
 
-    each = [parts(*reservoir) for reservoir in zip(maps, rates, betas, strict=True)]
+    each = [parts(*reservoir) for reservoir in zip(c.maps, c.rates, betas, strict=True)]
     energy, entropy, production, coherent = map(jnp.stack, zip(*each, strict=True))
-    return Currents(energy, entropy, production, coherent, rho, result, map_error)
+    return Currents(energy, entropy, production, coherent, rho, result, c.map_error)
