@@ -1,8 +1,8 @@
 """jaxres: collisional reservoirs that thermalise, or refuse to.
 
     System ─┐
-            ├─ amplitudes ── scattering map ── master equation ── state ── observables
-    Reservoir ┘   (Eq. 16)        (Eq. 17)        (Eqs. 5–9)
+            ├─ amplitudes ── scattering map ── collisions ── state, dynamics ── observables
+    Reservoir ┘   (Eq. 16)        (Eq. 17)    (maps, rates)    (Eqs. 5–9)
     = packet + scatterer + rate
 
 Equation numbers are those of Tabanera-Bravo, Parrondo, Esposito and Barra, Phys. Rev. Lett. 130, 200402 (2023).
