@@ -7,11 +7,7 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
-
-from ._checks import as_real
 
 if TYPE_CHECKING:
     import xarray
@@ -67,22 +63,3 @@ def dataset(
         source=f"jaxres {version('jaxres')}",
         references=f"https://doi.org/{DOI}",
     )
-
-
-def coherence_law(
-    rate: Any, splitting: Any, width: Any, beta: Any = 0.1, mass: Any = 0.1
-) -> Float[Array, "..."]:
-    r"""The Letter's qualitative law, with ω = Δ/ħ (Eq. 24). Arguments broadcast.
-
-    $$|ρ_{01}| ∼ \frac{Γ}{ω} e^{-βmΔx^2ω^2/2}$$
-
-    It tells where coherence is lost, not how much there is: the prefactor is open.
-
-    !!! example
-        >>> print(jr.letter.coherence_law(0.01, 10.0, 1.0))
-        0.000606...
-    """
-    named = {"rate": rate, "splitting": splitting, "width": width, "beta": beta, "mass": mass}
-    arrays = jnp.broadcast_arrays(*(as_real(name, x) for name, x in named.items()))
-    rate, splitting, width, beta, mass = arrays
-    return rate / splitting * jnp.exp(-beta * mass * (width * splitting) ** 2 / 2)

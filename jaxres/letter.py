@@ -13,9 +13,10 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ._checks import Checked, Scalar, as_count, as_scalar, as_vector, check_instance, door, require
 from ._dynamics.collisions import Collisions
+from ._dynamics.perturbation import coherence_law as coherence_law
 from ._dynamics.steady_state import solve_steady_state
 from ._dynamics.trajectories import trajectory
-from ._letter_data import MODEL, STATE, coherence_law as coherence_law, dataset
+from ._letter_data import MODEL, STATE, dataset
 from ._quantum.states import gibbs_state, populations, trace_distance
 from ._quantum.system import System
 from ._reservoir.packet import EffusionPacket

@@ -10,11 +10,23 @@ from its coherences. At order 0 there are no coherences, and the populations are
 of S_{jj,j'j'} (Eq. 13): the Gibbs state, where detailed balance holds.
 """
 
+from typing import Any
+
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
-from .._checks import Checked, as_count, as_index, check_instance, concrete, door, or_nan, require
+from .._checks import (
+    Checked,
+    as_count,
+    as_index,
+    as_real,
+    check_instance,
+    concrete,
+    door,
+    or_nan,
+    require,
+)
 from .._numerics.batched import inverse, matmul
 from .._quantum.levels import equal_levels, gaps
 from .._quantum.system import System
@@ -178,5 +190,23 @@ def coherence_estimate(
         )
     j, k = as_index("j", j, system.size), as_index("k", k, system.size)
     omega = jnp.abs(gaps(system.levels)[j, k])
-    exponent = packet.beta * packet.mass * (packet.width * omega) ** 2 / 2
-    return reservoir.rate / omega * jnp.exp(-exponent)
+    return coherence_law(reservoir.rate, omega, packet.width, packet.beta, packet.mass)
+
+
+def coherence_law(
+    rate: Any, splitting: Any, width: Any, beta: Any = 0.1, mass: Any = 0.1
+) -> Float[Array, "..."]:
+    r"""The Letter's qualitative law, with ω = Δ/ħ (Eq. 24). Arguments broadcast.
+
+    $$|ρ_{01}| ∼ \frac{Γ}{ω} e^{-βmΔx^2ω^2/2}$$
+
+    It says where coherence is lost, not how much there is: the prefactor is open.
+
+    !!! example
+        >>> print(jr.letter.coherence_law(0.01, 10.0, 1.0))
+        0.000606...
+    """
+    named = {"rate": rate, "splitting": splitting, "width": width, "beta": beta, "mass": mass}
+    arrays = jnp.broadcast_arrays(*(as_real(name, x) for name, x in named.items()))
+    rate, splitting, width, beta, mass = arrays
+    return rate / splitting * jnp.exp(-beta * mass * (width * splitting) ** 2 / 2)

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Inexact, Shaped
 
+from .elementary import times
+
 
 @jax.custom_jvp
 def inverse(A: Inexact[Array, "n n *s"]) -> Inexact[Array, "n n *s"]:
@@ -102,9 +104,9 @@ def _exchange(A):
         pivot = [jnp.take_along_axis(x, p[None], axis=0)[0] for x in column]
         norm = sum(x**2 for x in pivot)
         over = [pivot[0] / norm] + [-x / norm for x in pivot[1:]]  # 1/pivot
-        row = _times(row, [x[None] for x in over])
-        change = _times([x[:, None] for x in column], [x[None] for x in row])
-        own = _times([-x for x in column], [x[None] for x in over])
+        row = times(row, [x[None] for x in over])
+        change = times([x[:, None] for x in column], [x[None] for x in row])
+        own = times([-x for x in column], [x[None] for x in over])
         at_k = (index == k)[None, :, None]
         parts = tuple(
             jnp.where(
@@ -123,13 +125,6 @@ def _exchange(A):
     parts = [jnp.take_along_axis(x, order[:, None], axis=0) for x in parts]
     parts = [jnp.take_along_axis(x, back[None], axis=1) for x in parts]
     return (jax.lax.complex(*parts) if len(parts) == 2 else parts[0]).reshape((n, n, *batch))
-
-
-def _times(x, y):
-    """The product of numbers given by their real, or real and imaginary, parts."""
-    if len(x) == 1:
-        return [x[0] * y[0]]
-    return [x[0] * y[0] - x[1] * y[1], x[0] * y[1] + x[1] * y[0]]
 
 
 # --------------------------------------------------------------------------------------------------------------

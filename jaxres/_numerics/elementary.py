@@ -122,9 +122,9 @@ def _power_of_two(n):
 
 
 def times(x, y):
-    """The product of a pair (real, imaginary) and another one, or a real number as (real,)."""
-    if len(y) == 1:
-        return x[0] * y[0], x[1] * y[0]
+    """The product of two numbers, each a pair (real, imaginary), or (real,) if it is real."""
+    if len(x) == 1 or len(y) == 1:
+        return tuple(a * b for a in x for b in y)
     return x[0] * y[0] - x[1] * y[1], x[0] * y[1] + x[1] * y[0]
 
 
