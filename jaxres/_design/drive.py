@@ -1,8 +1,6 @@
-"""Runs a design: checks, starts, steps with checkpoints, and the report of the best start."""
+"""Runs a design: the searches with their checkpoints, and the report of the best start."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from importlib.metadata import version
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -12,196 +10,75 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._checks import as_count, as_scalar, concrete, require
-from .._fields import function_name
-from ..losses import Penalised
+from .._checks import require
 from .checkpoint import Checkpoint
-from .free import Free, put
+from .free import put, split
+from .prepare import Prepared as Prepared, prepare as prepare
 from .result import AT_BOUND, FEASIBLE, Design, error_bars, multipliers, projected_norm, table
-from .scipy import SciPy, _evaluate, minimise
-from .search import LBFGS, SEARCH_RESULTS, advance, begin, scalar_loss
+from .scipy import Run, SciPy, _evaluate
+from .search import SEARCH_RESULTS, advance, begin, scalar_loss
 
-#: steps between two checkpoints
+#: Steps between two checkpoints: few enough to lose little, and as many as one compiled call makes.
 CHUNK = 10
-_NAMES = sorted(
-    SEARCH_RESULTS._name_to_item, key=lambda name: int(getattr(SEARCH_RESULTS, name)._value)
-)
+#: Starts whose losses differ by less, relative to the best, have found the same.
+SAME = 1e-6
+#: So many parameters on a bound are named in a note.
+NAMED = 8
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A checked design."""
+class Ends:
+    """Where the searches ended: each array has one row for each start.
 
-    loss: Any
-    free: Free
-    optimiser: Any
-    max_steps: int
-    tol: float
-    target: float
-    errors: float | None
-    starts: Any  # s of every start, shape (starts, n)
-    constraints: tuple[str, ...]
-    weight: float | None  # of the constraints, where SLSQP sees the parts of a penalised loss
-    manifest: Mapping[str, Any] = field(repr=False)
+    - `s`, `slopes`: the best points, and the derivatives of the loss there.
+    - `results`: the numbers of members of `SEARCH_RESULTS`.
+    - `evaluations`: the sum over all starts.
+    - `history`: the least loss so far and the norm of its gradient, shape (2, starts, steps).
+    - `margins`, `normals`: the constraints and their derivatives; `penalised`: those that are penalties.
+    - `norms`, `messages`: what SciPy's methods are judged by, and what they say.
+    """
 
-    @property
-    def pieces(self) -> tuple:
-        """What the compiled functions take."""
-        loss = self.loss if self.weight is None else self.loss.loss
-        return loss, self.free.model, self.free.static(), self.free.box
+    s: np.ndarray
+    slopes: np.ndarray
+    losses: np.ndarray
+    results: np.ndarray
+    evaluations: int
+    history: np.ndarray
+    margins: np.ndarray
+    normals: np.ndarray
+    penalised: np.ndarray | None = None
+    norms: list[float] | None = None
+    messages: list[str] | None = None
 
-
-def prepare(
-    loss: Any,
-    start: Any,
-    *,
-    bounds: Any,
-    optimiser: Any = LBFGS(),
-    max_steps: Any = 200,
-    starts: Any = 1,
-    key: Any = None,
-    tol: Any = 1e-7,
-    target: Any = None,
-    errors: Any = None,
-    config: Any = None,
-) -> Prepared:
-    """Checks everything; nothing is compiled."""
-    import optax
-
-    require(callable(loss), f"Argument `loss` must be a function of the model, but is {loss!r}.")
-    max_steps, starts = as_count("max_steps", max_steps, 1), as_count("starts", starts, 1)
-    tol = _number("tol", tol, positive=True)
-    target = None if target is None else _number("target", target)
-    errors = None if errors is None else _number("errors", errors)
-    require(
-        errors is None or errors > 0,
-        f"Argument `errors` must be None or a positive rise of the loss, but is {errors!r}. Use 0.5 for a negative "
-        "log-likelihood.",
-    )
-    key = _key(key)
-    require(
-        isinstance(optimiser, LBFGS | SciPy | optax.GradientTransformation),
-        "Argument `optimiser` must be jaxres.LBFGS(), jaxres.SciPy(...) or an optax transformation such as "
-        f"optax.adam(0.05), but is {optimiser!r}.",
-    )
-    free = Free(start, bounds)
-    constraints, weight = _check_loss(loss, free), None
-    if isinstance(loss, Penalised) and optimiser == SciPy("SLSQP"):
-        constraints, weight = _check_loss(loss.loss, free), float(loss.weight)
-    require(
-        not constraints or optimiser == SciPy("SLSQP"),
-        f"Argument `optimiser` must be jaxres.SciPy('SLSQP'), since the loss has constraints "
-        f"({', '.join(constraints)}), but is {optimiser!r}. Or make them part of the loss, with "
-        "jaxres.losses.Penalised(loss).",
-    )
-    s = free.box.scaled(jnp.asarray(free.x, free.dtype))
-    manifest = {
-        "loss": _describe(loss),
-        "bounds": {name: _plain(pair) for name, pair in bounds.items()},
-        "start": [float(x) for x in free.x],
-        "entries": free.entries,
-        "optimiser": _describe(optimiser),
-        "starts": starts,
-        "key": np.asarray(jax.random.key_data(key)).tolist(),
-        "dtype": str(np.dtype(free.dtype)),
-        "max_steps": max_steps,
-        "tol": tol,
-        "target": target,
-        "versions": {name: version(name) for name in ("jaxres", "jax")},
-        "config": config,
-    }
-    return Prepared(
-        loss=loss,
-        free=free,
-        optimiser=optimiser,
-        max_steps=max_steps,
-        tol=tol,
-        target=-np.inf if target is None else target,
-        errors=errors,
-        starts=free.box.draw(key, s, starts),
-        constraints=constraints,
-        weight=weight,
-        manifest=manifest,
-    )
+    def best(self) -> int:
+        """The feasible start of least loss, preferably one that converged; else the one of least violation."""
+        slack = np.min(self.margins, axis=1, initial=0.0)
+        feasible = slack >= -FEASIBLE
+        if not np.any(feasible):
+            return int(np.argmax(slack))
+        losses = np.where(feasible & np.isfinite(self.losses), self.losses, np.inf)
+        least = np.min(losses)
+        ended = [_number(SEARCH_RESULTS.converged), _number(SEARCH_RESULTS.reached)]
+        same = feasible & (losses <= least + SAME * max(1.0, abs(least)))
+        same &= np.isin(self.results, ended)
+        candidates = np.flatnonzero(same if np.any(same) else feasible)
+        return int(candidates[np.argmin(losses[candidates])])
 
 
-def _number(name, x, **sign):
-    value = as_scalar(name, x, **sign)
-    require(
-        concrete(value),
-        f"Argument `{name}` must be a number, but is traced. Call jaxres.design outside jit, grad and vmap.",
-    )
-    return float(value)
+def _number(member):
+    return int(member._value)
 
 
-def _key(key):
-    if key is None:
-        return jax.random.key(0)
-    kind = key.dtype if isinstance(key, jax.Array | np.ndarray) else None
-    typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    require(
-        concrete(key)
-        and ((typed and key.shape == ()) or (kind == np.uint32 and key.shape == (2,))),
-        f"Argument `key` must be None or one key, as jax.random.key(0) is, but is {key!r}.",
-    )
-    return key
+_NAMES = {_number(member): name for name, member in SEARCH_RESULTS._name_to_item.items()}
 
 
-def _check_loss(loss, free):
-    """The names of the constraints; refuses what is no loss."""
-    x = jnp.asarray(free.x, free.dtype)
-    out: Any = eqx.filter_eval_shape(scalar_loss, loss, free.model, free.static(), x)
-    value, margins = out if isinstance(out, tuple) and len(out) == 2 else (out, {})
-    ok = isinstance(margins, Mapping) and all(
-        getattr(v, "shape", None) == () and jnp.issubdtype(jnp.result_type(v), jnp.floating)
-        for v in (value, *margins.values())
-    )
-    require(
-        ok,
-        "Argument `loss` must return one real number, or that and a dict of real numbers that must not be negative, "
-        f"but returns {out}.",
-    )
-    return tuple(sorted(margins))  # jit hands dicts over in this order
-
-
-def _describe(x):
-    """An object in words that are the same in every process."""
-    if isinstance(x, eqx.Module):
-        fields = {k: _plain(v) for k, v in vars(x).items()}
-        inside = ", ".join(f"{k}={v}" for k, v in fields.items())
-        return f"{type(x).__name__}({inside})"
-    # optax's transformations are pairs of functions: told by their names and what they close over
-    return ", ".join(map(_function, x)) if isinstance(x, tuple) else _function(x)
-
-
-def _function(x):
-    """A function by its name, its defaults and what it closes over, as far as that can be told in words."""
-    if not callable(x) or isinstance(x, type):
-        return (
-            str(_plain(x)) if isinstance(x, bool | int | float | str | None) else type(x).__name__
-        )
-    inside = [cell.cell_contents for cell in getattr(x, "__closure__", None) or ()]
-    parts = [f for y in inside for f in (y if isinstance(y, tuple | list) else [y])]
-    return f"{function_name(x)}({', '.join(map(_function, parts))})"
-
-
-def _plain(x):
-    if isinstance(x, tuple | list):
-        return [_plain(v) for v in x]
-    if isinstance(x, Mapping):
-        return {str(k): _plain(v) for k, v in x.items()}
-    if isinstance(x, eqx.Module) or callable(x):
-        return _describe(x)
-    if isinstance(x, np.ndarray | np.generic | jax.Array):
-        return np.asarray(x).tolist() if not np.iscomplexobj(x) else str(np.asarray(x).tolist())
-    return x if isinstance(x, bool | int | float | str | None) else repr(x)
-
-
-# --------------------------------------------------------------------------------------------------------------
+def _names(results):
+    """The members' names of the numbers of `SEARCH_RESULTS`."""
+    return [_NAMES[int(result)] for result in results]
 
 
 def drive(ready: Prepared, *, store: Any = None, progress: Any = None) -> Design:
-    """Searches, and reports."""
+    """Searches from every start, and returns the best end."""
     require(
         store is None or isinstance(store, str | PathLike),
         f"Argument `store` must be None or the path of a folder, but is {store!r}.",
@@ -210,12 +87,13 @@ def drive(ready: Prepared, *, store: Any = None, progress: Any = None) -> Design
         progress is None or isinstance(progress, bool | np.bool_),
         f"Argument `progress` must be None, True or False, but is {progress!r}.",
     )
-    kept = None if store is None else Checkpoint(Path(store), ready.manifest)
+    checkpoint = None if store is None else Checkpoint(Path(store), ready.manifest)
+    search = _one_by_one if isinstance(ready.optimiser, SciPy) else _together
     with _bar(ready, progress) as bar:
-        found = (_scipy if isinstance(ready.optimiser, SciPy) else _together)(ready, kept, bar)
-    result = _report(ready, **found)
-    if kept is not None:
-        kept.finish(
+        ends = search(ready, checkpoint, bar)
+    result = _report(ready, ends)
+    if checkpoint is not None:
+        checkpoint.finish(
             {
                 "loss": result.loss,
                 "result": result.result,
@@ -227,7 +105,7 @@ def drive(ready: Prepared, *, store: Any = None, progress: Any = None) -> Design
 
 
 def _finite(row):
-    """What JSON can hold of a row."""
+    """A row with None for the numbers that JSON does not hold."""
     if isinstance(row, dict):
         return {name: _finite(value) for name, value in row.items()}
     return None if isinstance(row, float) and not np.isfinite(row) else row
@@ -244,188 +122,181 @@ def _bar(ready, progress):
     )
 
 
-def _together(ready, kept, bar):
-    search = begin(jax.vmap(ready.free.box.unfold)(ready.starts), ready.optimiser)
-    count = len(ready.starts)
-    history = np.zeros((2, count, 0))
-    saved = {} if kept is None else kept.load()
+# --- The searches ---
+
+
+def _together(ready: Prepared, checkpoint, bar) -> Ends:
+    """The search of all starts at once, in compiled calls of `CHUNK` steps."""
+    box = ready.free.box
+    search = begin(jax.vmap(box.unfold)(ready.starts), ready.optimiser)
+    history = np.zeros((2, len(ready.starts), 0))
+    saved = {} if checkpoint is None else checkpoint.load()
     if saved:
-        history, form = saved.pop("history"), jax.tree_util.tree_structure(search)
+        history, structure = saved.pop("history"), jax.tree_util.tree_structure(search)
         leaves = [jnp.asarray(saved[str(i)]) for i in range(len(saved))]
-        search = jax.tree_util.tree_unflatten(form, leaves)
+        search = jax.tree_util.tree_unflatten(structure, leaves)
         bar.update(history.shape[2])
     while history.shape[2] < ready.max_steps and bool(jnp.any(search.result == 0)):
-        loss, model, shapes, box = ready.pieces
-        search, new, k = advance(
+        search, new, steps = advance(
             search,
-            loss,
-            model,
-            shapes,
-            box,
+            *ready.pieces,
             ready.optimiser,
             jnp.asarray(ready.tol),
             jnp.asarray(ready.target),
             jnp.asarray(ready.max_steps - history.shape[2]),
             CHUNK,
         )
-        *values, running = (np.asarray(x)[:, : int(k)] for x in new)
-        values = np.where(running, np.stack(values), np.nan)  # nothing after a search has ended
-        history = np.concatenate([history, values], axis=2)
-        bar.update(int(k))
+        values = np.where(new.running, np.stack([new.loss, new.norm]), np.nan)
+        history = np.concatenate([history, values[:, :, : int(steps)]], axis=2)
+        bar.update(int(steps))
         bar.set_postfix(loss=f"{float(jnp.min(search.best.loss)):.6g}")
-        if kept is not None:
+        if checkpoint is not None:
             leaves = {str(i): x for i, x in enumerate(jax.tree_util.tree_leaves(search))}
-            losses, said = np.asarray(search.best.loss), _said(search.result)
-            kept.save({"history": history, **leaves}, losses, said, history.shape[2])
-    s = np.asarray(jax.vmap(lambda u: ready.free.box.fold(u)[0])(search.best.u))
-    return {
-        "s": s,
-        "slopes": np.asarray(search.best.slope),
-        "losses": np.asarray(search.best.loss),
-        "results": np.asarray(search.result),
-        "evaluations": int(np.sum(search.evaluations)),
-        "history": history,
-        "margins": np.zeros((count, 0)),
-        "normals": np.zeros((count, 0, s.shape[1])),
-    }
+            losses, results = np.asarray(search.best.loss), _names(search.result)
+            checkpoint.save({"history": history, **leaves}, losses, results, history.shape[2])
+    s = np.asarray(jax.vmap(lambda u: box.fold(u)[0])(search.best.u))
+    return Ends(
+        s=s,
+        slopes=np.asarray(search.best.slope),
+        losses=np.asarray(search.best.loss),
+        results=np.asarray(search.result),
+        evaluations=int(np.sum(search.evaluations)),
+        history=history,
+        margins=np.zeros((len(s), 0)),
+        normals=np.zeros((len(s), 0, s.shape[1])),
+    )
 
 
-def _scipy(ready, kept, bar):
-    done: dict[int, dict[str, Any]] = {}
-    for key, x in ({} if kept is None else kept.load()).items():
-        name, i = key.rsplit(".", 1)
-        done.setdefault(int(i), {})[name] = x
-    again = int(SEARCH_RESULTS.unfinished._value)
+def _one_by_one(ready: Prepared, checkpoint, bar) -> Ends:
+    """The searches by a method of SciPy's, one start after the other."""
+    done = {} if checkpoint is None else _unpack(checkpoint.load())
 
     def evaluate(s):
         bar.update(1)
         return _evaluate(jnp.asarray(s, ready.free.dtype), *ready.pieces)
 
     for i, start in enumerate(np.asarray(ready.starts, float)):
-        # one that had too few steps begins anew: SciPy's methods cannot go on
-        if i in done and (done[i]["result"] != again or len(done[i]["losses"]) >= ready.max_steps):
+        if i in done and not _begins_anew(done[i], ready.max_steps):
             continue
-        done[i] = minimise(
-            start,
-            evaluate,
-            len(ready.constraints),
-            ready.free.box,
-            ready.optimiser.method,
-            ready.max_steps,
-            ready.tol,
-            ready.target,
-            ready.weight,
-        )
-        if kept is not None:
-            packed = {f"{k}.{i}": v for i, run in done.items() for k, v in run.items()}
-            said = _said([run["result"] for run in done.values()])
+        done[i] = Run(
+            start=start,
+            evaluate=evaluate,
+            constraints=len(ready.constraints),
+            box=ready.free.box,
+            steps=ready.max_steps,
+            tol=ready.tol,
+            target=ready.target,
+            weight=ready.weight,
+        ).minimise(ready.optimiser.method)
+        if checkpoint is not None:
+            packed = {f"{name}.{i}": x for i, run in done.items() for name, x in run.items()}
+            results = _names(run["result"] for run in done.values())
             longest = max(len(run["losses"]) for run in done.values())
-            kept.save(packed, [run["loss"] for run in done.values()], said, longest)
+            checkpoint.save(packed, [run["loss"] for run in done.values()], results, longest)
     runs = [done[i] for i in range(len(ready.starts))]
-    longest = max(len(run["losses"]) for run in runs)
-    history = np.full((2, len(runs), longest), np.nan)
+    lengths = [len(run["losses"]) for run in runs]
+    history = np.full((2, len(runs), max(lengths)), np.nan)
     for i, run in enumerate(runs):
-        history[:, i, : len(run["losses"])] = run["losses"], run["norms"]
-    return {
-        "s": np.stack([run["s"] for run in runs]),
-        "slopes": np.stack([run["slope"] for run in runs]),
-        "losses": np.asarray([run["loss"] for run in runs]),
-        "results": np.asarray([run["result"] for run in runs]),
-        "evaluations": sum(len(run["losses"]) for run in runs),
-        "history": history,
-        "margins": np.stack([run["margins"] for run in runs]),
-        "normals": np.stack([run["normals"] for run in runs]),
-        "penalised": np.stack([run["penalised"] for run in runs]),
-        "norms": [run["norm"] for run in runs],
-        "messages": [str(run["message"]) for run in runs],
-    }
+        history[:, i, : lengths[i]] = run["losses"], run["norms"]
 
+    def stacked(name):
+        return np.stack([run[name] for run in runs])
 
-def _said(results):
-    """Outcomes by name."""
-    return [_NAMES[int(result)] for result in results]
-
-
-def _report(
-    ready,
-    *,
-    s,
-    slopes,
-    losses,
-    results,
-    evaluations,
-    history,
-    margins,
-    normals,
-    penalised=None,
-    norms=None,
-    messages=None,
-) -> Design:
-    free, box = ready.free, ready.free.box
-    room = np.min(margins, axis=1, initial=0.0)
-    key = np.where(np.isfinite(losses), losses, np.inf)
-    candidates = np.flatnonzero(room >= -FEASIBLE)
-    best = int(candidates[np.argmin(key[candidates])]) if candidates.size else int(np.argmax(room))
-    # of starts that tell the same, one that converged
-    same = (key <= key[best] + 1e-6 * max(1.0, abs(key[best]))) & (room >= -FEASIBLE)
-    same &= np.isin(
-        results, [int(o._value) for o in (SEARCH_RESULTS.converged, SEARCH_RESULTS.reached)]
+    return Ends(
+        s=stacked("s"),
+        slopes=stacked("slope"),
+        losses=stacked("loss"),
+        results=stacked("result"),
+        evaluations=sum(lengths),
+        history=history,
+        margins=stacked("margins"),
+        normals=stacked("normals"),
+        penalised=stacked("penalised"),
+        norms=[run["norm"] for run in runs],
+        messages=[str(run["message"]) for run in runs],
     )
-    if np.any(same):
-        best = int(np.flatnonzero(same)[np.argmin(key[same])])
-    # on a bound it may be a rounding outside, and would be refused as a start
-    x = np.clip(np.asarray(box.physical(jnp.asarray(s[best], free.dtype))), box.low, box.high)
-    size = np.asarray(box.slope(jnp.asarray(x, free.dtype)))
-    gradient = slopes[best] / size
-    names = ready.constraints if ready.weight is None else ()
-    rooms: dict[str, np.ndarray] = dict(zip(names, normals[best] / size, strict=True))
-    prices = multipliers(box, s[best], slopes[best], margins[best], normals[best])
-    result = _NAMES[int(results[best])]
-    notes, error = [], np.full(x.size, np.nan)
-    inside = box.touching(s[best], AT_BOUND) == 0
-    if not np.all(inside):
-        held = [n for n, i in zip(free.entries, inside, strict=True) if not i]
-        more = f" and {len(held) - 8} more" if len(held) > 8 else ""
-        notes.append(
-            f"on a bound: {', '.join(held[:8])}{more}. Where the gradient points outwards, a wider bound would lower "
-            "the loss."
-        )
-    if ready.weight is not None and penalised is not None:
-        left = zip(ready.constraints, penalised[best], strict=True)
-        notes.append("penalised: " + ", ".join(f"{name}, room {room:.3g}" for name, room in left))
+
+
+def _unpack(arrays):
+    """The starts that a checkpoint has, by their numbers."""
+    done: dict[int, dict[str, Any]] = {}
+    for key, x in arrays.items():
+        name, i = key.rsplit(".", 1)
+        done.setdefault(int(i), {})[name] = x
+    return done
+
+
+def _begins_anew(run, max_steps):
+    """Whether a start had too few steps: it begins anew, since SciPy's methods cannot go on from where they ended."""
+    unfinished = run["result"] == _number(SEARCH_RESULTS.unfinished)
+    return unfinished and len(run["losses"]) < max_steps
+
+
+# --- The report ---
+
+
+def _report(ready: Prepared, ends: Ends) -> Design:
+    """The best end, with its gradients, sensitivities and notes."""
+    free, box, best = ready.free, ready.free.box, ends.best()
+    s, slope, margins, normals = (
+        ends.s[best],
+        ends.slopes[best],
+        ends.margins[best],
+        ends.normals[best],
+    )
+    # on a bound it may lie a rounding outside, and would be refused as a start
+    x = np.clip(np.asarray(box.physical(jnp.asarray(s, free.dtype))), box.low, box.high)
+    vector = jnp.asarray(x, free.dtype)
+    size = np.asarray(box.slope(vector))
+    inside = box.touching(s, AT_BOUND) == 0
+    errors, no_errors = np.full(x.size, np.nan), None
     if ready.errors is not None:
-        error, note = _errors(ready, x, inside)
-        notes += [note] if note else []
-    if np.any(results == int(SEARCH_RESULTS.failed._value)) and result != "failed":
-        notes.append(
-            f"{int(np.sum(results == int(SEARCH_RESULTS.failed._value)))} starts failed: no finite loss."
-        )
-    model = put(free.model, free.static(), jnp.asarray(x, free.dtype))
-    values, begin_at = {}, 0
-    for name, shape in free.static():
-        size = int(np.prod(shape))
-        values[name] = x[begin_at : begin_at + size].reshape(shape)
-        begin_at += size
-    said = str(SEARCH_RESULTS[getattr(SEARCH_RESULTS, result)])
+        errors, no_errors = _errors(ready, vector, inside, size)
+    names = ready.constraints if ready.weight is None else ()
+    prices = multipliers(box, s, slope, margins, normals)
+    norm = projected_norm(box, s, slope) if ends.norms is None else float(ends.norms[best])
+    results = _names(ends.results)
+    message = str(SEARCH_RESULTS[getattr(SEARCH_RESULTS, results[best])])
+    if ends.messages is not None:
+        message = f"{message} SciPy: {ends.messages[best]}"
     return Design(
-        model=model,
-        loss=float(losses[best]),
-        result=result,
-        message=said if messages is None else f"{said} SciPy: {messages[best]}",
-        gradient_norm=projected_norm(box, s[best], slopes[best])
-        if norms is None
-        else float(norms[best]),
-        parameters=values,
-        table=table(free, x, gradient, error, rooms),
-        constraints=dict(zip(names, margins[best].tolist(), strict=True)),
+        model=put(free.model, free.static(), vector),
+        loss=float(ends.losses[best]),
+        result=results[best],
+        message=message,
+        gradient_norm=norm,
+        parameters=split(free.static(), x),
+        table=table(free, x, slope / size, errors, dict(zip(names, normals / size, strict=True))),
+        constraints=dict(zip(names, margins.tolist(), strict=True)),
         prices=dict(zip(names, prices.tolist(), strict=True)),
-        evaluations=evaluations,
-        losses=losses,
-        results=_said(results),
-        ends=np.asarray(jax.vmap(box.physical)(jnp.asarray(s, free.dtype))),
-        history={"loss": history[0], "gradient_norm": history[1]},
-        notes=notes,
+        evaluations=ends.evaluations,
+        losses=ends.losses,
+        results=results,
+        ends=np.asarray(jax.vmap(box.physical)(jnp.asarray(ends.s, free.dtype))),
+        history={"loss": ends.history[0], "gradient_norm": ends.history[1]},
+        notes=_notes(ready, ends, best, inside, no_errors),
     )
+
+
+def _notes(ready, ends, best, inside, no_errors):
+    notes = []
+    if not np.all(inside):
+        held = [name for name, free in zip(ready.free.entries, inside, strict=True) if not free]
+        more = f" and {len(held) - NAMED} more" if len(held) > NAMED else ""
+        notes.append(
+            f"on a bound: {', '.join(held[:NAMED])}{more}. Where the gradient points outwards, a wider bound would "
+            "lower the loss."
+        )
+    if ready.weight is not None and ends.penalised is not None:
+        slacks = zip(ready.constraints, ends.penalised[best], strict=True)
+        each = ", ".join(f"{name}, room {slack:.3g}" for name, slack in slacks)
+        notes.append(f"penalised: {each}")
+    if no_errors:
+        notes.append(no_errors)
+    failed = ends.results == _number(SEARCH_RESULTS.failed)
+    if np.any(failed) and not failed[best]:
+        notes.append(f"{np.sum(failed)} starts failed: no finite loss.")
+    return notes
 
 
 @eqx.filter_jit
@@ -437,13 +308,12 @@ def _hessian(x, loss, model, shapes):
     return jax.hessian(value)(x)
 
 
-def _errors(ready, x, inside):
-    free = ready.free
+def _errors(ready, x, inside, size):
+    """The error bars, or NaN and the reason why there are none."""
     try:
-        H = np.asarray(_hessian(jnp.asarray(x, free.dtype), ready.loss, free.model, free.static()))
+        hessian = _hessian(x, ready.loss, ready.free.model, ready.free.static())
     except NotImplementedError as error:
         return np.full(x.size, np.nan), (
             f"no error bars: the loss has no second derivative ({str(error).split('.')[0]})."
         )
-    size = np.asarray(free.box.slope(jnp.asarray(x, free.dtype)))
-    return error_bars(H, ready.errors, inside, size)
+    return error_bars(np.asarray(hessian), ready.errors, inside, size)

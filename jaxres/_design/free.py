@@ -181,14 +181,19 @@ class Free:
         return tuple(self.shapes.items())
 
 
-def put(model: Any, shapes: tuple, x: Float[Array, " n"]) -> Any:
-    """The model with the free numbers replaced by x."""
+def split(shapes: tuple, x: Any) -> dict[str, Any]:
+    """The numbers of the vector x by name, each in its shape."""
     values, begin = {}, 0
     for name, shape in shapes:
         size = int(np.prod(shape))
         values[name] = x[begin : begin + size].reshape(shape)
         begin += size
-    return Fields(model, "start")(**values)
+    return values
+
+
+def put(model: Any, shapes: tuple, x: Float[Array, " n"]) -> Any:
+    """The model with the free numbers replaced by x."""
+    return Fields(model, "start")(**split(shapes, x))
 
 
 def _array(leaf):

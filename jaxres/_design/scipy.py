@@ -1,7 +1,8 @@
-"""SciPy's methods, which know bounds and constraints, fed with exact gradients. One start after the other."""
+"""SciPy's methods, which know bounds and constraints, fed with exact gradients. The starts run one after the other."""
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -14,8 +15,12 @@ from .result import FEASIBLE, projected_norm
 from .search import SEARCH_RESULTS, scalar_loss
 
 METHODS = ("SLSQP", "L-BFGS-B")
-#: evaluations without a gain beyond rounding, after which a search ends: SLSQP's line search may go on and on there
+#: A search ends after so many evaluations without a gain beyond rounding, where SLSQP's line search may never end.
 PATIENCE = 30
+#: A fall of the loss by less, relative to it, is rounding: some ten units in the last place of double precision.
+ROUNDING = 1e-14
+#: The method's end replaces the best point if its loss is higher by no more than this, relative to it.
+NEAR = 1e-6
 
 
 class SciPy(eqx.Module):
@@ -57,170 +62,223 @@ def _evaluate(
     return jax.jacrev(both, has_aux=True)(s)
 
 
-def minimise(
-    start: np.ndarray,
-    evaluate: Callable[[np.ndarray], Any],
-    constraints: int,
-    box: Box,
-    method: str,
-    steps: int,
-    tol: float,
-    target: float,
-    weight: float | None = None,
-) -> dict[str, Any]:
-    """One start. `evaluate` gives derivatives and values at s; every new s is one solve.
+class Evaluation(NamedTuple):
+    """The loss followed by the constraints at s, `values`, and their derivatives in s, `slopes`."""
 
-    With a `weight` the constraints are penalties: the method moves (s, t), and all else sees the penalised loss.
+    s: np.ndarray
+    values: np.ndarray
+    slopes: np.ndarray
+    finite: bool = True
+
+
+class Score(NamedTuple):
+    """A point by what counts: where constraints are penalties, they are part of `loss` and not among `margins`."""
+
+    loss: float
+    slack: float  # the least of the margins, at most 0
+    s: np.ndarray
+    slope: np.ndarray
+    margins: np.ndarray
+    normals: np.ndarray  # the derivatives of the margins
+    penalised: np.ndarray  # the constraints that are penalties
+
+    @property
+    def feasible(self) -> bool:
+        """Whether every constraint is met."""
+        return self.slack >= -FEASIBLE
+
+    def improves_on(self, other: "Score") -> bool:
+        """Feasible points come before infeasible ones; then the lower loss counts, or the smaller violation."""
+        if self.feasible != other.feasible:
+            return self.feasible
+        return self.loss < other.loss if self.feasible else self.slack > other.slack
+
+
+class _Enough(Exception):
+    """The steps are used up, or the target is reached."""
+
+
+class _NoGain(Exception):
+    """The loss has not fallen for `PATIENCE` evaluations."""
+
+
+@dataclass
+class Run:
+    """The search from one start. `evaluate` returns derivatives and values at s; every new s is one evaluation.
+
+    The method sees the four functions `objective` to `margin_slopes` of z = (s, t). With a `weight` the constraints
+    are penalties, and there is one t for each of them; otherwise there is none.
     """
-    from scipy.optimize import minimize
 
-    low, high = box.limits()
-    n, slacks = start.size, constraints if weight is not None else 0
-    relief = np.eye(constraints, slacks) / np.sqrt(2 * (weight or 1))
-    losses: list[float] = []
-    norms: list[float] = []
-    last: dict[str, Any] = {"s": None, "gain": 0}
-    good: dict[str, Any] = {}
-    best: dict[str, Any] = {
-        "loss": np.inf,
-        "room": -np.inf,
-        "s": start,
-        "slope": np.full(n, np.nan),
-        "margins": np.full(constraints - slacks, np.nan),
-        "normals": np.full((constraints - slacks, n), np.nan),
-        "penalised": np.full(slacks, np.nan),
-    }
+    start: np.ndarray
+    evaluate: Callable[[np.ndarray], Any]
+    constraints: int
+    box: Box
+    steps: int
+    tol: float
+    target: float
+    weight: float | None = None
 
-    def norm():
-        return projected_norm(box, best["s"], best["slope"], best["margins"], best["normals"])
+    def __post_init__(self):
+        n, penalties = self.start.size, 0 if self.weight is None else self.constraints
+        self.root = np.sqrt(2 * (self.weight or 1))
+        self.dmargins_dt = np.eye(self.constraints, penalties) / self.root
+        self.last: Evaluation | None = None
+        self.last_finite: Evaluation | None = None
+        self.last_gain = 0
+        self.losses: list[float] = []
+        self.norms: list[float] = []
+        margins = np.full(self.constraints - penalties, np.nan)
+        normals = np.full((margins.size, n), np.nan)
+        self.best = Score(
+            np.inf, -np.inf, self.start, np.full(n, np.nan), margins, normals, np.full(penalties, np.nan)
+        )  # fmt: skip
 
-    class Enough(Exception):
-        pass
+    def objective(self, z: np.ndarray) -> float:
+        """f(s) + t²/2."""
+        _, t = self._split(z)
+        return float(self.at(z).values[0] + t @ t / 2)
 
-    class NoGain(Exception):
-        pass
+    def objective_slope(self, z: np.ndarray) -> np.ndarray:
+        """The derivatives of f(s) + t²/2."""
+        return np.concatenate([self.at(z).slopes[0], self._split(z)[1]])
 
-    def judged(values, slopes):
-        """The loss and the constraints as they count."""
-        if weight is None:
-            return values, slopes
-        short = np.minimum(values[1:], 0)
-        loss, slope = (
-            values[0] + weight * short @ short,
-            slopes[0] + 2 * weight * short @ slopes[1:],
-        )
-        return loss[None], slope[None]
+    def margins(self, z: np.ndarray) -> np.ndarray:
+        """c(s) + t/√(2w)."""
+        return self.at(z).values[1:] + self.dmargins_dt @ self._split(z)[1]
 
-    def keep(s, values, slopes):
-        counts, ways = judged(values, slopes)
-        best.update(
-            loss=counts[0],
-            room=np.min(counts[1:], initial=0.0),
-            s=s.copy(),
-            slope=ways[0],
-            margins=counts[1:],
-            normals=ways[1:],
-            penalised=values[1:][:slacks],
-        )
+    def margin_slopes(self, z: np.ndarray) -> np.ndarray:
+        """The derivatives of c(s) + t/√(2w)."""
+        return np.hstack([self.at(z).slopes[1:], self.dmargins_dt])
 
-    def at(z):
-        s = z[:n]
-        if last["s"] is None or not np.array_equal(last["s"], s):
-            if len(losses) >= steps:
-                raise Enough
-            slopes, values = (np.asarray(x, float) for x in evaluate(s))
-            finite = bool(np.all(np.isfinite(values)) and np.all(np.isfinite(slopes)))
-            if finite:
-                good.update(s=s.copy(), values=values, slopes=slopes)
-                counts, _ = judged(values, slopes)
-                room = np.min(counts[1:], initial=0.0)
-                feasible, was = room >= -FEASIBLE, best["room"] >= -FEASIBLE
-                better = counts[0] < best["loss"] if feasible else room > best["room"]
-                # feasible before infeasible; then the lower loss, or the smaller violation
-                if (feasible, better) > (was, False):
-                    rounding = 1e-14 * max(1.0, abs(counts[0]))
-                    if not (was and best["loss"] - counts[0] <= rounding):
-                        last["gain"] = len(losses)
-                    keep(s, values, slopes)
-            else:
-                values, slopes = wall(s)
-            last.update(s=s.copy(), values=values, slopes=slopes, good=finite)
-            losses.append(best["loss"])
-            norms.append(norm())
-            if best["room"] >= -FEASIBLE and best["loss"] <= target:
-                raise Enough
-            if np.isfinite(best["loss"]) and len(losses) - last["gain"] > PATIENCE:
-                raise NoGain
-        return last
+    def _split(self, z):
+        return z[: self.start.size], z[self.start.size :]
 
-    def wall(s):
-        """Where nothing is finite: as much higher as the last good point promised to be lower.
+    def at(self, z: np.ndarray) -> Evaluation:
+        """The evaluation at z, which is new unless s is the last one; an exception ends the search."""
+        s, _ = self._split(z)
+        if self.last is not None and np.array_equal(self.last.s, s):
+            return self.last
+        if len(self.losses) >= self.steps:
+            raise _Enough
+        slopes, values = (np.asarray(x, float) for x in self.evaluate(s))
+        if np.all(np.isfinite(values)) and np.all(np.isfinite(slopes)):
+            self.last = self.last_finite = Evaluation(s.copy(), values, slopes)
+            self._compare(self._score(self.last))
+        else:
+            self.last = self._wall(s.copy())
+        self.losses.append(self.best.loss)
+        self.norms.append(self._norm(self.best))
+        if self.reached:
+            raise _Enough
+        if np.isfinite(self.best.loss) and len(self.losses) - self.last_gain > PATIENCE:
+            raise _NoGain
+        return self.last
 
-        So a line search that interpolates comes back part of the way. A much larger number would send it all the way
-        back, where the methods see no progress, and end.
+    @property
+    def reached(self) -> bool:
+        """Whether the best point has the target's loss and meets the constraints."""
+        return self.best.feasible and self.best.loss <= self.target
+
+    def _norm(self, point: Score) -> float:
+        return projected_norm(self.box, point.s, point.slope, point.margins, point.normals)
+
+    def _score(self, point: Evaluation) -> Score:
+        s, values, slopes, _ = point
+        penalised = values[1:] if self.weight is not None else values[:0]
+        if self.weight is not None:
+            violation = np.minimum(penalised, 0)
+            loss = values[0] + self.weight * violation @ violation
+            slope = slopes[0] + 2 * self.weight * violation @ slopes[1:]
+            values, slopes = loss[None], slope[None]
+        slack = np.min(values[1:], initial=0.0)
+        return Score(values[0], slack, s, slopes[0], values[1:], slopes[1:], penalised)
+
+    def _compare(self, point: Score) -> None:
+        """Keeps the point if it is better, and notes when the loss last fell by more than rounding."""
+        if not point.improves_on(self.best):
+            return
+        rounding = ROUNDING * max(1.0, abs(point.loss))
+        if not (self.best.feasible and self.best.loss - point.loss <= rounding):
+            self.last_gain = len(self.losses)
+        self.best = point
+
+    def _wall(self, s: np.ndarray) -> Evaluation:
+        """Values where they are not finite: as much higher as the last finite point promised to be lower.
+
+        A line search that interpolates then comes back part of the way. A much larger number would send it all the
+        way back, where the methods see no progress and end.
         """
-        if not good:
-            return np.zeros(constraints + 1), np.zeros((constraints + 1, n))
-        rise = np.abs(good["slopes"] @ (s - good["s"]))
-        values = good["values"] + np.concatenate([rise[:1], -rise[1:]])
-        return values, np.zeros((constraints + 1, n))
+        slopes = np.zeros((self.constraints + 1, s.size))
+        if self.last_finite is None:
+            return Evaluation(s, np.zeros(self.constraints + 1), slopes, finite=False)
+        near = self.last_finite
+        rise = np.abs(near.slopes @ (s - near.s))
+        values = near.values + np.concatenate([rise[:1], -rise[1:]])
+        return Evaluation(s, values, slopes, finite=False)
 
-    options: dict[str, Any] = {"maxiter": steps}
-    options |= (
-        {"ftol": max(100 * tol**2, 1e-16)}
-        if method == "SLSQP"
-        else {"gtol": tol, "ftol": 1e-15, "maxfun": steps}
-    )
-    rules: Any = ()
-    if constraints:
-        rules = (
-            {
-                "type": "ineq",
-                "fun": lambda z: at(z)["values"][1:] + relief @ z[n:],
-                "jac": lambda z: np.hstack([at(z)["slopes"][1:], relief]),
-            },
-        )
-    message = ""
-    try:
-        first = at(start)["values"][1:][:slacks]
-        begin = np.concatenate([start, np.sqrt(2 * (weight or 1)) * np.maximum(-first, 0)])
+    def minimise(self, method: str) -> dict[str, Any]:
+        """Runs the method, and returns what a checkpoint keeps of the start."""
+        end, success, message = None, False, ""
+        try:
+            end, success, message = self._search(method)
+        except _Enough:
+            pass
+        except _NoGain:
+            end, message = self.last, f"no lower loss in {PATIENCE} evaluations"
+        if end is not None and end.finite:
+            self._prefer(self._score(end))
+        norm = self._norm(self.best)
+        if self.reached:
+            result = "reached"
+        elif not np.isfinite(self.best.loss):
+            result = "failed"
+        elif not self.best.feasible:
+            result = "infeasible"
+        elif end is None:
+            result = "unfinished"
+        else:  # the methods end with an error too where rounding keeps them from doing still better
+            result = "converged" if success or norm <= 10 * self.tol else "stalled"
+        kept = self.best._asdict()
+        return {
+            "room": kept.pop("slack"),  # this is its name in checkpoints
+            **kept,
+            "norm": norm,
+            "result": int(getattr(SEARCH_RESULTS, result)._value),
+            "message": message,
+            "losses": np.asarray(self.losses),
+            "norms": np.asarray(self.norms),
+        }
+
+    def _search(self, method: str) -> tuple[Evaluation, bool, str]:
+        from scipy.optimize import minimize
+
+        options: dict[str, Any] = {"maxiter": self.steps}
+        if (
+            method == "SLSQP"
+        ):  # near a minimum the loss is quadratic: a gradient of tol leaves about tol² of it
+            options |= {"ftol": max(100 * self.tol**2, 1e-16)}
+        else:
+            options |= {"gtol": self.tol, "ftol": 1e-15, "maxfun": self.steps}
+        rules = {"type": "ineq", "fun": self.margins, "jac": self.margin_slopes}
+        low, high = self.box.limits()
+        penalised = self._score(self.at(self.start)).penalised
         done = minimize(
-            lambda z: float(at(z)["values"][0] + z[n:] @ z[n:] / 2),
-            begin,
-            jac=lambda z: np.concatenate([at(z)["slopes"][0], z[n:]]),
+            self.objective,
+            np.concatenate([self.start, self.root * np.maximum(-penalised, 0)]),
+            jac=self.objective_slope,
             method=method,
-            bounds=[*zip(low, high, strict=True), *[(0, np.inf)] * slacks],
-            constraints=rules,
+            bounds=[*zip(low, high, strict=True), *[(0, np.inf)] * penalised.size],
+            constraints=(rules,) if self.constraints else (),
             options=options,
         )
-        end, ended, message = at(done.x), done.success, str(done.message)
-    except Enough:
-        end, ended = None, False
-    except NoGain:
-        end, ended, message = last, False, f"no lower loss in {PATIENCE} evaluations"
-    if end is not None and end["good"]:
-        # where constraints are active, a lower loss a rounding outside is no better end
-        counts, _ = judged(end["values"], end["slopes"])
-        near = counts[0] <= best["loss"] + 1e-6 * max(1.0, abs(best["loss"]))
-        if near and np.min(counts[1:], initial=0.0) >= -FEASIBLE:
-            before, steep = dict(best), norm()
-            keep(end["s"], end["values"], end["slopes"])
-            if norm() > max(steep, tol):
-                best.update(before)
-    # the methods end with an error too where rounding keeps them from doing still better
-    ended = ended or (end is not None and norm() <= 10 * tol)
-    result = "unfinished" if end is None else "converged" if ended else "stalled"
-    if best["loss"] <= target and best["room"] >= -FEASIBLE:
-        result = "reached"
-    elif not np.isfinite(best["loss"]):
-        result = "failed"
-    elif best["room"] < -FEASIBLE:
-        result = "infeasible"
-    return {
-        **best,
-        "norm": norm(),
-        "result": int(getattr(SEARCH_RESULTS, result)._value),
-        "message": message,
-        "losses": np.asarray(losses),
-        "norms": np.asarray(norms),
-    }
+        return self.at(done.x), done.success, str(done.message)
+
+    def _prefer(self, end: Score) -> None:
+        """Takes the method's end for the best point, unless that is lower by more than `NEAR`, or flatter.
+
+        Where constraints are active, a loss that is lower since it lies a rounding outside is not a better end.
+        """
+        near = end.loss <= self.best.loss + NEAR * max(1.0, abs(self.best.loss))
+        if near and end.feasible and self._norm(end) <= max(self._norm(self.best), self.tol):
+            self.best = end

@@ -1,17 +1,18 @@
 r"""The search: many starts at once, each with a gradient at every step.
 
 A step evaluates the loss and its gradient once for every start, at a trial point u + t d. With a first-order method of
-optax the trial point is always taken. With `LBFGS` it is taken where the weak Wolfe conditions hold,
+optax the trial point is always accepted. With `LBFGS` it is accepted where the weak Wolfe conditions hold,
 
-    f(u + t d) ≤ f(u) + c₁ t f'(u)·d,        f'(u + t d)·d ≥ c₂ f'(u)·d,
+    f(u + t d) ≤ f(u) + c₁ t f'(u)·d      (the loss is low enough),
+    f'(u + t d)·d ≥ c₂ f'(u)·d            (the slope is flat enough),
 
 else the next step tries another t, by interpolation, bisection, or fourfold (Lewis and Overton, Math. Program. 141, 135
-(2013)). So each start goes its own way, none waits for the line search of another, and the loss is compiled once. A
-trial point where the loss is not finite counts as too far.
+(2013)). So no start waits for the line search of another, and the loss is compiled once. A trial point where the loss
+is not finite counts as too far.
 """
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import equinox as eqx
@@ -21,19 +22,23 @@ from jaxtyping import Array, Bool, Float, Int
 
 from .free import Box, put
 
+#: c₁ and c₂, the usual ones of quasi-Newton methods: nearly every full step is accepted
 ARMIJO, WOLFE = 1e-4, 0.9
-#: the largest change of a coordinate in a first trial, where nothing is known about how the loss bends
+#: A first trial changes no coordinate by more, since nothing is known yet about how the loss bends.
 FIRST = 0.2
-#: factor of a trial that was too short
+#: A trial that was too short is followed by one longer by this factor: 30 trials reach any length.
 GROW = 4.0
-#: trial points along one direction, and those of them for which the second condition holds
-TRIES, PATIENCE = 30, 8
+#: A search stalls after so many trial points along one direction: bisection has then used up single precision.
+TRIES = 30
+#: The second condition is asked of so many trial points along a direction. Beside a wall or a singularity of the loss
+#: no point need meet it: then a lower loss is enough.
+PATIENCE = 8
 
 
 class LBFGS(eqx.Module):
     """The quasi-Newton method of limited memory, with optax's memory of the last steps and a line search.
 
-    **Arguments:** `memory`: steps remembered.
+    **Arguments:** `memory`: the number of steps that it remembers.
     """
 
     memory: int = eqx.field(static=True, default=10)
@@ -66,24 +71,52 @@ class Point(eqx.Module):
     gradient: Float[Array, " n"]
 
     def finite(self) -> Bool[Array, ""]:
-        """Whether there is a loss and a gradient."""
+        """Whether the loss and its gradient are finite."""
         return jnp.isfinite(self.loss) & jnp.all(jnp.isfinite(self.gradient))
 
 
 class Search(eqx.Module):
-    """One start on its way."""
+    """One start on its way.
+
+    - `at`: the last accepted point u; `best`: the one with the least loss.
+    - `direction`, `length`: d and t of the next trial point, u + t d.
+    - `lower`, `upper`: the bracket of t, between the longest trial that met the first condition and the shortest that
+      did not.
+    - `tries`: the trial points along d so far; `taken`: the accepted points; `evaluations`: of the loss.
+    - `result`: the number of a member of `SEARCH_RESULTS`, 0 while the search goes on.
+    - `memory`: the state of the optax transformation.
+    """
 
     at: Point
     best: Point
     direction: Float[Array, " n"]
     length: Float[Array, ""]
-    least: Float[Array, ""]
-    most: Float[Array, ""]
+    lower: Float[Array, ""]
+    upper: Float[Array, ""]
     tries: Int[Array, ""]
     taken: Int[Array, ""]
     evaluations: Int[Array, ""]
     result: Int[Array, ""]
     memory: Any
+
+
+class History(eqx.Module):
+    """Of every step: the least loss so far, the largest derivative there, and whether the search was still going."""
+
+    loss: Float[Array, "c k"]
+    norm: Float[Array, "c k"]
+    running: Bool[Array, "c k"]
+
+
+class Verdict(eqx.Module):
+    """What follows from a trial point: whether it is accepted, whether the search ends, and else the next trial."""
+
+    accept: Bool[Array, ""]
+    stalled: Bool[Array, ""]
+    failed: Bool[Array, ""]
+    lower: Float[Array, ""]
+    upper: Float[Array, ""]
+    length: Float[Array, ""]
 
 
 @lru_cache(maxsize=8)
@@ -104,23 +137,24 @@ def transformation(optimiser: Any):
 
 def begin(u: Float[Array, "c n"], optimiser: Any) -> Search:
     """The searches from these starts, before their first step."""
-    tx = transformation(optimiser)
+    memory_of = transformation(optimiser).init
 
     def one(u):
         zero, count = jnp.zeros((), u.dtype), jnp.zeros((), jnp.int32)
-        nowhere = Point(u, jnp.full_like(zero, jnp.inf), jnp.zeros_like(u), jnp.zeros_like(u))
+        infinite = jnp.full_like(zero, jnp.inf)
+        nowhere = Point(u, infinite, jnp.zeros_like(u), jnp.zeros_like(u))
         return Search(
             at=nowhere,
             best=nowhere,
             direction=jnp.zeros_like(u),
             length=zero,
-            least=zero,
-            most=jnp.full_like(zero, jnp.inf),
+            lower=zero,
+            upper=infinite,
             tries=count,
             taken=count,
             evaluations=count,
             result=count,
-            memory=tx.init(u),
+            memory=memory_of(u),
         )
 
     return jax.vmap(one)(u)
@@ -144,132 +178,167 @@ def advance(
     target: Float[Array, ""],
     allowed: Int[Array, ""],
     length: int,
-) -> tuple[
-    Search, tuple[Float[Array, "c k"], Float[Array, "c k"], Bool[Array, "c k"]], Int[Array, ""]
-]:
-    """At most `length` more steps, and not beyond `allowed`: the searches, their history, and the steps done.
-
-    The history is the loss, the norm of the gradient, and whether the search was still going.
-    """
-
-    def point(u):
-        def value(s):
-            out = scalar_loss(loss, model, shapes, box.physical(s))
-            return jnp.asarray(out, s.dtype)
-
-        s, ds = box.fold(u)
-        f, slope = jax.value_and_grad(value)(s)
-        return Point(u, f, slope, slope * ds)
-
-    def value_of(u):
-        return point(u).loss
-
-    step = jax.vmap(lambda each: _step(each, point, value_of, optimiser, tol, target))
-    count = search.evaluations.shape[0]
-    empty = jnp.zeros((length, count), search.best.loss.dtype)
+) -> tuple[Search, History, Int[Array, ""]]:
+    """At most `length` more steps, and not beyond `allowed`: the searches, their history, and the steps done."""
+    point = partial(_point, loss, model, shapes, box)
+    step = jax.vmap(partial(_step, point=point, optimiser=optimiser, tol=tol, target=target))
 
     def going(carry):
-        search, _, _, _, k = carry
-        running = jnp.any(search.result == 0)
-        return running & (k < length) & (k < allowed)
+        search, _, k = carry
+        return jnp.any(search.result == 0) & (k < length) & (k < allowed)
 
-    def body(carry):
-        search, losses, norms, going, k = carry
-        new = step(search)
-        kept = search.result == 0
-        search = jax.tree_util.tree_map(
-            lambda a, b: jnp.where(kept.reshape(kept.shape + (1,) * (a.ndim - 1)), a, b),
-            new,
-            search,
-        )
+    def one_step(carry):
+        search, history, k = carry
+        running = search.result == 0
+        search = _where(running, step(search), search)
         norm = jnp.max(jnp.abs(search.best.gradient), axis=1)
-        losses, norms = losses.at[k].set(search.best.loss), norms.at[k].set(norm)
-        return search, losses, norms, going.at[k].set(kept), k + 1
+        new = History(search.best.loss, norm, running)
+        history = jax.tree_util.tree_map(lambda rows, row: rows.at[k].set(row), history, new)
+        return search, history, k + 1
 
-    begun = search, empty, empty, jnp.zeros(empty.shape, bool), jnp.zeros((), jnp.int32)
-    search, *history, k = jax.lax.while_loop(going, body, begun)
-    losses, norms, kept = (x.T for x in history)
-    return search, (losses, norms, kept), k
+    empty = jnp.zeros((length, *search.best.loss.shape), search.best.loss.dtype)
+    history = History(empty, empty, jnp.zeros(empty.shape, bool))
+    search, history, k = jax.lax.while_loop(
+        going, one_step, (search, history, jnp.zeros((), jnp.int32))
+    )
+    return search, jax.tree_util.tree_map(jnp.transpose, history), k
 
 
-def _step(search: Search, point, value_of, optimiser, tol, target) -> Search:
-    tx, with_search = transformation(optimiser), isinstance(optimiser, LBFGS)
-    at = search.at
-    trial = point(at.u + search.length * search.direction)
-    finite = trial.finite()
-    fresh = search.evaluations == 0
+def _point(loss, model, shapes, box, u) -> Point:
+    """The point u, with the loss and its gradient."""
 
-    if with_search:
-        slope = jnp.vdot(at.gradient, search.direction)
-        noise = 4 * jnp.finfo(at.loss.dtype).eps * jnp.abs(at.loss)
-        low = trial.loss <= at.loss + ARMIJO * search.length * slope + noise
-        near = finite & low
-        flat = jnp.vdot(trial.gradient, search.direction) >= WOLFE * slope
-        # beside a wall or a singularity no point need be flat: then a lower one will do
-        patient = search.tries < PATIENCE
-        accept = jnp.where(fresh, finite, near & (flat | ~patient))
-        # between two accepted points the loss must fall by more than rounding
-        idle = ~fresh & (at.loss - trial.loss <= noise / 4)
-        least = jnp.where(near, search.length, search.least)
-        most = jnp.where(near, search.most, search.length)
-        # the parabola through the two values and the first slope, for the first trial that went too far
-        dip = trial.loss - at.loss - slope * search.length
-        bowl = -slope * search.length**2 / (2 * jnp.where(dip > 0, dip, 1))
-        bowl = jnp.clip(bowl, 0.1 * search.length, 0.5 * search.length)
-        halved = jnp.where((least == 0) & finite & (dip > 0), bowl, (least + most) / 2)
-        # a slope that has hardly changed over the trial promises that the minimum is ten times as far
-        length = jnp.where(jnp.isinf(most), GROW * search.length, halved)
-        lost = search.tries + 1 >= TRIES
-    else:
-        accept, idle, lost = finite, jnp.zeros((), bool), jnp.zeros((), bool)
-        least, most, length = search.least, search.most, search.length
+    def value(s):
+        return jnp.asarray(scalar_loss(loss, model, shapes, box.physical(s)), s.dtype)
 
-    # an update from a gradient that is not finite would spoil the memory: it is not used then
-    gradient = jnp.where(accept, trial.gradient, 0)
-    value = jnp.where(accept, trial.loss, 0)
-    extra = {} if with_search else {"value": value, "grad": gradient, "value_fn": value_of}
-    direction: Any
-    direction, memory = tx.update(gradient, search.memory, trial.u, **extra)
-    start = jnp.ones((), at.loss.dtype)
-    if with_search:
-        blind = fresh | ~(jnp.vdot(direction, trial.gradient) < 0)
-        direction = jnp.where(blind, -trial.gradient, direction)
-        steepest = jnp.max(jnp.abs(trial.gradient))
-        start = jnp.where(blind, FIRST / jnp.where(steepest > 0, steepest, 1), start)
+    s, ds = box.fold(u)
+    f, slope = jax.value_and_grad(value)(s)
+    return Point(u, f, slope, slope * ds)
 
-    def pick(a, b):
-        return jax.tree_util.tree_map(lambda x, y: jnp.where(accept, x, y), a, b)
 
-    at = pick(trial, at)
-    better = accept & (trial.loss <= search.best.loss)
-    best = jax.tree_util.tree_map(lambda x, y: jnp.where(better, x, y), trial, search.best)
-    norm = jnp.max(jnp.abs(best.gradient))
-    failed = ~finite & fresh if with_search else ~finite
-    result = jnp.zeros((), jnp.int32)
-    for condition, name in (
-        ((accept & idle) | (lost & ~accept), SEARCH_RESULTS.stalled),
-        (accept & (norm <= tol), SEARCH_RESULTS.converged),
-        (accept & (best.loss <= target), SEARCH_RESULTS.reached),
-        (failed, SEARCH_RESULTS.failed),
-    ):
-        result = jnp.where(condition, name._value, result)
+def _where(condition, new, old):
+    """The new leaves where the condition, of the leaves' first axes, holds; the old ones elsewhere."""
+
+    def choose(new, old):
+        return jnp.where(jnp.expand_dims(condition, range(condition.ndim, new.ndim)), new, old)
+
+    return jax.tree_util.tree_map(choose, new, old)
+
+
+def _step(search: Search, *, point, optimiser, tol, target) -> Search:
+    """One evaluation, at the trial point u + t d, and what follows from it."""
+    trial = point(search.at.u + search.length * search.direction)
+    line_search = isinstance(optimiser, LBFGS)
+    judge = _line_search if line_search else _always
+    verdict = judge(search, trial)
+    accept = verdict.accept
+    direction, memory = _direction(search, trial, accept, optimiser, point)
+    inner = 0 if line_search else _inner(memory)
+    first = jnp.ones((), trial.loss.dtype)
+    if line_search:
+        direction, first = _downhill(direction, trial, search.evaluations == 0)
+    at = _where(accept, trial, search.at)
+    best = _where(accept & (trial.loss <= search.best.loss), trial, search.best)
     return Search(
         at=at,
         best=best,
         direction=jnp.where(accept, direction, search.direction),
-        length=jnp.where(accept, start, length).astype(at.loss.dtype),
-        least=jnp.where(accept, 0.0, least).astype(at.loss.dtype),
-        most=jnp.where(accept, jnp.inf, most).astype(at.loss.dtype),
+        length=jnp.where(accept, first, verdict.length).astype(at.loss.dtype),
+        lower=jnp.where(accept, 0.0, verdict.lower).astype(at.loss.dtype),
+        upper=jnp.where(accept, jnp.inf, verdict.upper).astype(at.loss.dtype),
         tries=jnp.where(accept, 0, search.tries + 1),
         taken=search.taken + accept,
-        evaluations=search.evaluations + 1 + (0 if with_search else _inner(memory)),
-        result=result,
-        memory=pick(memory, search.memory),
+        evaluations=search.evaluations + 1 + inner,
+        result=_result(verdict, best, tol, target),
+        memory=_where(accept, memory, search.memory),
     )
 
 
+def _always(search: Search, trial: Point) -> Verdict:
+    """A first-order method accepts every trial point where the loss is finite, and fails at any other."""
+    finite, never = trial.finite(), jnp.zeros((), bool)
+    return Verdict(finite, never, ~finite, search.lower, search.upper, search.length)
+
+
+def _line_search(search: Search, trial: Point) -> Verdict:
+    r"""Accepts a trial point that meets the weak Wolfe conditions, up to the rounding error ε of the loss.
+
+        f(u + t d) ≤ f(u) + c₁ t f'(u)·d + ε,        f'(u + t d)·d ≥ c₂ f'(u)·d.
+
+    The first evaluation of a search is at its start, t = 0, and needs no condition.
+    """
+    at, length, first = search.at, search.length, search.evaluations == 0
+    slope = jnp.vdot(at.gradient, search.direction)
+    rounding = jnp.finfo(at.loss.dtype).eps * jnp.abs(at.loss)
+    # four units in the last place, since the loss is a sum of rounded terms
+    low = trial.finite() & (trial.loss <= at.loss + ARMIJO * length * slope + 4 * rounding)
+    flat = jnp.vdot(trial.gradient, search.direction) >= WOLFE * slope
+    accept = jnp.where(first, trial.finite(), low & (flat | (search.tries >= PATIENCE)))
+    idle = ~first & (at.loss - trial.loss <= rounding)
+    given_up = search.tries + 1 >= TRIES
+    lower = jnp.where(low, length, search.lower)
+    upper = jnp.where(low, search.upper, length)
+    return Verdict(
+        accept=accept,
+        stalled=jnp.where(accept, idle, given_up),
+        failed=~trial.finite() & first,
+        lower=lower,
+        upper=upper,
+        length=_next_length(search, trial, slope, lower, upper),
+    )
+
+
+def _next_length(search: Search, trial: Point, slope, lower, upper) -> Float[Array, ""]:
+    """The next t in the bracket: fourfold while it has no upper end, then by interpolation or bisection.
+
+    The parabola through f(u), f'(u)·d and f(u + t d) has its minimum at −t² f'(u)·d / 2(f(u + t d) − f(u) − t f'(u)·d).
+    It is used while no trial was short enough, between 1/10 and 1/2 of t.
+    """
+    length = search.length
+    rise = trial.loss - search.at.loss - slope * length
+    parabola = -slope * length**2 / (2 * jnp.where(rise > 0, rise, 1))
+    parabola = jnp.clip(parabola, 0.1 * length, 0.5 * length)
+    interpolate = (lower == 0) & trial.finite() & (rise > 0)
+    inside = jnp.where(interpolate, parabola, (lower + upper) / 2)
+    return jnp.where(jnp.isinf(upper), GROW * length, inside)
+
+
+def _direction(search: Search, trial: Point, accept, optimiser, point) -> tuple[Any, Any]:
+    """The direction from an accepted trial point, and the memory after it."""
+    # a gradient that is not finite would spoil the memory: an update that is not accepted is made from 0
+    gradient, loss = jnp.where(accept, trial.gradient, 0), jnp.where(accept, trial.loss, 0)
+
+    def loss_at(u):
+        return point(u).loss
+
+    for_line_searches_of_optax: Any = {"value": loss, "grad": gradient, "value_fn": loss_at}
+    extra = {} if isinstance(optimiser, LBFGS) else for_line_searches_of_optax
+    return transformation(optimiser).update(gradient, search.memory, trial.u, **extra)
+
+
+def _downhill(direction, trial: Point, first):
+    """The direction and a first length along it: down the gradient at the start, or where the direction goes uphill."""
+    steepest = jnp.max(jnp.abs(trial.gradient))
+    restart = first | ~(jnp.vdot(direction, trial.gradient) < 0)
+    short = FIRST / jnp.where(steepest > 0, steepest, 1)
+    return jnp.where(restart, -trial.gradient, direction), jnp.where(restart, short, 1.0)
+
+
+def _result(verdict: Verdict, best: Point, tol, target) -> Int[Array, ""]:
+    """The number of a search's result, 0 while it goes on; of several that hold, the last one here counts."""
+    norm = jnp.max(jnp.abs(best.gradient))
+    result = jnp.zeros((), jnp.int32)
+    for condition, name in (
+        (verdict.stalled, SEARCH_RESULTS.stalled),
+        (verdict.accept & (norm <= tol), SEARCH_RESULTS.converged),
+        (verdict.accept & (best.loss <= target), SEARCH_RESULTS.reached),
+        (verdict.failed, SEARCH_RESULTS.failed),
+    ):
+        result = jnp.where(condition, name._value, result)
+    return result
+
+
 def _inner(memory):
-    """Solves in the line search of an optax method that has one."""
+    """The evaluations in the line search of an optax method that has one."""
     import optax
 
     steps = optax.tree.get(memory, "num_linesearch_steps", None)
