@@ -1,4 +1,4 @@
-"""Inverse design: the parameters that make a loss least, found by its gradient."""
+"""Inverse design: a search by gradients for the parameters that make a loss least."""
 
 from collections.abc import Callable, Mapping
 from os import PathLike
@@ -26,35 +26,35 @@ def design(
     store: str | PathLike | Any = None,
     progress: bool | Any = None,
 ) -> Design:
-    r"""The parameters, between bounds, that make a loss least.
+    r"""Finds the parameters, between bounds, that make a loss least.
 
     **Arguments:**
 
-    - `loss`: a function of the model (a tuple is handed over as several arguments) that returns a real number; or the
+    - `loss`: a function of the model (of several arguments if the model is a tuple) that returns a real number; or the
       number and a dict of constraints, each a real number that must not be negative. `jaxres.losses` has ready ones.
-    - `start`: the model, where the search begins: any pytree, such as a `Reservoir`, `(system, reservoir)`, or a dict
-      of numbers.
-    - `bounds`: which of its numbers are free, by dotted names, and how far: `{"rate": (0.1, 100.0),
-      "packet.width": (0.5, None), "scatterer.heights": (-1.0, 1.0), "levels.1": (0.1, 2.0)}`. Everything else is held
-      fixed. A positive lower bound (or 0 without an upper one) makes a parameter logarithmic.
+    - `start`: the model where the search begins. It may be any pytree, such as a `Reservoir`, `(system, reservoir)`,
+      or a dict of numbers.
+    - `bounds`: the numbers of the model that are free, by dotted names, each with its lowest and highest value:
+      `{"rate": (0.1, 100.0), "packet.width": (0.5, None), "scatterer.heights": (-1.0, 1.0), "levels.1": (0.1, 2.0)}`.
+      Everything else is held fixed. A positive lower bound (or 0 without an upper one) makes a parameter logarithmic.
     - `optimiser`: `jaxres.LBFGS()`; any optax transformation, such as `optax.adam(0.05)`, whose step is in radians of
       $u$, $x = x_{min} + (x_{max} - x_{min})(1 + \sin u)/2$; or `jaxres.SciPy("SLSQP")`, the one for constraints,
       `jaxres.SciPy("L-BFGS-B")`.
-    - `max_steps`: at most so many for each start. A step is one evaluation of the loss with its gradient.
-    - `starts`: how many, searched at once (SciPy: one after the other). The first is `start`, the others are drawn
-      uniformly between the bounds, with `key`, by default `jax.random.key(0)`.
-    - `tol`: a start has converged when no derivative of the loss, in u, is larger (SciPy's own tolerance there).
-    - `target`: a start ends as soon as its loss is not above.
+    - `max_steps`: the largest number of steps of a start. A step is one evaluation of the loss with its gradient.
+    - `starts`: the number of starts, which are searched at once (by SciPy one after the other). The first is `start`,
+      the others are drawn uniformly between the bounds, with `key`, by default `jax.random.key(0)`.
+    - `tol`: a start has converged when no derivative of the loss in u is larger. SciPy has it as its own tolerance.
+    - `target`: a start ends as soon as its loss is not above this.
     - `errors`: the rise δ of the loss that counts as one standard deviation, ½ for a negative log-likelihood. Then the
       table has error bars $\sqrt{2δ (H^{-1})_{ii}}$ from the Hessian H in the parameters that are on no bound.
-    - `store`: folder of a checkpoint, from which the same call goes on where an earlier one ended; also with more
-      `max_steps`. (SciPy: finished starts are kept.)
-    - `progress`: whether to show a bar; by default on a terminal.
+    - `store`: the folder of a checkpoint. The same call continues there where an earlier one ended, also with more
+      `max_steps`. (With SciPy, starts that are finished are kept.)
+    - `progress`: whether to show a bar; by default it is shown on a terminal.
 
-    **Returns:** `Design`: the best of all starts, its gradient, sensitivities, history; `print` it for a report that
-    says whether it converged and which parameters are on a bound.
+    **Returns:** `Design`: the best of all starts, its gradient, sensitivities and history. Its printed report states
+    whether it converged and which parameters are on a bound.
 
-    **Raises:** `ValueError` for anything wrong with the arguments, before any work.
+    **Raises:** `ValueError` for a mistake in the arguments, before any work.
 
     !!! example
         >>> def loss(p):

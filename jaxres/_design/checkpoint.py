@@ -1,9 +1,9 @@
-"""A design's checkpoint: a folder from which a search goes on exactly where it was.
+"""A design's checkpoint: a folder from which a search continues exactly where it was.
 
-store/design/manifest.json   what is searched: parameters, bounds, start, loss, optimiser, versions
+store/design/manifest.json   the arguments: parameters, bounds, start, loss, optimiser, versions
 store/design/state.npz       the searches and their history, replaced as a whole after every few steps, or (SciPy) after
                              every start
-store/design/progress.json   how far they are, for people
+store/design/progress.json   the losses and results so far, for people
 store/design/result.json     the result, once there is one
 """
 
@@ -23,8 +23,9 @@ from .._checks import require
 from .._files import StoreError, folder, read_json, sync, telling, write_json, writing
 
 MANIFEST, STATE, PROGRESS, RESULT = "manifest.json", "state.npz", "progress.json", "result.json"
-#: entries of a manifest that may differ when a search goes on
-_HOW = ("config", "versions", "max_steps")
+#: The entries of a manifest that may differ when a search continues.
+_MAY_DIFFER = ("config", "versions", "max_steps")
+#: The types of a manifest's entries.
 _KINDS = {
     **dict.fromkeys(("bounds", "versions"), dict),
     **dict.fromkeys(("start", "entries"), list),
@@ -33,17 +34,17 @@ _KINDS = {
     "config": dict | None,
 }
 _ANEW = "Restore the file from a copy, or search anew with another folder as the store."
-#: of what stands in the state beside the arrays of the search
+#: The name of the checksum, beside the arrays of the search.
 _CHECKSUM = "checksum"
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Whether a design's checkpoint stands there."""
+    """Whether the folder has a design's checkpoint."""
     return (path / "design" / MANIFEST).is_file()
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """What a checkpoint was made for."""
+    """The arguments that a checkpoint was made with."""
     require(
         is_checkpoint(path),
         f"Argument `store` must be a folder made by jaxres.design, but {path} has no design/{MANIFEST}. Name another.",
@@ -52,7 +53,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 
 def read_progress(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """How far a checkpoint is, and its result; each empty if there is none yet."""
+    """The progress of a checkpoint and its result; each is empty if there is none yet."""
     progress, result = (path / "design" / name for name in (PROGRESS, RESULT))
     remedy = "Delete it, and resume the search: it is written anew."
     kinds = {"losses": list, "results": list, "steps": int}
@@ -64,7 +65,7 @@ def read_progress(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 class Checkpoint:
-    """The folder of one search, made or found."""
+    """The folder of one search, which is made if it does not exist."""
 
     def __init__(self, path: Path, manifest: Mapping[str, Any]):
         self.folder = folder("store", path) / "design"
@@ -78,7 +79,7 @@ class Checkpoint:
                 different = [
                     f"{key} is {old.get(key)} in the store, {manifest.get(key)} now"
                     for key in dict.fromkeys([*old, *manifest])
-                    if key not in _HOW and old.get(key) != manifest.get(key)
+                    if key not in _MAY_DIFFER and old.get(key) != manifest.get(key)
                 ]
                 require(
                     not different,
@@ -87,7 +88,7 @@ class Checkpoint:
                     + ". Name another folder, or repeat the call that made this one.",
                 )
             else:
-                # one that was killed before it had a manifest left no more than an empty folder
+                # a search that was killed before it wrote a manifest leaves an empty folder
                 require(
                     not path.exists() or (path.is_dir() and self._is_empty(path)),
                     f"Argument `store` must be a new folder or one made by jaxres.design, but {path} is something "
@@ -97,7 +98,9 @@ class Checkpoint:
             self._held = ExitStack()  # for as long as this object lives
             self._held.enter_context(writing(self.folder / "lock", self._clean))
             write_json(self.folder / MANIFEST, manifest)
-        self._identity = dumps({k: v for k, v in manifest.items() if k not in _HOW}, sort_keys=True)
+        self._identity = dumps(
+            {k: v for k, v in manifest.items() if k not in _MAY_DIFFER}, sort_keys=True
+        )
 
     def _is_empty(self, path):
         inside = {x for x in path.rglob("*") if not x.name.startswith(".")}
@@ -108,24 +111,24 @@ class Checkpoint:
             left.unlink(missing_ok=True)
 
     def load(self) -> dict[str, np.ndarray]:
-        """The arrays that were saved last; none if there are none."""
+        """The arrays that were saved last; an empty dict if nothing was saved."""
         path = self.folder / STATE
         if not path.is_file():
             return {}
         try:
             with np.load(BytesIO(path.read_bytes()), allow_pickle=False) as file:
                 arrays = dict(file)
-            said = int(arrays.pop(_CHECKSUM, np.asarray(-1)))
-        except Exception as error:  # whatever bytes that are no such file bring about
+            checksum = int(arrays.pop(_CHECKSUM, np.asarray(-1)))
+        except Exception as error:  # bytes that are not an archive raise errors of many kinds
             raise StoreError(
                 f"{path} is damaged: {type(error).__name__}: {error}. {_ANEW}"
             ) from error
-        if said != self._checksum(arrays):
+        if checksum != self._checksum(arrays):
             raise StoreError(f"{path} is damaged: its checksum is missing or wrong. {_ANEW}")
         return arrays
 
     def _checksum(self, arrays):
-        """Of the arrays, and of the search that they belong to."""
+        """The checksum of the arrays and of the search that they belong to."""
         total = zlib.crc32(self._identity.encode())
         for name in sorted(arrays):
             x = np.ascontiguousarray(arrays[name])
@@ -134,12 +137,12 @@ class Checkpoint:
         return total
 
     def save(self, arrays: Mapping[str, Any], losses: Any, results: list[str], steps: int) -> None:
-        """Replaces the state; an interruption leaves the one before. The rest is for people."""
+        """Replaces the state; an interruption leaves the one before. `progress.json` is for people."""
         packed: dict[str, Any] = {name: np.asarray(x) for name, x in arrays.items()}
         packed[_CHECKSUM] = np.asarray(self._checksum(packed))
         partial = self.folder / f".{uuid.uuid4().hex}.npz"
-        told = f"{self.folder / STATE} cannot be written"
-        with telling(told, "Make room, and repeat the call: it goes on from the state before."):
+        failure = f"{self.folder / STATE} cannot be written"
+        with telling(failure, "Make room, and repeat the call: it goes on from the state before."):
             try:
                 with open(partial, "wb") as file:
                     np.savez(file, **packed)
@@ -153,7 +156,7 @@ class Checkpoint:
             write_json(
                 self.folder / PROGRESS, {"losses": finite, "results": results, "steps": steps}
             )
-            (self.folder / RESULT).unlink(missing_ok=True)  # that of fewer steps
+            (self.folder / RESULT).unlink(missing_ok=True)  # it is the result of fewer steps
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Writes the result."""

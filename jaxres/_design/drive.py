@@ -35,7 +35,7 @@ class Ends:
     - `evaluations`: the sum over all starts.
     - `history`: the least loss so far and the norm of its gradient, shape (2, starts, steps).
     - `margins`, `normals`: the constraints and their derivatives; `penalised`: those that are penalties.
-    - `norms`, `messages`: what SciPy's methods are judged by, and what they say.
+    - `norms`, `messages`: the norms of the gradients and the last messages of SciPy's methods.
     """
 
     s: np.ndarray

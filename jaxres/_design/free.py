@@ -1,4 +1,4 @@
-r"""What a search may change: some numbers of a model, between bounds.
+r"""The numbers of a model that a search changes, between bounds.
 
 The free numbers are one vector x. Each is written as
 
@@ -11,8 +11,8 @@ without bounds moves u, with
     s = √(1 + u²) − 1     from one bound,
     s = u                 without any.
 
-These are smooth, and an optimum on a bound lies at a finite u, with a vanishing derivative: it is found as fast as any
-other. SciPy's methods, which know bounds, move s.
+These are smooth, and an optimum on a bound lies at a finite u, with a vanishing derivative, so that it is found as fast
+as any other. SciPy's methods, which know bounds, move s.
 """
 
 from collections.abc import Mapping
@@ -27,12 +27,12 @@ from jaxtyping import Array, Float
 from .._checks import require
 from .._fields import Fields
 
-#: starts nearer to a bound than this, as a fraction of s, are moved away: on a bound u has no slope to follow
+#: Starts nearer to a bound than this, in s, are moved away from it, since the derivative in u vanishes on a bound.
 NUDGE = 1e-3
 
 
 class Box(eqx.Module):
-    """The bounds of a vector x, and the coordinates in which it is searched. All fields have its shape."""
+    """The bounds of a vector x, and the coordinates in which it is searched. All fields have the shape of x."""
 
     low: Float[Array, " n"]
     high: Float[Array, " n"]
@@ -59,33 +59,34 @@ class Box(eqx.Module):
         return cls(*(jnp.asarray(field, dtype) for field in fields))
 
     def _kinds(self):
+        """Where there are two bounds, and where there is one."""
         below = jnp.isfinite(self.low) & ~((self.log > 0) & (self.low == 0))
         above = jnp.isfinite(self.high)
         return below & above, below ^ above
 
     def physical(self, s: Float[Array, " n"]) -> Float[Array, " n"]:
-        """X of s."""
+        """Returns x at s."""
         y = self.origin + self.scale * s
         return jnp.where(self.log > 0, jnp.exp(jnp.where(self.log > 0, y, 0)), y)
 
     def slope(self, x: Float[Array, " n"]) -> Float[Array, " n"]:
-        """dx/ds; never 0."""
+        """Returns dx/ds, which is never 0."""
         return self.scale * jnp.where(self.log > 0, x, 1)
 
     def scaled(self, x: Float[Array, " n"]) -> Float[Array, " n"]:
-        """S of x."""
+        """Returns s at x."""
         y = jnp.where(self.log > 0, jnp.log(jnp.where(self.log > 0, x, 1)), x)
         return (y - self.origin) / self.scale
 
     def fold(self, u: Float[Array, " n"]) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
-        """S of u, and ds/du."""
+        """Returns s at u, and ds/du."""
         two, one = self._kinds()
         root = jnp.sqrt(1 + u**2)
         s = jnp.where(two, (1 + jnp.sin(u)) / 2, jnp.where(one, root - 1, u))
         return s, jnp.where(two, jnp.cos(u) / 2, jnp.where(one, u / root, 1))
 
     def unfold(self, s: Float[Array, " n"]) -> Float[Array, " n"]:
-        """One u of s, which is moved off the bounds."""
+        """Returns a u at s, after s is moved off the bounds by `NUDGE`."""
         two, one = self._kinds()
         inside = jnp.clip(s, NUDGE, 1 - NUDGE)
         away = jnp.maximum(s, NUDGE)
@@ -94,7 +95,7 @@ class Box(eqx.Module):
         )
 
     def draw(self, key: Any, s: Float[Array, " n"], count: int) -> Float[Array, "c n"]:
-        """Starts: s itself, then others, uniform between two bounds, and around s where a bound is missing."""
+        """Draws starts: s itself, then others, uniform between two bounds, and normal where a bound is missing."""
         two, one = self._kinds()
         shape = (count - 1, *s.shape)
         uniform = jax.random.uniform(key, shape, s.dtype)
@@ -103,12 +104,12 @@ class Box(eqx.Module):
         return jnp.concatenate([s[None], other])
 
     def limits(self) -> tuple[np.ndarray, np.ndarray]:
-        """The bounds of s."""
+        """Returns the bounds of s."""
         two, one = (np.asarray(kind) for kind in self._kinds())
         return np.where(two | one, 0.0, -np.inf), np.where(two, 1.0, np.inf)
 
     def touching(self, s: Any, near: float) -> np.ndarray:
-        """−1 where s is at the lower bound of x, 1 at the upper one, 0 elsewhere."""
+        """Returns −1 where s is nearer than `near` to the lower bound of x, 1 at the upper one, 0 elsewhere."""
         two, one = (np.asarray(kind) for kind in self._kinds())
         s = np.asarray(s)
         start, end = (two | one) & (s < near), two & (s > 1 - near)
@@ -177,7 +178,7 @@ class Free:
         self.box = Box.around(least, most, self.x, self.dtype)
 
     def static(self) -> tuple:
-        """What decides the program: names and shapes."""
+        """The names and shapes: all that a compiled program depends on."""
         return tuple(self.shapes.items())
 
 
@@ -197,7 +198,7 @@ def put(model: Any, shapes: tuple, x: Float[Array, " n"]) -> Any:
 
 
 def _array(leaf):
-    """Numbers are arrays; whole ones are not, since they may be counts."""
+    """A float becomes an array; an int does not, since it may be a count."""
     return jnp.asarray(leaf) if isinstance(leaf, float | np.floating | np.ndarray) else leaf
 
 

@@ -1,4 +1,4 @@
-"""The arguments of a design, checked before anything is compiled, and what a checkpoint knows them by."""
+"""The arguments of a design, checked before anything is compiled, and their description in a checkpoint."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -43,7 +43,7 @@ class Prepared:
 
     @property
     def pieces(self) -> tuple[Any, Any, tuple, Box]:
-        """The arguments that the compiled functions share: the loss, the model, what is free, and the bounds."""
+        """The arguments that the compiled functions share: the loss, the model, the free numbers, and the bounds."""
         loss = self.loss if self.weight is None else self.loss.loss
         return loss, self.free.model, self.free.static(), self.free.box
 
@@ -102,7 +102,7 @@ def prepare(
     )
 
 
-# --- What is checked ---
+# --- The checks ---
 
 
 def _number(name, x, **sign):
@@ -177,11 +177,11 @@ def _is_real_number(x):
     return getattr(x, "shape", None) == () and jnp.issubdtype(jnp.result_type(x), jnp.floating)
 
 
-# --- What a checkpoint knows the arguments by: the same words in every process ---
+# --- The description of an argument in a checkpoint, which is the same in every process ---
 
 
 def _describe(x):
-    """An object in words: a Module by its fields, optax's transformations, pairs of functions, one by one."""
+    """A Module by its name and fields; a function, or each of the pair that an optax transformation is."""
     if isinstance(x, eqx.Module):
         fields = ", ".join(f"{name}={_plain(value)}" for name, value in vars(x).items())
         return f"{type(x).__name__}({fields})"

@@ -72,7 +72,7 @@ class Evaluation(NamedTuple):
 
 
 class Score(NamedTuple):
-    """A point by what counts: where constraints are penalties, they are part of `loss` and not among `margins`."""
+    """A point as points are compared: constraints that are penalties are part of `loss` and not among `margins`."""
 
     loss: float
     slack: float  # the least of the margins, at most 0
@@ -204,7 +204,7 @@ class Run:
         self.best = point
 
     def _wall(self, s: np.ndarray) -> Evaluation:
-        """Values where they are not finite: as much higher as the last finite point promised to be lower.
+        """Replaces values that are not finite, by values as much higher as the last finite point promised to be lower.
 
         A line search that interpolates then comes back part of the way. A much larger number would send it all the
         way back, where the methods see no progress and end.
@@ -218,7 +218,7 @@ class Run:
         return Evaluation(s, values, slopes, finite=False)
 
     def minimise(self, method: str) -> dict[str, Any]:
-        """Runs the method, and returns what a checkpoint keeps of the start."""
+        """Runs the method, and returns the arrays that a checkpoint keeps of the start."""
         end, success, message = None, False, ""
         try:
             end, success, message = self._search(method)

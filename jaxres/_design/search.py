@@ -49,7 +49,7 @@ class LBFGS(eqx.Module):
 
 
 class SEARCH_RESULTS(eqx.Enumeration):
-    """What became of a search from one start."""
+    """The outcome of a search from one start."""
 
     unfinished = "The steps were used up before the search converged. Allow more `max_steps`."
     converged = "Converged: the gradient is below `tol`."
@@ -109,7 +109,7 @@ class History(eqx.Module):
 
 
 class Verdict(eqx.Module):
-    """What follows from a trial point: whether it is accepted, whether the search ends, and else the next trial."""
+    """The judgement of a trial point: whether it is accepted, whether the search ends, and else the next trial."""
 
     accept: Bool[Array, ""]
     stalled: Bool[Array, ""]
@@ -205,7 +205,7 @@ def advance(
 
 
 def _point(loss, model, shapes, box, u) -> Point:
-    """The point u, with the loss and its gradient."""
+    """Returns the point u with the loss and its gradient."""
 
     def value(s):
         return jnp.asarray(scalar_loss(loss, model, shapes, box.physical(s)), s.dtype)
@@ -216,7 +216,7 @@ def _point(loss, model, shapes, box, u) -> Point:
 
 
 def _where(condition, new, old):
-    """The new leaves where the condition, of the leaves' first axes, holds; the old ones elsewhere."""
+    """The new leaves where the condition holds, the old ones elsewhere; it has the first axes of every leaf."""
 
     def choose(new, old):
         return jnp.where(jnp.expand_dims(condition, range(condition.ndim, new.ndim)), new, old)
@@ -225,7 +225,7 @@ def _where(condition, new, old):
 
 
 def _step(search: Search, *, point, optimiser, tol, target) -> Search:
-    """One evaluation, at the trial point u + t d, and what follows from it."""
+    """Evaluates the loss once, at the trial point u + t d, and returns the search after it."""
     trial = point(search.at.u + search.length * search.direction)
     line_search = isinstance(optimiser, LBFGS)
     judge = _line_search if line_search else _always
