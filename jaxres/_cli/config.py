@@ -1,10 +1,10 @@
 """Configuration files: TOML, checked as a whole before anything runs.
 
-A file has a `[model]`, which says what is computed, and tasks: `[sweep]`, or `[design]`, or both. Another is a class
-beside `Sweep`, a field of `Config`, and what there is to check `_across` its entries. Every mistake is told at once,
-each with its path; unknown keys are mistakes.
+A file has a `[model]`, which names the function that is computed, and tasks: `[sweep]`, or `[design]`, or both. A
+further task would be a class beside `Sweep`, a field of `Config`, and its checks in `_across`. All mistakes are
+reported at once, each with its path; unknown keys are mistakes.
 
-All of a file is data, except the names of functions, `module:name`: they are looked up only as far as `Code` says.
+All of a file is data, except the names of functions, `module:name`: they are looked up only as far as `Code` allows.
 """
 
 import math
@@ -30,7 +30,7 @@ from .config_code import Code, ConfigError, said
 from .config_design import Design
 from .config_types import Chunk, Function, Positive, Strict, Value, Workers
 
-#: what can be asked of a model's steady state
+#: The outputs of a model's steady state, by their names in a file.
 OUTPUTS: Mapping[str, Callable] = {
     "coherence": lambda system, reservoir, sol: coherence(sol.rho),
     "populations": lambda system, reservoir, sol: populations(sol.rho),
@@ -41,13 +41,13 @@ OUTPUTS: Mapping[str, Callable] = {
     "map_error": lambda system, reservoir, sol: sol.map_error,
     "condition": lambda system, reservoir, sol: sol.condition,
 }
-#: the largest file that is read, in bytes
+#: The largest file that is read, in bytes: far more than axes written out need, and little enough to be parsed.
 LARGEST = 2**26
 
 
 @dataclass(frozen=True)
 class Observables:
-    """The named outputs of a model's steady state, and what became of the solve."""
+    """The named outputs of a model's steady state, and the result of the solve."""
 
     names: tuple[str, ...]
 
@@ -59,7 +59,7 @@ class Observables:
 
 
 class Model(Strict):
-    """`name = "letter"`, or `function = "module:name"`; and the parameters held fixed."""
+    """The model, `name = "letter"` or `function = "module:name"`, and the parameters that are held fixed."""
 
     name: Literal["letter"] | None = None
     function: Function | None = None
@@ -73,7 +73,7 @@ class Model(Strict):
 
 
 class Axis(Strict):
-    """`values = [...]`, or `from`, `to`, `points` and `spacing`."""
+    """The values of one parameter: `values = [...]`, or `from`, `to`, `points` and `spacing`."""
 
     values: Annotated[list[float], Field(min_length=1)] | None = None
     start: float | None = Field(None, alias="from")
@@ -93,7 +93,7 @@ class Axis(Strict):
         return self
 
     def array(self) -> np.ndarray:
-        """The values."""
+        """The values as an array."""
         if self.start is None or self.stop is None or self.points is None:
             return np.asarray(self.values, float)
         space = np.geomspace if self.spacing == "log" else np.linspace
@@ -101,7 +101,7 @@ class Axis(Strict):
 
 
 class Sweep(Strict):
-    """A grid: `axes` by name, those in one list of `zipped` vary together."""
+    """A grid with `axes` by name; those in one list of `zipped` vary together."""
 
     axes: Annotated[dict[str, Axis], Field(min_length=1)]
     zipped: list[Annotated[list[str], Field(min_length=2)]] = Field([])
@@ -124,11 +124,11 @@ class Config(Strict):
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The content of a TOML file, not yet checked. A byte order mark is no mistake."""
+    """The content of a TOML file, not yet checked. A byte order mark is allowed."""
     try:
         with open(path, "rb") as file:
             content = file.read(LARGEST + 1)
-    except (OSError, ValueError) as error:  # a name with NUL is a ValueError
+    except (OSError, ValueError) as error:  # a path that contains NUL is a ValueError
         raise ConfigError([(str(path), getattr(error, "strerror", None) or str(error))]) from None
     if len(content) > LARGEST:
         raise ConfigError([(str(path), f"must be a TOML file of at most {LARGEST >> 20} MiB")])
@@ -136,27 +136,29 @@ def read(path: Path) -> dict[str, Any]:
         return tomllib.loads(content.decode("utf-8-sig"))
     except RecursionError:
         raise ConfigError([(str(path), "no valid TOML: nested too deeply")]) from None
-    except ValueError as error:  # of the syntax, the encoding, or an integer of thousands of digits
+    except ValueError as error:  # wrong syntax or encoding, or an integer of thousands of digits
         raise ConfigError([(str(path), f"no valid TOML: {error}")]) from None
 
 
 def parse(content: Any, task: str = "sweep", code: Code = Code()) -> Config:
-    """The checked configuration, which must have the task; `ConfigError` tells all mistakes."""
-    config, problems, rejected, typed = None, [], set(), content
+    """The checked configuration, which must have the task; `ConfigError` has all mistakes.
+
+    Entries are checked one by one by their types, then against each other, where an entry of a wrong type is None.
+    """
+    config, problems, rejected = None, [], {}
     try:
         config = Config.model_validate(content)
     except ValidationError as error:
         for each in error.errors(include_url=False, include_context=False, include_input=False):
             place = _within(content, each["loc"])
-            problems.append(
-                (".".join(map(str, place)) or "file", each["msg"].removeprefix("Value error, "))
-            )
-            if each["type"] != "value_error":  # these come after the types, which are right then
-                rejected.add(place)
-        typed = _typed(content, rejected)
+            path, message = ".".join(map(str, place)) or "file", each["msg"]
+            problems.append((path, message.removeprefix("Value error, ")))
+            if each["type"] != "value_error":  # a value error is raised after all types were right
+                rejected[place] = None
+    typed = _typed(content, rejected)
     if isinstance(content, Mapping) and content.get(task) is None:
         problems.append((task, "Field required"))
-    # in the precision that it will be computed in, where small numbers may be 0 and large ones infinite
+    # in the precision of the computation, where small numbers may be 0 and large ones infinite
     with jax.enable_x64(_entry(typed, "precision") != "single"):
         problems += _across(typed, code)
     if problems or config is None:
@@ -165,22 +167,21 @@ def parse(content: Any, task: str = "sweep", code: Code = Code()) -> Config:
 
 
 def _within(content, place):
-    """The path as far as it goes in the file, and one step more; without the names of a union's members."""
+    """The path as far as it goes in the file, and one step more; without the tags of a union's members."""
     path, inside = [], content
     for part in place:
-        if (isinstance(inside, Mapping) and part in inside) or (
-            isinstance(inside, list) and isinstance(part, int)
-        ):
+        is_key = isinstance(inside, Mapping) and part in inside
+        is_index = isinstance(inside, list) and isinstance(part, int)
+        if is_key or is_index:
             path.append(part)
             inside = inside[part]
         elif not str(part).startswith("<"):
-            path.append(part)
-            break
+            return (*path, part)
     return tuple(path)
 
 
 def _typed(content, rejected, place=()):
-    """A copy in which whatever is missing or has the wrong type is None: nothing else need look at types again."""
+    """A copy in which an entry that is missing or has a wrong type is None, so that types need not be checked again."""
     if place in rejected:
         return None
     if isinstance(content, Mapping):
@@ -192,40 +193,37 @@ def _typed(content, rejected, place=()):
 
 
 def _entry(table, *path):
-    """What stands at a path of a typed content, or None."""
+    """The entry at a path of a typed content, or None."""
     for part in path:
         table = None if table is None else table.get(part)
     return table
 
 
 def _across(content, code):
-    """What no single entry shows: names against the model, zipped lengths, sizes, what the constructors refuse.
+    """The mistakes that no single entry shows: names against the model, zipped lengths, sizes, refused values.
 
     Every entry has its type or is None.
     """
     model, sweep, design = (_entry(content, key) or {} for key in ("model", "sweep", "design"))
     axes, fixed = sweep.get("axes") or {}, model.get("parameters") or {}
-    gradient = [name for name in sweep.get("gradient") or () if name is not None]
+    bounds = design.get("bounds") or {}
     try:
         function, defaults, known = _signature(model, code)
     except ConfigError as error:
         yield from error.problems
         function, defaults, known = None, None, None
     yield from _config_design.across(design, fixed, known, defaults, code)
-    bounds = design.get("bounds") or {}
     if known is not None:
-        listing = "it takes " + ", ".join(sorted(known))
-        for place, names in (
-            ("model.parameters.{}", fixed),
-            ("sweep.axes.{}", axes),
-            ("sweep.gradient", gradient),
-        ):
-            for name in names:
-                if name not in known:
-                    yield place.format(name), f"the model has no parameter {name!r}: {listing}"
+        places = [(f"model.parameters.{name}", name) for name in fixed]
+        places += [(f"sweep.axes.{name}", name) for name in axes]
+        places += [("sweep.gradient", name) for name in sweep.get("gradient") or ()]
+        listing = ", ".join(sorted(known))
+        for place, name in places:
+            if name is not None and name not in known:
+                yield place, f"the model has no parameter {name!r}: it takes {listing}"
         for name in sorted(known - {*(defaults or ()), *axes, *fixed, *bounds}):
             yield "model.parameters", f"lacks {name!r}, which has no default and is no axis"
-    for name in axes.keys() & fixed.keys():
+    for name in [name for name in axes if name in fixed]:
         yield f"sweep.axes.{name}", "is also held fixed, in model.parameters"
     yield from _lengths(sweep, axes)
     if function is letter.model:
@@ -241,7 +239,7 @@ def _across(content, code):
 
 
 def _signature(model, code):
-    """The model's function, the defaults of its parameters (None: not known) and their names (None: any)."""
+    """The model's function, the defaults of its parameters (None if unknown) and their names (None if any will do)."""
     name = model.get("function")
     if model.get("name") is not None:
         return parameters_of(letter.model)
@@ -255,7 +253,7 @@ def _signature(model, code):
 
 
 def _lengths(sweep: Mapping[str, Any], axes: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """How many values there are, known before an array is made of them."""
+    """The mistakes in the lengths of axes, which are found before an array is made of them."""
     lengths = {}
     for name, axis in axes.items():
         values, points = _entry(axis, "values"), _entry(axis, "points")
@@ -266,8 +264,9 @@ def _lengths(sweep: Mapping[str, Any], axes: Mapping[str, Any]) -> Iterator[tupl
         check_count(lengths, memory)
     except ValueError as error:
         yield "sweep.axes", said(error)
-    seen, zipped = set(), list[Any](sweep.get("zipped") or ())
-    for i, group in enumerate(zipped):
+    groups: list[Any] = sweep.get("zipped") or []
+    seen = set()
+    for i, group in enumerate(groups):
         names = [name for name in group or () if name is not None]
         for name in names:
             if name not in axes:
@@ -275,9 +274,9 @@ def _lengths(sweep: Mapping[str, Any], axes: Mapping[str, Any]) -> Iterator[tupl
             elif name in seen:
                 yield f"sweep.zipped.{i}", f"{name!r} is zipped twice"
             seen.add(name)
-        of = {name: lengths[name] for name in names if name in lengths}
-        if len(set(of.values())) > 1:
-            yield f"sweep.zipped.{i}", f"zipped axes must have one length, but have {of}"
+        zipped = {name: lengths[name] for name in names if name in lengths}
+        if len(set(zipped.values())) > 1:
+            yield f"sweep.zipped.{i}", f"zipped axes must have one length, but have {zipped}"
 
 
 def _ends(axis):
@@ -286,7 +285,7 @@ def _ends(axis):
 
 
 def _values(place, entries, known):
-    """What the Letter's model refuses of each parameter by itself: of many numbers the least and the largest."""
+    """The values that the Letter's model refuses; of many values the least and the largest are tried."""
     for name, values in entries.items():
         given = [x for x in values or () if x is not None]
         if name not in known or not given:
@@ -305,7 +304,7 @@ def _values(place, entries, known):
 
 def arguments(config: Config, code: Code = Code()) -> dict[str, Any]:
     """The arguments of `jaxres.sweep` that a configuration stands for."""
-    assert config.sweep is not None  # `parse` has seen to it
+    assert config.sweep is not None  # `parse` requires the task
     sweep, arrays = config.sweep, {k: axis.array() for k, axis in config.sweep.axes.items()}
     groups = {name: tuple(group) for group in sweep.zipped for name in group}
     axes: dict[Any, Any] = {}
@@ -313,13 +312,13 @@ def arguments(config: Config, code: Code = Code()) -> dict[str, Any]:
         group = groups.get(name)
         axes[group or name] = tuple(arrays[n] for n in group) if group else array
     if config.model.function is None:
-        function, of = letter.model, Observables(tuple(sweep.outputs or ("coherence",)))
+        function, observables = letter.model, Observables(tuple(sweep.outputs or ("coherence",)))
     else:
-        function, of = code.load(config.model.function, "model.function"), None
+        function, observables = code.load(config.model.function, "model.function"), None
     return {
         "function": function,
         "axes": axes,
-        "of": of,
+        "of": observables,
         "fixed": config.model.parameters,
         "gradient": sweep.gradient,
         "chunk": sweep.chunk,

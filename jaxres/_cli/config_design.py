@@ -1,9 +1,10 @@
-"""The task `[design]` of a configuration file: what is searched, and how."""
+"""The task `[design]` of a configuration file: its entries, their checks, and the arguments of `jaxres.design`."""
 
 import inspect
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
+import jax
 import numpy as np
 from pydantic import Field, model_validator
 
@@ -12,7 +13,7 @@ from .._fields import parameters_of
 from .config_code import Code, ConfigError
 from .config_types import Complex, Function, Parameter, Start, Strict
 
-#: losses by the names they have in a file
+#: The losses by their names in a file.
 LOSSES = {
     "thermostat": losses.Thermostat,
     "fast_thermostat": losses.FastThermostat,
@@ -22,21 +23,20 @@ LOSSES = {
     "ergotropy": losses.Ergotropy,
     "ergotropy_rate": losses.ErgotropyRate,
 }
-#: parameters of a loss that are algorithms
-_ALGORITHMS = ("amplitudes", "quadrature")
+#: The fields of a loss that are algorithms, which a file cannot choose.
+ALGORITHMS = ("amplitudes", "quadrature")
 Problems = Iterator[tuple[str, str]]
-#: starts and steps of a search: all starts are held at once
-Starts = Annotated[int, Field(ge=1, le=2**16)]
-Steps = Annotated[int, Field(ge=1, lt=2**31)]
+Positive = Annotated[float, Field(gt=0)]
+Pair = Annotated[list[float], Field(min_length=2, max_length=2)]
 
 
 class Loss(Strict):
-    """`name`, one of those here, or `function = "module:name"`, a function of what the model returns."""
+    """A loss by its `name`, one of `LOSSES`, or by `function = "module:name"`, called with the model."""
 
     name: str | None = None
     function: Function | None = None
     parameters: dict[str, Parameter] = Field({})
-    penalty: Annotated[float, Field(gt=0)] | None = None
+    penalty: Positive | None = None
 
     @model_validator(mode="after")
     def _one(self):
@@ -46,21 +46,20 @@ class Loss(Strict):
 
 
 class Design(Strict):
-    """A search: the free parameters by their `bounds`, from `start`."""
+    """A search from `start` for the parameters that have `bounds`."""
 
     loss: Loss
-    bounds: Annotated[
-        dict[str, Annotated[list[float], Field(min_length=2, max_length=2)]], Field(min_length=1)
-    ]
+    bounds: Annotated[dict[str, Pair], Field(min_length=1)]
     start: dict[str, Start] = Field({})
     optimiser: Literal["lbfgs", "adam", "SLSQP", "L-BFGS-B"] = "lbfgs"
-    learning_rate: Annotated[float, Field(gt=0)] | None = None
-    max_steps: Steps = 200
-    starts: Starts = 1
+    learning_rate: Positive | None = None
+    # steps are counted in 32 bits, and the states of all starts are held in memory at once
+    max_steps: Annotated[int, Field(ge=1, lt=2**31)] = 200
+    starts: Annotated[int, Field(ge=1, le=2**16)] = 1
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    tol: Annotated[float, Field(gt=0)] = 1e-7
+    tol: Positive = 1e-7
     target: float | None = None
-    errors: Annotated[float, Field(gt=0)] | None = None
+    errors: Positive | None = None
     store: str | None = None
 
     @model_validator(mode="after")
@@ -77,9 +76,9 @@ def across(
     defaults: Mapping[str, Any] | None,
     code: Code,
 ) -> Problems:
-    """What no single entry shows: names against the model, starts against bounds, the loss and its parameters.
+    """The mistakes that no single entry shows: names against the model, starts against bounds, the loss.
 
-    Every entry has its type or is None; `code` says which functions may be loaded.
+    Every entry of `design` has its type or is None. `known` are the names of the model's parameters (None: any).
     """
     bounds, start = design.get("bounds") or {}, design.get("start") or {}
     for place, each in (("design.bounds", bounds), ("design.start", start)):
@@ -87,35 +86,34 @@ def across(
             if known is not None and name not in known:
                 listing = ", ".join(sorted(known))
                 yield f"{place}.{name}", f"the model has no parameter {name!r}: it takes {listing}"
-    for name in bounds.keys() & fixed.keys():
+    for name in [name for name in bounds if name in fixed]:
         yield f"design.bounds.{name}", "is also held fixed, in model.parameters"
-    for name in start.keys() - bounds.keys():
+    for name in [name for name in start if name not in bounds]:
         yield f"design.start.{name}", "has no bounds: hold it fixed, in model.parameters"
     for name, pair in bounds.items():
         if pair is None or None in pair:
             continue
-        at = start.get(name, (defaults or {}).get(name))
+        place, at = f"design.start.{name}", start.get(name, (defaults or {}).get(name))
         if pair[0] >= pair[1]:
             yield f"design.bounds.{name}", f"must be [lowest, highest], but is {pair}"
-        elif at is None:
-            if name not in start and defaults is not None:
-                yield f"design.start.{name}", "is missing, and the model has no default"
-        else:
-            yield from _inside(f"design.start.{name}", at, pair)
+        elif at is not None:
+            yield from _inside(place, at, pair)
+        elif name not in start and defaults is not None:
+            yield place, "is missing, and the model has no default"
     yield from _loss(design.get("loss") or {}, design.get("optimiser"), code)
 
 
 def _inside(place, at, pair):
-    """A start, which may be a default of the model's: numbers between the bounds."""
+    """Whether a start, which may be a default of the model's, lies between the bounds."""
+    given = [x for x in at if x is not None] if isinstance(at, list) else at
     try:
-        numbers = np.ravel(
-            _floats([x for x in at if x is not None] if isinstance(at, list) else at)
-        )
+        numbers = np.ravel(_floats(given))
     except (TypeError, ValueError):
         yield place, f"must be a number or numbers in a row, but the model's default is {at!r}"
         return
-    for x in numbers[~((pair[0] <= numbers) & (numbers <= pair[1]))][:1]:
-        yield place, f"must lie within {pair}, but is {x:g}"
+    outside = numbers[~((pair[0] <= numbers) & (numbers <= pair[1]))]
+    if outside.size:
+        yield place, f"must lie within {pair}, but is {outside[0]:g}"
 
 
 def _loss(loss: Mapping[str, Any], optimiser: Any, code: Code) -> Problems:
@@ -127,47 +125,49 @@ def _loss(loss: Mapping[str, Any], optimiser: Any, code: Code) -> Problems:
             yield from error.problems
         if given:
             yield "design.loss.parameters", "a function has none: leave this out"
-        return
-    if name is None:
-        return
-    if name not in LOSSES:
+    elif name is not None and name not in LOSSES:
         yield "design.loss.name", f"{name!r} is none of {', '.join(LOSSES)}"
-        return
-    wanted = {
-        k: p.default is p.empty
-        for k, p in inspect.signature(LOSSES[name]).parameters.items()
-        if k not in _ALGORITHMS
-    }
-    wrong = [k for k in given if k not in wanted]
-    for key in wrong:
-        takes = ", ".join(wanted) or "none"
-        yield f"design.loss.parameters.{key}", f"{name} has no parameter {key!r}: it takes {takes}"
-    missing = [k for k, needed in wanted.items() if needed and k not in given]
+    elif name is not None:
+        yield from _parameters(name, given)
+        constrained = name == "fast_thermostat" or given.get("slowest") or given.get("least_rate")
+        if constrained and optimiser != "SLSQP" and "penalty" not in loss:
+            yield (
+                "design.optimiser",
+                f'must be "SLSQP", since {name} has constraints; or give loss.penalty',
+            )
+        if "penalty" in loss and not constrained:
+            yield "design.loss.penalty", f"{name} has no constraints here: leave this out"
+
+
+def _parameters(name, given):
+    """The parameters against those that the loss takes; if they fit, the error of its constructor."""
+    signature = inspect.signature(LOSSES[name]).parameters
+    takes = {k: p for k, p in signature.items() if k not in ALGORITHMS}
+    unknown = [key for key in given if key not in takes]
+    missing = [k for k, p in takes.items() if p.default is p.empty and k not in given]
+    for key in unknown:
+        listing = ", ".join(takes) or "none"
+        yield (
+            f"design.loss.parameters.{key}",
+            f"{name} has no parameter {key!r}: it takes {listing}",
+        )
     for key in missing:
         yield "design.loss.parameters", f"lacks {key!r}"
-    if not wrong and not missing and _whole(given):
+    if not unknown and not missing and _is_complete(given):
         try:
             LOSSES[name](**{key: value_of(x) for key, x in given.items()})
         except ValueError as error:
             yield "design.loss.parameters", str(error)
-    constrained = name == "fast_thermostat" or given.get("slowest") or given.get("least_rate")
-    if constrained and optimiser != "SLSQP" and "penalty" not in loss:
-        yield (
-            "design.optimiser",
-            f'must be "SLSQP", since {name} has constraints; or give loss.penalty',
-        )
-    if "penalty" in loss and not constrained:
-        yield "design.loss.penalty", f"{name} has no constraints here: leave this out"
 
 
-def _whole(x):
-    """Whether nothing in it had the wrong type."""
+def _is_complete(x):
+    """Whether nothing in x is None, which stands for an entry of the wrong type."""
     inside = x.values() if isinstance(x, Mapping) else x if isinstance(x, list) else ()
-    return x is not None and all(map(_whole, inside))
+    return x is not None and all(map(_is_complete, inside))
 
 
 def value_of(x: Any) -> Any:
-    """A parameter of a loss: matrices as arrays, complex ones of `real` and `imag`."""
+    """A parameter of a loss: a matrix as an array, also a complex one, which has `real` and `imag`."""
     x = x.model_dump() if isinstance(x, Complex) else x
     if isinstance(x, Mapping):
         return np.asarray(x["real"]) + 1j * np.asarray(x["imag"])
@@ -178,34 +178,36 @@ def arguments(
     design: Design, fixed: Mapping[str, Any], function: Any, code: Code = Code()
 ) -> dict[str, Any]:
     """The arguments of `jaxres.design` that a configuration stands for."""
-    import jax
-
-    from .._design import LBFGS, SciPy
-
-    spec = design.loss
-    parameters = {key: value_of(x) for key, x in spec.parameters.items()}
-    if spec.function is not None:
-        loss: Any = code.load(spec.function, "design.loss.function")
-    else:
-        loss = LOSSES[spec.name or ""](**parameters)
-    loss = losses.Letter(loss, dict(fixed), function)
-    loss = loss if spec.penalty is None else losses.Penalised(loss, spec.penalty)
-    if design.learning_rate is not None:
-        import optax
-
-        optimiser: Any = optax.adam(design.learning_rate)
-    else:
-        optimiser = LBFGS() if design.optimiser == "lbfgs" else SciPy(design.optimiser)
     _, defaults, _ = parameters_of(function or letter.model)
     start = {name: _floats(design.start.get(name, defaults.get(name))) for name in design.bounds}
     return {
-        "loss": loss,
+        "loss": _made_loss(design.loss, fixed, function, code),
         "start": start,
         "bounds": {name: tuple(pair) for name, pair in design.bounds.items()},
-        "optimiser": optimiser,
+        "optimiser": _made_optimiser(design),
         "key": jax.random.key(design.seed),
         **{k: getattr(design, k) for k in ("max_steps", "starts", "tol", "target", "errors")},
     }
+
+
+def _made_loss(spec: Loss, fixed, function, code) -> Any:
+    """The loss as a function of the free parameters, with its penalties if it has any."""
+    if spec.function is not None:
+        loss: Any = code.load(spec.function, "design.loss.function")
+    else:
+        loss = LOSSES[spec.name or ""](**{key: value_of(x) for key, x in spec.parameters.items()})
+    loss = losses.Letter(loss, dict(fixed), function)
+    return loss if spec.penalty is None else losses.Penalised(loss, spec.penalty)
+
+
+def _made_optimiser(design: Design) -> Any:
+    from .._design import LBFGS, SciPy
+
+    if design.learning_rate is not None:
+        import optax
+
+        return optax.adam(design.learning_rate)
+    return LBFGS() if design.optimiser == "lbfgs" else SciPy(design.optimiser)
 
 
 def _floats(x: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What may stand in a configuration file: strict types, bounded where a larger number could not be carried out."""
+"""The types of a configuration file's entries: strict, and bounded where a larger number could not be computed."""
 
 from typing import Annotated
 
@@ -13,10 +13,13 @@ class Strict(BaseModel):
 
 
 def kinds(message: str) -> Discriminator:
-    """Chooses among the members of a union by their tags, the name of the type in angle brackets: one error for all."""
-    return Discriminator(
-        lambda x: f"<{type(x).__name__}>", custom_error_type="kind", custom_error_message=message
-    )
+    """Chooses a member of a union by its tag, `type_tag`; where none fits, `message` is the one error."""
+    return Discriminator(type_tag, custom_error_type="kind", custom_error_message=message)
+
+
+def type_tag(x: object) -> str:
+    """The name of the type in angle brackets, by which `config` knows tags from the keys of a file."""
+    return f"<{type(x).__name__}>"
 
 
 def _rectangular(rows: list[list[float]]) -> list[list[float]]:
@@ -25,10 +28,10 @@ def _rectangular(rows: list[list[float]]) -> list[list[float]]:
     return rows
 
 
-#: TOML's integers have 64 bits
+#: TOML's integers have 64 bits.
 Integer = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 Positive = Annotated[int, Field(ge=1, lt=2**63)]
-#: each is a process
+#: Each worker is a process: a larger number is a mistake.
 Workers = Annotated[int, Field(ge=0, le=1024)]
 Function = Annotated[str, Field(pattern=r"^[\w.]+:[\w.]+$")]
 Row = Annotated[list[float], Field(min_length=1)]
@@ -40,7 +43,7 @@ Value = Annotated[
     | Annotated[str, Tag("<str>")],
     kinds("must be a number, text, true or false"),
 ]
-#: a number of points, or extents by axis
+#: A number of points, or the extents by axis.
 Chunk = Annotated[
     Annotated[Positive, Tag("<int>")] | Annotated[dict[str, Positive], Tag("<dict>")],
     kinds("must be a number of points, or a table of extents"),
@@ -54,7 +57,7 @@ Start = Annotated[
 
 
 class Complex(Strict):
-    """A complex matrix by its parts."""
+    """A complex matrix by its real and imaginary parts."""
 
     real: Matrix
     imag: Matrix
@@ -66,7 +69,7 @@ def _same_shape(x: Complex) -> Complex:
     return x
 
 
-#: a parameter of a loss
+#: A parameter of a loss.
 Parameter = Annotated[
     Annotated[bool, Tag("<bool>")]
     | Annotated[Integer, Tag("<int>")]

@@ -14,15 +14,22 @@ from .._checks import require
 from .checkpoint import Checkpoint
 from .free import put, split
 from .prepare import Prepared as Prepared, prepare as prepare
-from .result import AT_BOUND, FEASIBLE, Design, error_bars, multipliers, projected_norm, table
+from .result import (
+    AT_BOUND,
+    FEASIBLE,
+    NEAR,
+    Design,
+    error_bars,
+    multipliers,
+    projected_norm,
+    table,
+)
 from .scipy import Run, SciPy, _evaluate
 from .search import SEARCH_RESULTS, advance, begin, scalar_loss
 
 #: Steps between two checkpoints: few enough to lose little, and as many as one compiled call makes.
 CHUNK = 10
-#: Starts whose losses differ by less, relative to the best, have found the same.
-SAME = 1e-6
-#: So many parameters on a bound are named in a note.
+#: A note names so many of the parameters that are on a bound: they fit on a line or two.
 NAMED = 8
 
 
@@ -47,7 +54,7 @@ class Ends:
     margins: np.ndarray
     normals: np.ndarray
     penalised: np.ndarray | None = None
-    norms: list[float] | None = None
+    norms: np.ndarray | None = None
     messages: list[str] | None = None
 
     def best(self) -> int:
@@ -59,7 +66,7 @@ class Ends:
         losses = np.where(feasible & np.isfinite(self.losses), self.losses, np.inf)
         least = np.min(losses)
         ended = [_number(SEARCH_RESULTS.converged), _number(SEARCH_RESULTS.reached)]
-        same = feasible & (losses <= least + SAME * max(1.0, abs(least)))
+        same = feasible & (losses <= least + NEAR * max(1.0, abs(least)))
         same &= np.isin(self.results, ended)
         candidates = np.flatnonzero(same if np.any(same) else feasible)
         return int(candidates[np.argmin(losses[candidates])])
@@ -212,7 +219,7 @@ def _one_by_one(ready: Prepared, checkpoint, bar) -> Ends:
         margins=stacked("margins"),
         normals=stacked("normals"),
         penalised=stacked("penalised"),
-        norms=[run["norm"] for run in runs],
+        norms=stacked("norm"),
         messages=[str(run["message"]) for run in runs],
     )
 

@@ -133,29 +133,11 @@ class Free:
             "Argument `start` must be a model with floating-point numbers, such as (system, reservoir) or a dictionary,"
             f" but is {start!r}.",
         )
-        low, high, x, self.names, self.entries = [], [], [], [], []
+        low, high, x, self.entries = [], [], [], []
         taken: set[str] = set()
         for name, pair in bounds.items():
-            require(
-                isinstance(name, str),
-                f"Argument `bounds` must name parameters by strings, but has {name!r}.",
-            )
-            value = self.fields.default(name)
-            require(
-                value is not None,
-                f"Argument `bounds` must name parameters of `start`, but has {name!r}. They are "
-                f"{', '.join(known) or 'none: it has no floating-point numbers'}; one of an array's entries is, "
-                "for example, levels.1.",
-            )
-            value = np.asarray(value)
-            require(
-                not np.iscomplexobj(value),
-                f"Argument `bounds` must name real parameters, but {name!r} is complex. Let `start` be a dict of real "
-                "numbers, and make the model of it in `loss`.",
-            )
-            field, index = self.fields.entry(name)
-            ids = np.arange(np.size(known[field])).reshape(np.shape(known[field]))[index].ravel()
-            cells = {f"{field}.{i}" for i in ids}
+            value = self._value(name)
+            cells = self._cells(name)
             require(
                 not cells & taken,
                 f"Argument `bounds` must name each number once, but {name!r} is named twice.",
@@ -169,13 +151,38 @@ class Free:
             low.append(least.ravel())
             high.append(most.ravel())
             x.append(value.ravel())
-            self.names.append(name)
             self.entries += _entry_names(name, value.shape)
-        self.dtype = jnp.result_type(*(known[self.fields.entry(n)[0]] for n in self.names))
-        self.shapes = {n: np.shape(self.fields.default(n)) for n in self.names}
-        flat = (np.concatenate(part) for part in (low, high, x))
-        least, most, self.x = flat
+        self.dtype = jnp.result_type(*(known[self.fields.entry(name)[0]] for name in bounds))
+        self.shapes = {name: np.shape(self.fields.default(name)) for name in bounds}
+        least, most, self.x = (np.concatenate(part) for part in (low, high, x))
         self.box = Box.around(least, most, self.x, self.dtype)
+
+    def _value(self, name: Any) -> np.ndarray:
+        """The real numbers of a name of `bounds` at the start."""
+        require(
+            isinstance(name, str),
+            f"Argument `bounds` must name parameters by strings, but has {name!r}.",
+        )
+        value = self.fields.default(name)
+        require(
+            value is not None,
+            f"Argument `bounds` must name parameters of `start`, but has {name!r}. They are "
+            f"{', '.join(self.fields.fields) or 'none: it has no floating-point numbers'}; one of an array's entries "
+            "is, for example, levels.1.",
+        )
+        require(
+            not np.iscomplexobj(value),
+            f"Argument `bounds` must name real parameters, but {name!r} is complex. Let `start` be a dict of real "
+            "numbers, and make the model of it in `loss`.",
+        )
+        return np.asarray(value)
+
+    def _cells(self, name: str) -> set[str]:
+        """The single numbers of a name, each as its field and its place there: a name may be a part of another."""
+        field, index = self.fields.entry(name)
+        shape = np.shape(self.fields.fields[field])
+        places = np.arange(np.prod(shape, dtype=int)).reshape(shape)[index].ravel()
+        return {f"{field}.{place}" for place in places}
 
     def static(self) -> tuple:
         """The names and shapes: all that a compiled program depends on."""

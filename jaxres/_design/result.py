@@ -14,7 +14,7 @@ AT_BOUND = 1e-3
 ACTIVE = 1e-4
 #: A constraint violated by no more is met: SciPy's methods end on either side of it by about their tolerance.
 FEASIBLE = 1e-6
-#: Starts whose losses differ from the best by no more, relative to it, have found the same; the report names 1e-6.
+#: Losses that differ by no more, relative to the best, count as equal; the report names the number.
 NEAR = 1e-6
 #: A report has at most so many rows of a table: a screen holds them.
 ROWS = 20

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .free import Box
-from .result import FEASIBLE, projected_norm
+from .result import FEASIBLE, NEAR, projected_norm
 from .search import SEARCH_RESULTS, scalar_loss
 
 METHODS = ("SLSQP", "L-BFGS-B")
@@ -19,8 +19,6 @@ METHODS = ("SLSQP", "L-BFGS-B")
 PATIENCE = 30
 #: A fall of the loss by less, relative to it, is rounding: some ten units in the last place of double precision.
 ROUNDING = 1e-14
-#: The method's end replaces the best point if its loss is higher by no more than this, relative to it.
-NEAR = 1e-6
 
 
 class SciPy(eqx.Module):
@@ -85,13 +83,13 @@ class Score(NamedTuple):
     @property
     def feasible(self) -> bool:
         """Whether every constraint is met."""
-        return self.slack >= -FEASIBLE
+        return bool(self.slack >= -FEASIBLE)
 
     def improves_on(self, other: "Score") -> bool:
         """Feasible points come before infeasible ones; then the lower loss counts, or the smaller violation."""
         if self.feasible != other.feasible:
             return self.feasible
-        return self.loss < other.loss if self.feasible else self.slack > other.slack
+        return bool(self.loss < other.loss if self.feasible else self.slack > other.slack)
 
 
 class _Enough(Exception):
@@ -178,7 +176,7 @@ class Run:
     @property
     def reached(self) -> bool:
         """Whether the best point has the target's loss and meets the constraints."""
-        return self.best.feasible and self.best.loss <= self.target
+        return bool(self.best.feasible and self.best.loss <= self.target)
 
     def _norm(self, point: Score) -> float:
         return projected_norm(self.box, point.s, point.slope, point.margins, point.normals)
@@ -209,12 +207,10 @@ class Run:
         A line search that interpolates then comes back part of the way. A much larger number would send it all the
         way back, where the methods see no progress and end.
         """
-        slopes = np.zeros((self.constraints + 1, s.size))
-        if self.last_finite is None:
-            return Evaluation(s, np.zeros(self.constraints + 1), slopes, finite=False)
-        near = self.last_finite
-        rise = np.abs(near.slopes @ (s - near.s))
-        values = near.values + np.concatenate([rise[:1], -rise[1:]])
+        values, slopes = np.zeros(self.constraints + 1), np.zeros((self.constraints + 1, s.size))
+        if self.last_finite is not None:
+            rise = np.abs(self.last_finite.slopes @ (s - self.last_finite.s))
+            values = self.last_finite.values + np.concatenate([rise[:1], -rise[1:]])
         return Evaluation(s, values, slopes, finite=False)
 
     def minimise(self, method: str) -> dict[str, Any]:
@@ -254,11 +250,11 @@ class Run:
         from scipy.optimize import minimize
 
         options: dict[str, Any] = {"maxiter": self.steps}
-        if (
-            method == "SLSQP"
-        ):  # near a minimum the loss is quadratic: a gradient of tol leaves about tol² of it
+        if method == "SLSQP":
+            # near a minimum the loss is quadratic: a gradient of tol leaves it about tol² above
             options |= {"ftol": max(100 * self.tol**2, 1e-16)}
         else:
+            # the gradient ends the search; at a smaller change than 1e-15 of the loss, rounding does
             options |= {"gtol": self.tol, "ftol": 1e-15, "maxfun": self.steps}
         rules = {"type": "ineq", "fun": self.margins, "jac": self.margin_slopes}
         low, high = self.box.limits()

@@ -101,11 +101,11 @@ class Search(eqx.Module):
 
 
 class History(eqx.Module):
-    """Of every step: the least loss so far, the largest derivative there, and whether the search was still going."""
+    """Of one or many steps: the least loss so far, the largest derivative there, and whether the search was running."""
 
-    loss: Float[Array, "c k"]
-    norm: Float[Array, "c k"]
-    running: Bool[Array, "c k"]
+    loss: Float[Array, "*shape"]
+    norm: Float[Array, "*shape"]
+    running: Bool[Array, "*shape"]
 
 
 class Verdict(eqx.Module):
