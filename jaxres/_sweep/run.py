@@ -1,4 +1,4 @@
-"""Computes work items: here, or in the processes of an executor."""
+"""Computes work items in this process, or in the processes of an executor."""
 
 import math
 import os
@@ -25,27 +25,29 @@ from jax.sharding import AxisType, PartitionSpec
 from .._fields import Point
 from .plan import blocks_of
 
-#: messages kept of one work item
+#: messages that a work item keeps: enough to see what is wrong, and few in a store of many items
 MESSAGES = 20
 
 
 @dataclass(frozen=True)
 class Job:
-    """What all work items of a sweep share; small, and picklable if the user's function is."""
+    """What all work items of a sweep share. It is small, and picklable if the user's function is."""
 
     point: Point
     fixed: Mapping[str, np.ndarray]
     groups: tuple[tuple[str, ...], ...]
     tile: tuple[int, ...]
     block: tuple[int, ...]
-    digest: str  # of what the function does
-    threads: int  # that compute blocks side by side, in each process
-    successful: Mapping[str, int]  # the code of success, of every output that is an enumeration
+    digest: str  # a hash of what the function computes
+    threads: int  # the number of threads that compute blocks side by side, in each process
+    successful: Mapping[
+        str, int
+    ]  # the number that means success, for each output that is an enumeration
 
 
 @dataclass(frozen=True)
 class Item:
-    """A finished work item: outputs on its part of the grid, which of its points failed, and why."""
+    """A finished work item: its outputs, which of its points failed, and why they failed."""
 
     outputs: Mapping[str, np.ndarray]
     failed: np.ndarray
@@ -53,10 +55,10 @@ class Item:
 
 
 def cores() -> int:
-    """The cores of the processor that this process may use, if that is all that computes here; otherwise 1.
+    """The number of threads that compute blocks: the cores that this process may use, or 1 on other devices than a CPU.
 
-    A program for a CPU uses one core, two at the most, however many there are: it is made of many small steps. So
-    blocks are computed in as many threads as there are cores.
+    A compiled program consists of many small steps and hardly keeps more than one core busy, so each core computes
+    blocks of its own.
     """
     if jax.default_backend() != "cpu" or jax.local_device_count() > 1:
         return 1
@@ -64,7 +66,7 @@ def cores() -> int:
 
 
 class Runner:
-    """Computes the work items of a job in this process: on all of its devices, or in several threads."""
+    """Computes the work items of a job in this process, on all of its devices or in several threads."""
 
     def __init__(self, job: Job):
         self.job = job
@@ -72,80 +74,72 @@ class Runner:
         self._compiled = None
         self.fixed = {name: jnp.asarray(x) for name, x in job.fixed.items()}
         point = job.point
-        static = tuple((name, type(x), x) for name, x in point.static.items())  # True is not 1 here
+        # The type belongs to the key, since True and 1 are equal.
+        static = tuple((name, type(x), x) for name, x in point.static.items())
         key = (point.function, point.of, static, point.gradient, job.groups, job.digest)
-        try:  # compiled once for all sweeps of a function
+        try:
             self._blocks, self._one = _programs(*key)
-        except TypeError:  # something in it has no hash
+        except TypeError:  # a part of the key has no hash, so the programs cannot be kept
             self._blocks, self._one = _programs.__wrapped__(*key)
 
     def __call__(self, values: Sequence[Mapping[str, np.ndarray]]) -> Item:
-        """One work item, from its values along every axis."""
+        """Computes one work item from its values along every axis."""
         try:
-            outputs, messages = self._compute(values), []
-            raised = np.zeros(self._shape(values), bool)
+            outputs, raised, messages = self._compute(values), np.zeros(_shape(values), bool), []
         except Exception as error:
             _pass_on_interruption(error)
             outputs, raised, messages = self._one_by_one(values, error)
         return Item(outputs, raised | self._failed(outputs, raised.shape), messages)
 
     def compile(self, values: Sequence[Mapping[str, np.ndarray]]) -> int:
-        """Compiles for such work items; the bytes that one needs."""
+        """Compiles the program for such work items, and returns the bytes that one of them needs."""
         program, shares = self._program(self._stack(values)[1])
         needed = program.memory_analysis()
-        if needed is None:  # not told by every platform
+        if needed is None:  # some platforms do not report it
             return 0
         return len(shares) * (
             needed.temp_size_in_bytes + needed.output_size_in_bytes + needed.argument_size_in_bytes
         )
 
     def _program(self, stacked):
-        """The compiled program, and what each thread gives it."""
-        shares = [
-            dict(zip(stacked, parts, strict=True))
-            for parts in zip(
-                *(np.split(x, self.job.threads) for x in stacked.values()), strict=True
-            )
-        ]
-        # made of arrays here: another thread need not have the precision that this one has
+        """The compiled program, and the blocks for each thread."""
+        parts = {name: np.split(x, self.job.threads) for name, x in stacked.items()}
+        shares = [{k: x[i] for k, x in parts.items()} for i in range(self.job.threads)]
+        # The precision of JAX may differ between threads, so the arrays are made in this one.
         shares = jax.device_put(shares)
         if self._compiled is None:
             self._compiled = self._blocks.lower(self.fixed, shares[0]).compile()
         return self._compiled, shares
 
-    def _shape(self, values):
-        return tuple(len(next(iter(group.values()))) for group in values)
-
     def _stack(self, values):
-        """Where the blocks stand in a tile, and their values, one behind the other."""
+        """Where the blocks stand in a tile, and their values, stacked along a new first axis.
+
+        Every tile gets the same number of blocks, also at the edges of the grid, and so does every lane: the program is
+        compiled once. The spare blocks repeat the last one.
+        """
         where, blocks = zip(*blocks_of(values, self.job.block), strict=True)
-        # every tile the same number of blocks, at the grid's edges too, and so every lane: it is compiled once
         lanes = self.job.threads * jax.local_device_count()
         full = math.prod(-(-t // b) for t, b in zip(self.job.tile, self.job.block, strict=True))
-        spare = -(-full // lanes) * lanes - len(blocks)
-        stacked = {
-            name: np.stack([block[name] for block in (*blocks, *[blocks[-1]] * spare)])
-            for name in blocks[0]
-        }
-        return where, stacked
+        spare = [blocks[-1]] * (-(-full // lanes) * lanes - len(blocks))
+        names = blocks[0]
+        return where, {name: np.stack([b[name] for b in (*blocks, *spare)]) for name in names}
 
     def _compute(self, values):
+        """The outputs of a work item, put together from those of its blocks."""
         where, stacked = self._stack(values)
         program, shares = self._program(stacked)
         results = list(self._pool.map(lambda x: jax.device_get(program(self.fixed, x)), shares))
-        outputs = {}
+        outputs, shape = {}, _shape(values)
         for name in results[0]:
-            result = np.concatenate([part[name] for part in results])
-            outputs[name] = np.empty(
-                self._shape(values) + result.shape[1 + len(values) :], result.dtype
-            )
-            for place, part in zip(where, result, strict=False):
-                outputs[name][place] = part[tuple(slice(0, s.stop - s.start) for s in place)]
+            blocks = np.concatenate([part[name] for part in results])
+            outputs[name] = np.empty(shape + blocks.shape[1 + len(shape) :], blocks.dtype)
+            for place, block in zip(where, blocks, strict=False):  # spare blocks have no place
+                outputs[name][place] = block[tuple(slice(0, s.stop - s.start) for s in place)]
         return outputs
 
     def _one_by_one(self, values, error):
-        """A work item that raised, point by point: those that raise again are the ones that failed."""
-        shape = self._shape(values)
+        """Computes a work item that raised `error` point by point. The points that raise again have failed."""
+        shape = _shape(values)
         points = {name: x for group in values for name, x in group.items()}
         kinds = jax.eval_shape(
             self._one, self.fixed, {k: jnp.asarray(x[0]) for k, x in points.items()}
@@ -160,16 +154,14 @@ class Runner:
             except Exception as again:
                 _pass_on_interruption(again)
                 raised[index] = True
-                named = ", ".join(
-                    f"{k}={v:.17g}" if np.isrealobj(v) else f"{k}={v}" for k, v in at.items()
-                )
-                messages.append(f"{named}: {_brief(again)}")
+                messages.append(f"{_in_words(at)}: {_brief(again)}")
         if not raised.any():
             messages.append(f"computed point by point after: {_brief(error)}")
         more = len(messages) - MESSAGES
         return outputs, raised, messages[:MESSAGES] + ([f"and {more} more"] if more > 0 else [])
 
     def _failed(self, outputs, shape):
+        """Where an output is not finite, or an enumeration is not `successful`."""
         failed = np.zeros(shape, bool)
         for name, value in outputs.items():
             if name in self.job.successful:
@@ -182,16 +174,21 @@ class Runner:
         return failed
 
 
+def _shape(values):
+    """The number of points of a work item along each axis."""
+    return tuple(len(next(iter(group.values()))) for group in values)
+
+
 @lru_cache(maxsize=16)
 def _programs(function, of, static, gradient, groups, digest) -> tuple[Any, Any]:
-    """The compiled functions of many blocks, and of one point.
+    """The jitted functions of many blocks and of one point, kept for all sweeps of the same function.
 
-    They may be kept for as long as the `digest` is the same: a function can change with what it closes over.
+    The `digest` is part of the key, because a function computes something else when a value in its closure changes.
     """
     point = Point(function, of, {name: x for name, _, x in static}, gradient)
 
     def nested(fixed, values):
-        """One block: a `vmap` for each axis, so that an operation is batched only over what it depends on."""
+        """One block by a `vmap` for each axis, so that an operation is batched only over axes on which it depends."""
 
         def evaluate(values):
             return point({**fixed, **values})
@@ -202,7 +199,7 @@ def _programs(function, of, static, gradient, groups, digest) -> tuple[Any, Any]
         return evaluate(values)
 
     def share(fixed, blocks):
-        """Blocks one after the other: what each device does with its share of them."""
+        """The share of one device: its blocks, one after the other."""
         return jax.lax.map(lambda values: nested(fixed, values), blocks)
 
     devices = jax.local_devices()
@@ -215,20 +212,25 @@ def _programs(function, of, static, gradient, groups, digest) -> tuple[Any, Any]
 
 
 def _pass_on_interruption(error: Exception) -> None:
-    """Ctrl-C while Python is called back by the compiled program comes out of it as an error of that."""
+    """Raises `KeyboardInterrupt` if Ctrl-C came during a callback: a compiled program reports that as its own error."""
     if "KeyboardInterrupt" in str(error):
         raise KeyboardInterrupt from error
 
 
 def _brief(error: Exception) -> str:
-    """The first line of a message and the last: where it holds the traceback of a callback, the cause."""
+    """The first and the last line of a message. The last line of a traceback in a callback is the cause."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip(" -")]
     short = lines if len(lines) < 4 else [lines[0], "...", lines[-1]]
     return f"{type(error).__name__}: {' '.join(line[:300] for line in short)}"
 
 
+def _in_words(point):
+    """The parameters of a point with all their digits."""
+    return ", ".join(f"{k}={v:.17g}" if np.isrealobj(v) else f"{k}={v}" for k, v in point.items())
+
+
 def missing(dtype: Any) -> Any:
-    """What stands for a value that there is none of."""
+    """The value that marks an entry that was not computed."""
     kind = np.dtype(dtype).kind
     return {"f": np.nan, "c": complex(np.nan, np.nan), "b": False, "u": 0}.get(kind, -1)
 
@@ -239,10 +241,9 @@ def missing(dtype: Any) -> Any:
 
 
 def pack(job: Job) -> bytes:
-    """The job as bytes, so that a process switches its precision before it makes an array of it."""
+    """The job as bytes. A worker unpickles it only after it has switched its precision (see `work`)."""
     try:
-        # pickles what no other process can import, such as functions of __main__, by value
-        import cloudpickle
+        import cloudpickle  # it pickles functions of __main__, which no other process can import, by value
 
         dumps = cloudpickle.dumps
     except ModuleNotFoundError:
@@ -262,12 +263,12 @@ def _runner(packed: bytes) -> Runner:
 
 
 def double_precision() -> bool:
-    """Whether JAX computes in double precision here."""
+    """Whether JAX computes in double precision in this process."""
     return jnp.result_type(float) == jnp.float64
 
 
 def work(packed: bytes, x64: bool, values: Sequence[Mapping[str, np.ndarray]]) -> Item:
-    """One work item in a process of an executor."""
+    """Computes one work item in a process of an executor."""
     if double_precision() != x64:
         jax.config.update("jax_enable_x64", x64)
     return _runner(packed)(values)
@@ -279,9 +280,9 @@ def run(
     executor: Executor | None,
     in_flight: int,
 ) -> Iterator[tuple[int, Item | Exception]]:
-    """The work items as they get done, in any order, at most `in_flight` of them under way.
+    """Yields the numbers and results of the work items as they are finished, at most `in_flight` of them under way.
 
-    An exception stands for an item that was lost with its worker.
+    The result of an item that was lost with its worker is the exception.
     """
     if executor is None:
         runner = Runner(job)
