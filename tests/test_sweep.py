@@ -17,7 +17,8 @@ import xarray
 from sweep_functions import fragile, wave
 
 import jaxres as jr
-from jaxres._sweep import plan as _plan
+from jaxres._sweep import plan as _plan, prepare as _prepare
+from jaxres._sweep.jaxpr import Cost, cost_by_axes
 from jaxres._sweep.prepare import prepare
 from jaxres._sweep.store import Store
 
@@ -139,7 +140,7 @@ np.testing.assert_allclose(data["complex"], np.exp(1j * np.outer(x, y)), rtol=1e
 class TestThreads:
     @pytest.fixture(autouse=True)
     def three_cores(self, monkeypatch):
-        monkeypatch.setattr(sys.modules["jaxres._sweep.prepare"], "cores", lambda: 3)
+        monkeypatch.setattr(_prepare, "cores", lambda: 3)
 
     @pytest.mark.parametrize("chunk", [None, 8, 40])
     def test_give_what_one_gives(self, chunk):
@@ -176,7 +177,7 @@ class TestThreads:
 
     @pytest.mark.parametrize("lanes", [1, 2, 64])
     def test_leave_work_items_for_others(self, lanes):
-        cost = _plan.Profile({frozenset({0}): 1}, {frozenset({0}): 8}, "")
+        cost = Cost({frozenset({0}): 1}, {frozenset({0}): 8})
         axes = ({"x": np.arange(1e6)},)
         plan = _plan.cut(axes, cost, chunk=None, bytes_per_point=8, memory=2**30, lanes=lanes,
                          platform="cpu")  # fmt: skip
@@ -298,7 +299,8 @@ class TestNesting:
         ready = prepare(jr.letter.model, grid, of=counted_coherence)
         first = {name: x[0] for group in ready.plan.axes for name, x in group.items()}
         groups = [tuple(group) for group in ready.plan.axes]
-        cost, _ = _plan.profile(ready.job.point, {**ready.job.fixed, **first}, groups)
+        parameters = {**ready.job.fixed, **first}
+        cost = cost_by_axes(jax.make_jaxpr(ready.job.point)(parameters), parameters, groups)
         neither, width, both = frozenset(), frozenset({1}), frozenset({0, 1})
         assert cost.work[neither] > 0.7 * sum(cost.work.values())
         # the integral: by Δx alone; by both the solve and the error of the state
@@ -313,7 +315,7 @@ class TestNesting:
 
     def test_blocks_grow_along_what_is_cheap(self):
         work = {frozenset({0}): 100_000, frozenset({0, 1}): 100}
-        cost = _plan.Profile(work, {frozenset({0, 1}): 8}, "")
+        cost = Cost(work, {frozenset({0, 1}): 8})
         axes = tuple({n: np.arange(1000.0)} for n in "ab")
         plan = _plan.cut(axes, cost, chunk=None, bytes_per_point=8, memory=2**30, lanes=1,
                          platform="cpu")  # fmt: skip
@@ -322,7 +324,7 @@ class TestNesting:
 
     def test_work_items_are_bounded_whatever_the_size(self):
         axes = tuple({n: np.arange(1000.0)} for n in "abc")
-        cost = _plan.Profile({frozenset({0, 1, 2}): 1}, {frozenset({0, 1, 2}): 8}, "")
+        cost = Cost({frozenset({0, 1, 2}): 1}, {frozenset({0, 1, 2}): 8})
         plan = _plan.cut(axes, cost, chunk=None, bytes_per_point=1000, memory=2**26, lanes=1,
                          platform="cpu")  # fmt: skip
         assert plan.points == 10**9

@@ -1,24 +1,25 @@
-"""The arguments of a sweep, checked: everything that can be wrong is told before any work."""
+"""Checks of the arguments of a sweep. Everything that can be wrong raises a `ValueError` before any work.
+
+The parameters of the function have checks of their own, in `parameters`.
+"""
 
 import operator
 import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence, Sized
+from collections.abc import Collection, Iterable, Mapping, Sized
 from typing import Any
 
 import jax
-import jax.core
-import jax.numpy as jnp
 import numpy as np
 
 from .._checks import require
-from .._fields import Fields
 from .._files import short
 from .labels import FIELDS
-from .plan import Axes
+from .plan import Axes, Plan
 
-#: bytes that one value of an axis takes while a sweep is planned and its axes are written
+#: bytes of one value of an axis while a sweep is planned and its axes are written
 AXIS_BYTES = 32
-LEAST_VALUES = 2**16  # of an axis, that are let in whatever `memory` is
+#: values that an axis may always have, so that a small `memory` still allows usual grids
+LEAST_VALUES = 2**16
 
 
 def check_count(lengths: Mapping[str, int], memory: int) -> None:
@@ -33,59 +34,21 @@ def check_count(lengths: Mapping[str, int], memory: int) -> None:
 
 
 def check_axes(axes: Any, memory: int) -> tuple[Axes, dict[str, dict[str, Any]]]:
-    """The axes as groups of zipped names, each name with its values; and what labelled arrays say about them."""
+    """Returns the axes as groups of zipped names with their values, and the labels that arrays of xarray carry."""
     require(
         isinstance(axes, Mapping) and len(axes) > 0,
         "Argument `axes` must be a dictionary of names and their values, with at least one, but is "
         f"{short(axes)}. Write {{'rate': [1.0, 5.0]}}, and zipped axes as {{('rate', 'width'): (rates, widths)}}.",
     )
-    groups, seen, labels = [], set(), {}
+    groups, labels = [], {}
     for key, values in axes.items():
-        names = key if isinstance(key, tuple) else (key,)
-        require(
-            len(names) > 0 and all(isinstance(name, str) and name for name in names),
-            f"Argument `axes` must have names, or tuples of names for zipped axes, as keys, but has {short(key)}.",
-        )
-        if isinstance(key, tuple):
-            try:
-                values = tuple(values) if isinstance(values, Collection) else ()
-            except TypeError:  # one number, as an array
-                values = ()
-            require(
-                len(values) == len(names),
-                f"Argument `axes` must have one array for each of the zipped names {names}, but has "
-                f"{len(values) or 'no'}.",
-            )
-        else:
-            values = (values,)
-        for name in names:
-            require(
-                name not in seen,
-                f"Argument `axes` must have each name once, but has {name!r} twice.",
-            )
-            seen.add(name)
-        named: dict[Any, Any] = {}
-        named.update(zip(names, values, strict=True))
+        named = _by_name(key, values, {*labels})
         check_count({k: len(x) for k, x in named.items() if _has_length(x)}, memory)
         labels |= {name: _labels_of(x) for name, x in named.items()}
         group = {name: _axis(name, x) for name, x in named.items()}
-        lengths = {name: len(x) for name, x in group.items()}
-        require(
-            len(set(lengths.values())) == 1,
-            f"Argument `axes` must have zipped axes of one length, but they have {lengths}.",
-        )
-        if len(group) == 1:  # zipped ones may repeat
-            ordered = next(iter(group.values()))
-            if np.isrealobj(ordered) and not np.all(ordered[1:] > ordered[:-1]):
-                ordered = np.sort(ordered)
-            twice = np.flatnonzero(ordered[1:] == ordered[:-1])[:1]
-            require(
-                twice.size == 0,
-                f"Argument `axes` must have different values along {key!r}, but {ordered[twice]} stands there more "
-                "than once.",
-            )
+        _check_group(key, group)
         groups.append(group)
-    dims = ["_".join(group) for group in groups]
+    dims = [*Plan(tuple(groups)).dims]
     require(
         len(set(dims)) == len(dims),
         f"Argument `axes` must have axes of different names, but they are {dims} (zipped names are joined).",
@@ -93,8 +56,53 @@ def check_axes(axes: Any, memory: int) -> tuple[Axes, dict[str, dict[str, Any]]]
     return tuple(groups), labels
 
 
+def _by_name(key, values, taken):
+    """One entry of `axes` as values by name, where none of the names is `taken`."""
+    names = key if isinstance(key, tuple) else (key,)
+    require(
+        len(names) > 0 and all(isinstance(name, str) and name for name in names),
+        f"Argument `axes` must have names, or tuples of names for zipped axes, as keys, but has {short(key)}.",
+    )
+    if isinstance(key, tuple):
+        try:
+            values = tuple(values) if isinstance(values, Collection) else ()
+        except TypeError:  # an array without dimensions is a `Collection` that cannot be iterated
+            values = ()
+        require(
+            len(values) == len(names),
+            f"Argument `axes` must have one array for each of the zipped names {names}, but has {len(values) or 'no'}.",
+        )
+    else:
+        values = (values,)
+    for i, name in enumerate(names):
+        require(
+            name not in taken and name not in names[:i],
+            f"Argument `axes` must have each name once, but has {name!r} twice.",
+        )
+    return dict(zip(names, values, strict=True))
+
+
+def _check_group(key, group):
+    """Refuses zipped axes of different lengths, and a value that an axis has twice."""
+    lengths = {name: len(x) for name, x in group.items()}
+    require(
+        len(set(lengths.values())) == 1,
+        f"Argument `axes` must have zipped axes of one length, but they have {lengths}.",
+    )
+    if len(group) > 1:  # zipped values may repeat
+        return
+    values = next(iter(group.values()))
+    if np.isrealobj(values) and not np.all(values[1:] > values[:-1]):
+        values = np.sort(values)
+    twice = np.flatnonzero(values[1:] == values[:-1])[:1]
+    require(
+        twice.size == 0,
+        f"Argument `axes` must have different values along {key!r}, but {values[twice]} stands there more than once.",
+    )
+
+
 def _has_length(x):
-    """Of one dimension, and made or to be made with so many values."""
+    """Whether it is one-dimensional with a known length, made already or not."""
     return isinstance(x, Sized) and getattr(x, "ndim", 1) == 1
 
 
@@ -113,7 +121,7 @@ def _axis(name, values):
     )
     try:
         array = np.asarray(values)
-    except Exception:  # whatever an object does when it is to become an array, and tracers
+    except Exception:  # tracers, and objects whose conversion to an array raises anything
         array = np.asarray(None)
     require(
         array.dtype.kind in "iufc",
@@ -129,7 +137,7 @@ def _axis(name, values):
 
 
 def check_names(argument: str, names: Any) -> tuple[str, ...]:
-    """A sequence of names, as a tuple."""
+    """Returns a sequence of names as a tuple."""
     listed: tuple[Any, ...] = (None,)
     if isinstance(names, Iterable) and not isinstance(names, str):
         listed = tuple(names)
@@ -141,7 +149,7 @@ def check_names(argument: str, names: Any) -> tuple[str, ...]:
 
 
 def check_labels(labels: Any) -> dict[str, dict[str, Any]]:
-    """What is said about axes and outputs, by name."""
+    """Returns the labels of axes and outputs, by name."""
     labels = {} if labels is None else labels
     require(
         isinstance(labels, Mapping)
@@ -166,146 +174,34 @@ def check_labels(labels: Any) -> dict[str, dict[str, Any]]:
     return {name: dict(about) for name, about in labels.items()}
 
 
+def check_labelled(labels: Mapping[str, Any], axes: Axes, outputs: Mapping[str, Any]) -> None:
+    """Refuses labels of something that is neither an axis nor an output."""
+    known = [*(name for group in axes for name in group), *outputs]
+    unknown = sorted({*labels} - {*known})
+    require(
+        not unknown,
+        f"Argument `labels` must name axes or outputs, but {unknown} are none. There are {known}.",
+    )
+
+
 def encodable(text: str) -> bool:
     """Whether a text can be written to a file."""
     try:
-        return bool(text.encode()) or True
+        text.encode()
     except UnicodeEncodeError:
         return False
+    return True
 
 
 def to_numpy(x: Any) -> np.ndarray:
-    """A real or complex array of JAX's present precision, held outside of JAX."""
+    """Returns a real or complex array of NumPy in JAX's present precision."""
     array = np.asarray(x)
     kind = array.dtype if array.dtype.kind in "fc" else np.dtype(float)
     return array.astype(jax.dtypes.canonicalize_dtype(kind), copy=False)
 
 
-def split_parameters(
-    function: Any,
-    defaults: Mapping[str, Any],
-    names: set[str] | None,
-    axes: Axes,
-    fixed: Mapping[str, Any] | None,
-    gradient: Sequence[str],
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """What is held fixed: numbers (traced, so that they may be differentiated), and all the rest."""
-    fixed = {} if fixed is None else fixed
-    require(
-        isinstance(fixed, Mapping) and all(isinstance(name, str) for name in fixed),
-        f"Argument `fixed` must be a dictionary of names and values, but is {short(fixed)}.",
-    )
-    swept = [name for group in axes for name in group]
-    _check_names(function, names, {"axes": swept, "fixed": fixed, "gradient": gradient})
-    values = {**defaults, **fixed}
-    absent = sorted({*(names or ()), *gradient} - {*swept, *values})
-    if isinstance(function, Fields):  # entries of fields, with values of their own
-        values |= {name: function.default(name) for name in absent}
-        absent = []
-    require(
-        not absent,
-        f"Argument `fixed` must give every parameter that is not on an axis, but lacks {_list(absent)}.",
-    )
-    numbers, static = {}, {}
-    for name, value in values.items():
-        if name in swept:
-            _check_number("axes", name, value)
-        elif _is_inexact(value) or name in gradient or _stands_for_float(function, defaults, name):
-            _check_number("gradient" if name in gradient else "fixed", name, value)
-            try:
-                numbers[name] = to_numpy(value)
-            except (TypeError, ValueError, OverflowError) as error:
-                raise ValueError(
-                    f"Argument `fixed` must have numbers of a size that can be computed with, but {name!r} is "
-                    f"{short(value)}."
-                ) from error
-            require(
-                ~np.isnan(numbers[name]),
-                f"Argument `fixed` must have no NaN, but `{name}` has one.",
-            )
-        else:
-            require(
-                not isinstance(value, int) or abs(value) < 2**63,
-                f"Argument `fixed` must have integers of at most 63 bits, but {name!r} is larger.",
-            )
-            static[name] = value
-    every = {**numbers, **{name: x for group in axes for name, x in group.items()}}
-    complex_ = [name for name in gradient if np.iscomplexobj(every[name])]
-    require(
-        not complex_,
-        f"Argument `gradient` must name real parameters, but {_list(complex_)} is complex. "
-        "Write a function of its real and imaginary parts.",
-    )
-    return numbers, static
-
-
-def _check_names(function, names, given):
-    """Each name is one of the function's, and stands in one place only."""
-    for where, each in given.items():
-        for name in each:
-            if isinstance(function, Fields):
-                value = function.default(name)
-                require(
-                    value is not None and (where != "axes" or np.ndim(value) == 0),
-                    f"Argument `{where}` must name numeric fields of the model, but {name!r} is none. "
-                    f"There are {_list(function.fields)}; an entry of an array is named by its index, as levels.0.",
-                )
-            else:
-                require(
-                    names is None or name in names,
-                    f"Argument `{where}` must name parameters of the function, but it takes no {name!r}. "
-                    f"It takes {_list(names)}.",
-                )
-    swept, fixed, gradient = given.values()
-    both = sorted({*swept} & {*fixed})
-    require(
-        not both, f"Argument `fixed` must not name what is on an axis, but names {_list(both)}."
-    )
-    if isinstance(function, Fields):
-        split = [n for n in swept if n not in function.fields and function.entry(n)[0] in swept]
-        require(
-            not split, f"Argument `axes` must not sweep a field and its entry, but has {split}."
-        )
-    require(
-        len({*gradient}) == len(gradient),
-        f"Argument `gradient` must have each name once, but is {tuple(gradient)}.",
-    )
-
-
-def _is_inexact(value):
-    import xarray
-
-    if isinstance(value, float | complex):
-        return True
-    arrays = (np.ndarray, np.generic, jax.Array, xarray.DataArray)
-    return isinstance(value, arrays) and jnp.issubdtype(value.dtype, jnp.inexact)
-
-
-def _stands_for_float(function, defaults, name):
-    """An integer is a number like others where the default is no integer."""
-    return isinstance(function, Fields) or isinstance(defaults.get(name), float)
-
-
-def _check_number(where, name, value):
-    is_number = isinstance(value, int | float | complex) and not isinstance(value, bool)
-    is_array = isinstance(value, np.ndarray | np.generic | jax.Array) and value.dtype != object
-    require(
-        not isinstance(value, np.ma.MaskedArray) and not isinstance(value, jax.core.Tracer),
-        f"Argument `{where}` must have known values, but {name!r} is {type(value).__name__}.",
-    )
-    remedy = {
-        "axes": "no number can stand there. Call jaxres.sweep once for each of its values",
-        "gradient": "there is no derivative in it",
-        "fixed": "write a number, real or complex, or an array of such",
-    }
-    require(
-        is_number or is_array or (value is None and where == "axes"),
-        f"Argument `{where}` must name numbers, but {name!r} is {short(value)}: {remedy[where]}.",
-    )
-
-
 def check_shard(shard: Any) -> tuple[int, int] | None:
-    """The number of a shard, from 1, and how many there are: (2, 8) or "2/8"."""
+    """Returns the number of a shard, from 1, and the number of shards, given as (2, 8) or "2/8"."""
     if shard is None:
         return None
     try:
@@ -323,10 +219,10 @@ def check_shard(shard: Any) -> tuple[int, int] | None:
 
 
 def check_chunk(chunk: Any, axes: Axes) -> Any:
-    """Points of a work item, or its extents by axis."""
+    """Returns the number of points of a work item, or its extents by axis."""
     if chunk is None:
         return None
-    dims = ["_".join(group) for group in axes]
+    dims = Plan(axes).dims
     sizes = list(chunk.values()) if isinstance(chunk, Mapping) else [chunk]
     require(
         all(isinstance(n, int | np.integer) and not isinstance(n, bool) and n > 0 for n in sizes),
@@ -337,14 +233,14 @@ def check_chunk(chunk: Any, axes: Axes) -> Any:
         unknown = sorted(map(str, chunk.keys() - set(dims)))
         require(
             not unknown,
-            f"Argument `chunk` must name axes, but {_list(unknown)} is none. There are {_list(dims)}.",
+            f"Argument `chunk` must name axes, but {listed(unknown)} is none. There are {listed(dims)}.",
         )
         return {name: min(int(n), sys.maxsize) for name, n in chunk.items()}
     return min(int(chunk), sys.maxsize)
 
 
 def check_memory(memory: Any) -> int:
-    """A number of bytes."""
+    """Returns a number of bytes."""
     require(
         isinstance(memory, int | np.integer) and not isinstance(memory, bool) and memory > 0,
         f"Argument `memory` must be a positive number of bytes, but is {short(memory)}.",
@@ -352,7 +248,8 @@ def check_memory(memory: Any) -> int:
     return min(int(memory), sys.maxsize)
 
 
-def _list(names):
+def listed(names: Iterable[str] | None) -> str:
+    """Names as a text for messages, those of a set in alphabetical order."""
     if names is None:
         return "any"
     return ", ".join(map(repr, sorted(names) if isinstance(names, set) else names)) or "none"

@@ -1,4 +1,4 @@
-"""Runs a prepared sweep: into memory or into a store, here or in other processes."""
+"""Runs a prepared sweep: into memory or into a store, in this process or in others."""
 
 import json
 import math
@@ -17,22 +17,30 @@ from .._checks import require
 from .._files import folder, short, telling
 from .arguments import check_shard
 from .layout import Layout
+from .manifest import differences, is_store
 from .plan import Plan
 from .prepare import Prepared
 from .run import MESSAGES, Item, run
-from .store import Store, differences, is_store
+from .store import Store
 
 if TYPE_CHECKING:
     import xarray
 
-#: bytes that a path may have, its end included (Linux)
+#: bytes that a path may have on Linux, with the NUL at its end
 PATH = 4096
-#: least and most work items under way in an executor
+#: bytes that zarr appends to the name of a chunk while it writes it: a dot, 32 hexadecimal digits and an extension
+PARTIAL = len(".partial") + 33
+#: Least and most work items under way in an executor: two keep a single worker busy while results are written, and more
+#: than a thousand only delay the first results.
 IN_FLIGHT = (2, 1024)
+#: how often a work item's results are held in memory while they are sent and written
+COPIES = 4
+#: Compression hardly shrinks floating-point numbers, and never to less than one part in this.
+COMPRESSION = 4
 
 
 class Memory:
-    """Results in memory; has the methods of a `Store` that a run needs."""
+    """Results in memory. It has the methods of a `Store` that a run needs."""
 
     def __init__(self, layout: Layout):
         self.layout = layout
@@ -42,7 +50,7 @@ class Memory:
         self.messages: list[str] = []
 
     def write(self, plan: Plan, number: int, item: Item, seconds: float, shard: Any) -> None:
-        """One work item into its place."""
+        """Writes one work item."""
         region = plan.region(number)
         for name, values in {**item.outputs, "failed": item.failed}.items():
             self.arrays[name][region] = values
@@ -69,7 +77,7 @@ def drive(
     memory: int,
     progress: bool | None = None,
 ) -> "xarray.Dataset":
-    """Computes what is missing and returns the results."""
+    """Computes the work items that are missing and returns the results."""
     require(
         executor is None or isinstance(executor, Executor),
         "Argument `executor` must be a concurrent.futures.Executor, such as a ProcessPoolExecutor with the spawn "
@@ -85,24 +93,19 @@ def drive(
         "Argument `store` must be given with `shard`: it is where the shards meet.",
     )
     if store is None:
-        total = sweep.plan.points * sweep.layout.bytes_per_point
-        require(
-            total <= memory,
-            f"Argument `store` must be given, since the results take {total // 2**20} MiB, and `memory` is "
-            f"{memory // 2**20} MiB. Name a folder for them, or raise `memory`.",
-        )
+        _check_memory(sweep, memory)
         place = Memory(sweep.layout)
         _compute(sweep, place, executor, part, memory, progress, set())
-        messages = place.messages
-        data = place.dataset()
+        data, messages = place.dataset(), place.messages
     else:
         place, sweep = open_store(folder("store", store), sweep)
-        told = f"Argument `store` must be a folder that can be written to, but {place.path} is not"
-        with telling(
-            told, "Make room or mend the folder, and repeat the call: what is done is kept."
-        ):
+        problem = (
+            f"Argument `store` must be a folder that can be written to, but {place.path} is not"
+        )
+        remedy = "Make room or mend the folder, and repeat the call: what is done is kept."
+        with telling(problem, remedy):
             done, whole = _take_stock(place, sweep, part)
-            # what is whole is only read: its folder need not be one that can be written to
+            # A store that is complete is only read, so its folder may be one that cannot be written to.
             with suppress(OSError) if whole else nullcontext(), place.writing():
                 place.repair(sweep.plan, sweep.layout)
                 _compute(sweep, place, executor, part, memory, progress, done)
@@ -111,8 +114,18 @@ def drive(
     return data.assign_attrs(failures="\n".join(messages)) if messages else data
 
 
+def _check_memory(sweep, memory):
+    """Refuses results without a store that do not fit `memory`."""
+    total = sweep.plan.points * sweep.layout.bytes_per_point
+    require(
+        total <= memory,
+        f"Argument `store` must be given, since the results take {total // 2**20} MiB, and `memory` is "
+        f"{memory // 2**20} MiB. Name a folder for them, or raise `memory`.",
+    )
+
+
 def open_store(path: Path, sweep: Prepared) -> tuple[Store, Prepared]:
-    """The store for this sweep, made or found; and the sweep, cut as the store is."""
+    """Makes or opens the store of this sweep, and returns it with the sweep cut as the store is."""
     with telling(f"Argument `store` must be a folder, but {path} is not", "Name another folder."):
         found = is_store(path)
         require(
@@ -121,12 +134,12 @@ def open_store(path: Path, sweep: Prepared) -> tuple[Store, Prepared]:
             "Name another folder.",
         )
         if not found:
-            _check_length(path, sweep)
-            _check_room(path, sweep)
+            _check_path_length(path, sweep)
+            _check_disk(path, sweep)
     store = Store(path) if found else Store.create(path, sweep.plan, sweep.layout, sweep.manifest)
     different = differences(store.manifest, json.loads(json.dumps(sweep.manifest)))
     tile, chunk = tuple(store.manifest["tile"]), sweep.manifest["chunk"]
-    # the same wish may be met otherwise on another machine
+    # Another machine may cut the grid otherwise for the same `chunk`; that is not a difference.
     if chunk not in (None, store.manifest["chunk"]) and tile != sweep.plan.tile:
         different.append(f"chunk gives work items of {tile} in the store, of {sweep.plan.tile} now")
     require(
@@ -138,12 +151,12 @@ def open_store(path: Path, sweep: Prepared) -> tuple[Store, Prepared]:
     return store, sweep.recut(tile, store.manifest["block"])
 
 
-def _check_length(path, sweep):
-    """The longest path of a chunk, with what zarr puts behind it while it writes."""
+def _check_path_length(path, sweep):
+    """Refuses a folder in which the longest path of a chunk would be too long for the system."""
     name = max(sweep.layout.variables, key=lambda name: len(os.fsencode(name)))
     axes = sweep.layout.variables[name].dims
     chunk = path.absolute() / name / "c" / "/".join("9" * 9 for _ in axes)
-    size = len(os.fsencode(chunk)) + len(".partial") + 33
+    size = len(os.fsencode(chunk)) + PARTIAL
     require(
         size < PATH,
         f"Argument `store` must be a folder whose files have paths of less than {PATH} bytes, but some would have "
@@ -151,10 +164,10 @@ def _check_length(path, sweep):
     )
 
 
-def _check_room(path, sweep):
-    """Floating-point numbers hardly get smaller by being compressed, let alone to a quarter."""
+def _check_disk(path, sweep):
+    """Refuses a folder on a disk that is too small for the results even if they compress well."""
     place = next(parent for parent in path.absolute().parents if parent.exists())
-    least = sweep.plan.points * sweep.layout.bytes_per_point // 4
+    least = sweep.plan.points * sweep.layout.bytes_per_point // COMPRESSION
     free = shutil.disk_usage(place).free
     require(
         least <= free,
@@ -163,47 +176,37 @@ def _check_room(path, sweep):
     )
 
 
-def _take_stock(store, sweep, part):
-    """The work items of this shard that are done, and whether nothing is left to write. Damage is told."""
+def _items_of(plan, part):
+    """The work items of a shard, or of the whole sweep."""
     i, n = part or (1, 1)
-    mine = range(i - 1, sweep.plan.items, n)
+    return range(i - 1, plan.items, n)
+
+
+def _take_stock(store, sweep, part):
+    """Returns the complete work items of this shard, and whether nothing is left to write. Warns of damage."""
+    mine = _items_of(sweep.plan, part)
     good, damaged = store.check(mine)
     broken = store.broken()
-    told = [*(f"{store.path / name} is damaged." for name in broken), *damaged.values()]
-    if told:
-        more = f" And {len(told) - 3} more." if len(told) > 3 else ""
+    problems = [*(f"{store.path / name} is damaged." for name in broken), *damaged.values()]
+    if problems:
+        more = f" And {len(problems) - 3} more." if len(problems) > 3 else ""
         warnings.warn(
-            f"{' '.join(told[:3])}{more} Made anew: {len(damaged)} work items are computed again.",
+            f"{' '.join(problems[:3])}{more} Made anew: {len(damaged)} work items are computed again.",
             stacklevel=4,
         )
     return {*good}, len(good) == len(mine) and not broken
 
 
 def _compute(sweep, place, executor, part, memory, progress, done):
-    from tqdm import tqdm
-
-    plan = sweep.plan
-    i, n = part or (1, 1)
-    mine = range(i - 1, plan.items, n)
-    ready = sum(map(plan.size, done))
-    each = math.prod(plan.tile) * sweep.layout.bytes_per_point
-    least, most = IN_FLIGHT
-    in_flight = min(max(memory // (4 * each), least), most)
+    """Computes and writes the work items of this shard that are not `done`."""
+    plan, mine = sweep.plan, _items_of(sweep.plan, part)
     items = ((k, plan.values(k)) for k in mine if k not in done)
     lost: list[tuple[int, Exception]] = []
-    bar = tqdm(
-        total=plan.points if n == 1 else sum(map(plan.size, mine)),
-        initial=ready,
-        unit="point",
-        unit_scale=True,
-        dynamic_ncols=True,
-        disable=None if progress is None else not progress,
-    )
     begun = time.perf_counter()
     written = 0
     try:
-        with bar:
-            for number, item in run(sweep.job, items, executor, in_flight):
+        with _progress_bar(plan, mine, done, progress) as bar:
+            for number, item in run(sweep.job, items, executor, _in_flight(sweep, memory)):
                 if isinstance(item, Exception):
                     lost.append((number, item))
                 else:
@@ -221,21 +224,41 @@ def _compute(sweep, place, executor, part, memory, progress, done):
             )
         ) from error
     if lost:
-        _report(place, plan, lost, written)
+        _report(place, lost, written)
 
 
-def _report(place, plan, lost, written):
-    """Work items that went down with their workers, or never started: no computation of theirs has failed."""
-    number, error = lost[0]
-    what = (
+def _in_flight(sweep, memory):
+    """The number of work items that may be under way at the same time."""
+    least, most = IN_FLIGHT
+    each = math.prod(sweep.plan.tile) * sweep.layout.bytes_per_point
+    return min(max(memory // (COPIES * each), least), most)
+
+
+def _progress_bar(plan, mine, done, progress):
+    from tqdm import tqdm
+
+    return tqdm(
+        total=plan.points if len(mine) == plan.items else sum(map(plan.size, mine)),
+        initial=sum(map(plan.size, done)),
+        unit="point",
+        unit_scale=True,
+        dynamic_ncols=True,
+        disable=None if progress is None else not progress,
+    )
+
+
+def _report(place, lost, written):
+    """Reports work items that were lost with their workers or never started. Their computation has not failed."""
+    _, error = lost[0]
+    problem = (
         f"{len(lost)} of {len(lost) + written} work items came back from no worker, the first with "
         f"{type(error).__name__}: {error}"
     )
     if not written:
-        raise RuntimeError(f"No work item could be computed: {what}") from error
+        raise RuntimeError(f"No work item could be computed: {problem}") from error
     if isinstance(place, Store):
-        warnings.warn(f"{what}. Call again with the same store to compute them.", stacklevel=4)
+        warnings.warn(f"{problem}. Call again with the same store to compute them.", stacklevel=4)
         return
     for number, error in lost[:MESSAGES]:
         place.messages.append(f"work item {number}: {type(error).__name__}: {error}")
-    warnings.warn(f"{what}. Their points are marked as failed.", stacklevel=4)
+    warnings.warn(f"{problem}. Their points are marked as failed.", stacklevel=4)
