@@ -1,4 +1,4 @@
-"""The command line: `jaxres reproduce` computes the Letter's figures; sweeps and designs: `_cli/commands.py`."""
+"""The command line: `jaxres reproduce` computes the Letter's figures; sweeps and designs: `_cli/commands_sweep.py`."""
 
 import os
 import sys
@@ -18,7 +18,7 @@ except ModuleNotFoundError as error:
 
 import jaxres as jr
 
-from ._cli.commands import INTERRUPTED, register
+from ._cli.commands_sweep import INTERRUPTED, register
 
 if TYPE_CHECKING:
     import xarray

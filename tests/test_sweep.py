@@ -610,7 +610,7 @@ class TestStore:
         xarray.testing.assert_identical(whole.load(), again.load())
 
     def test_zipped_axes_and_netcdf(self, tmp_path):
-        from jaxres._cli.commands import to_netcdf
+        from jaxres._cli.commands_sweep import to_netcdf
 
         axes = {("x", "y"): (X, Y[:5]), "scale": [1.0, 3.0]}
         data = sweep(wave, axes, store=tmp_path / "a", chunk=4, labels={"x": {"units": "m"}})
