@@ -1,4 +1,4 @@
-"""The command line: `jaxres reproduce` computes the Letter's figures; sweeps and designs: `_cli/commands_sweep.py`."""
+"""The command line. `jaxres reproduce` computes the Letter's figures; the other commands are in `_cli/`."""
 
 import os
 import sys
@@ -18,23 +18,26 @@ except ModuleNotFoundError as error:
 
 import jaxres as jr
 
-from ._cli.commands_sweep import INTERRUPTED, register
+from ._cli.commands_design import design
+from ._cli.commands_store import info, resume
+from ._cli.commands_sweep import export, plot, sweep
+from ._cli.messages import INTERRUPTED
 
 if TYPE_CHECKING:
     import xarray
 
-#: models by the names they have here: one line for each
+#: collision models by their names on the command line
 MODELS = {
     "exact": jr.Exact(),
     "wave-vector": jr.WaveVectorOperator(),
     "interaction-time": jr.RandomInteractionTime(),
 }
+#: collision rates of the printed table, from rare to frequent collisions
 TABLE_RATES = (0.01, 0.6, 1.0, 5.0, 10.0, 100.0)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-
-
-register(app)
+for command in (sweep, resume, info, plot, export, design):
+    app.command()(command)
 
 
 @app.callback()
@@ -88,7 +91,7 @@ def main() -> None:
         app()
     except SystemExit as end:
         if end.code == INTERRUPTED:
-            # the compiler may be at work in a thread still, and would crash if Python went first
+            # A thread may still compile, and the compiler would crash if Python ended first.
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(INTERRUPTED)
@@ -96,9 +99,10 @@ def main() -> None:
 
 
 def _leave_out_the_present_folder() -> None:
-    """Nothing is imported because it lies in the present folder, here or in processes started from here.
+    """Removes the present folder from the path of imports, in this process and in those that it starts.
 
-    `python -m` puts that folder first on the path. It stays, as the last one, if the package itself lies in it.
+    `python -m` puts that folder first, so that a file in it could replace any module. If the package itself lies in it,
+    the folder moves to the end of the path.
     """
     os.environ["PYTHONSAFEPATH"] = "1"
     here = Path.cwd()
@@ -109,7 +113,7 @@ def _leave_out_the_present_folder() -> None:
 
 
 def _names(option: str, text: str, known: tuple[str, ...]) -> list[str]:
-    """The entries of a comma-separated list, each known and named once."""
+    """The different entries of a comma-separated list, all of which must be known."""
     names = list(dict.fromkeys(name.strip() for name in text.split(",")))
     for name in names:
         if name not in known:
@@ -121,12 +125,12 @@ def _names(option: str, text: str, known: tuple[str, ...]) -> list[str]:
 
 
 def _make(out: Path) -> None:
-    """The folder of the results, found writable before anything is computed."""
+    """Makes the folder of the results, and checks that it can be written to before anything is computed."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):
             pass
-    except (OSError, ValueError) as error:  # a name with NUL is a ValueError
+    except (OSError, ValueError) as error:  # a name with NUL raises `ValueError`
         reason = getattr(error, "strerror", None) or str(error)
         raise typer.BadParameter(
             f"cannot write to {out}: {reason}. Name a folder that you may write to.",
@@ -137,7 +141,7 @@ def _make(out: Path) -> None:
 def _reproduce(out, numbers, points, realisation, models):
     import jax
 
-    # the accuracy printed in the table needs double precision
+    # The accuracy that the table prints needs double precision.
     jax.config.update("jax_enable_x64", True)
     import matplotlib
 
@@ -165,7 +169,7 @@ def _progress(title: str) -> Callable:
 
 
 def _save(out: Path, number: str, data: "xarray.Dataset", draw: Callable) -> None:
-    """Writes fig<number>.png, .pdf and .nc; an interruption leaves no half of a file."""
+    """Writes fig<number>.png, .pdf and .nc. Files appear only when they are complete."""
     from matplotlib import pyplot
 
     figure = draw(data)
