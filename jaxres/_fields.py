@@ -1,4 +1,4 @@
-"""What is computed at one point of a sweep: a function of named numbers, and its named outputs."""
+"""A function of named numbers with named outputs, as sweeps and designs evaluate it."""
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
@@ -16,15 +16,16 @@ from ._files import short
 from ._quantum.system import System
 from ._reservoir.reservoir import Reservoir
 
+#: the types that an output may have
 _DATA = (bool, int, float, complex, np.generic, np.ndarray, jax.Array)
 
 
 @dataclass
 class Seen:
-    """What tracing a point brings to light beside its outputs.
+    """What the trace of a point reveals besides its outputs.
 
-    - `meanings`: names of the members of those outputs that are enumerations.
-    - `model`: what the function returned, as it stands in the trace.
+    - `meanings`: for each output that is an enumeration, the names of its members.
+    - `model`: what the function returned, with traced numbers.
     """
 
     meanings: dict[str, list[str]] = field(default_factory=dict)
@@ -33,10 +34,10 @@ class Seen:
 
 @dataclass(frozen=True)
 class Point:
-    """A function of keyword parameters, and what is read off it: `of(function(**parameters))`.
+    """The function `of(function(**parameters))` of keyword parameters, with its derivatives.
 
-    - `static`: parameters that are no numbers.
-    - `gradient`: names of the parameters in which the outputs are differentiated.
+    - `static`: parameters that are not numbers.
+    - `gradient`: names of the parameters with respect to which the outputs are differentiated.
     """
 
     function: Callable
@@ -47,7 +48,7 @@ class Point:
     def __call__(
         self, parameters: Mapping[str, Any], seen: Seen | None = None
     ) -> dict[str, jax.Array]:
-        """All outputs by name; derivatives are `d<output>_d<parameter>`."""
+        """Returns all outputs by name. Derivatives are named `d<output>_d<parameter>`."""
         seen = Seen() if seen is None else seen
         if not self.gradient:
             return self.outputs(parameters, seen)
@@ -58,7 +59,7 @@ class Point:
             return {k: v for k, v in out.items() if jnp.issubdtype(v.dtype, jnp.inexact)}, out
 
         kept = jax.eval_shape(smooth, chosen)[0].values()
-        # one real number: its whole gradient costs one backward pass
+        # The whole gradient of one real number costs one backward pass.
         reverse = len(kept) == 1 and all(v.shape == () and v.dtype.kind == "f" for v in kept)
         derivative = jax.jacrev if reverse else jax.jacfwd
         grads, out = derivative(smooth, has_aux=True)(chosen)
@@ -71,7 +72,7 @@ class Point:
         return out | each
 
     def outputs(self, parameters: Mapping[str, Any], seen: Seen) -> dict[str, jax.Array]:
-        """The outputs by name: enumerations as their numbers, an array alone as `value`."""
+        """Returns the outputs by name, an enumeration as its number and an array alone as `value`."""
         result = seen.model = self.function(**self.static, **parameters)
         of: Any = self.of or (_steady_state if _is_model(result) else None)
         if of is not None:
@@ -99,15 +100,12 @@ class Point:
 
 
 def _numeric(name, leaf):
-    """An array of numbers that files can hold too."""
+    """Converts an output to an array of numbers that files can hold."""
     try:
         array = jnp.asarray(leaf)
         usable = np.dtype(array.dtype).kind in "biufc"
-    except (
-        TypeError,
-        ValueError,
-        OverflowError,
-    ):  # objects, texts, keys of random numbers, 10**400
+    except (TypeError, ValueError, OverflowError):
+        # These are objects, texts, keys of random numbers, and integers such as 10**400.
         array, usable = jnp.zeros(()), False
     require(
         usable,
@@ -118,6 +116,7 @@ def _numeric(name, leaf):
 
 
 def _is_model(x: Any) -> bool:
+    """Whether it is a system with its reservoir or reservoirs, whose steady state is the output by default."""
     return (
         isinstance(x, tuple)
         and len(x) == 2
@@ -136,12 +135,12 @@ def _is_member(x: Any) -> bool:
 
 def _members(enumeration: Any) -> list[str]:
     """The names of an enumeration's members, in the order of their numbers."""
-    items = enumeration._name_to_item  # equinox has no public way from an enumeration to its names
+    items = enumeration._name_to_item  # equinox has no public access to the names
     return sorted(items, key=lambda name: int(items[name]._value))
 
 
 def path_name(path: Iterable[Any]) -> str:
-    """A tree path with dots: packet.width."""
+    """The path of a leaf in a tree as a dotted name such as `packet.width`."""
     parts = [str(getattr(k, "name", getattr(k, "key", getattr(k, "idx", "")))) for k in path]
     return ".".join(parts)
 
@@ -149,16 +148,16 @@ def path_name(path: Iterable[Any]) -> str:
 class Fields:
     """A model as a function of its numeric fields, by dotted names: `packet.width`, `levels.1`.
 
-    The model is a pytree, or a tuple of them, whose fields are then named without the tuple's index.
+    The model is a pytree, or a tuple of pytrees, whose fields are named without the index in the tuple.
     """
 
     def __init__(self, model: Any, argument: str = "function"):
         self.model = model
-        self.argument = argument  # what the user calls it
+        self.argument = argument  # the user's name for the model, in messages
 
     @property
     def fields(self) -> dict[str, Any]:
-        """The numeric fields, by name."""
+        """The numeric fields by name."""
         leaves, _ = jax.tree_util.tree_flatten_with_path(self.model)
         named: dict[str, Any] = {}
         for path, leaf in leaves:
@@ -172,7 +171,7 @@ class Fields:
         return {name: leaf for name, leaf in named.items() if eqx.is_inexact_array(leaf)}
 
     def default(self, name: str) -> Any:
-        """The value of a field or of one of its entries, or None where there is none."""
+        """The value of a field or of one of its entries, or None if there is no such field or entry."""
         field, index = self.entry(name)
         if field not in self.fields:
             return None
@@ -182,7 +181,7 @@ class Fields:
             return None
 
     def entry(self, name: str) -> tuple[str, tuple[int, ...]]:
-        """A field's name and the index behind it: levels.1 is ("levels", (1,))."""
+        """Splits a name into that of the field and the index: "levels.1" becomes ("levels", (1,))."""
         parts, index = name.split("."), []
         while name not in self.fields and len(parts) > 1 and parts[-1].isdigit():
             index.insert(0, int(parts.pop()))
@@ -190,6 +189,7 @@ class Fields:
         return name, tuple(index)
 
     def __call__(self, **parameters: Any) -> Any:
+        """Returns the model with the given fields and entries."""
         values = self.fields | {k: v for k, v in parameters.items() if k in self.fields}
         for name, value in parameters.items():
             field, index = self.entry(name)
@@ -202,17 +202,17 @@ class Fields:
 
 
 def parameters_of(function: Any) -> tuple[Callable, dict[str, Any], set[str] | None]:
-    """A function of keyword parameters, its defaults, and all of its names (None: any name)."""
+    """Returns a function of keyword parameters, its defaults, and its names, or None if it takes any name."""
     if isinstance(function, Fields):
         return function, dict(function.fields), set(function.fields)
     if not callable(function) or isinstance(function, eqx.Module | tuple):
-        fields = Fields(function)
+        model = Fields(function)
         require(
-            len(fields.fields) > 0,
+            len(model.fields) > 0,
             "Argument `function` must be a function of keyword parameters, or a model with numeric fields, but is "
             f"{short(function)}.",
         )
-        return fields, dict(fields.fields), set(fields.fields)
+        return parameters_of(model)
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
@@ -235,7 +235,7 @@ def parameters_of(function: Any) -> tuple[Callable, dict[str, Any], set[str] | N
 
 
 def function_name(function: Any) -> str:
-    """The module and name under which a function or model is known."""
+    """The name of a function, `module:name`, or the names of the classes of a model."""
     if isinstance(function, Fields):
         parts = function.model if isinstance(function.model, tuple) else (function.model,)
         return "(" + ", ".join(type(part).__name__ for part in parts) + ")"

@@ -1,6 +1,6 @@
-"""Files that outlive their process: written as a whole or not at all, checked when they are read.
+"""Files that are written as a whole or not at all, and checked when they are read.
 
-Shared by the stores of sweeps and the checkpoints of designs.
+The stores of sweeps and the checkpoints of designs share them.
 """
 
 import contextlib
@@ -14,25 +14,25 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-#: bytes that a file's name may have
+#: bytes that the name of a file may have, in all usual file systems
 LONGEST = 255
 
 
 def short(x: Any) -> str:
-    """A value in a message, however long it is."""
+    """The text of a value in a message, of less than 80 characters."""
     try:
         text = reprlib.repr(x)
-    except Exception:  # an object that cannot even be shown
+    except Exception:  # the `repr` of an object may raise anything
         text = f"an object of {type(x).__name__}"
     return text if len(text) < 80 else text[:77] + "..."
 
 
 class StoreError(ValueError):
-    """A store or a checkpoint that cannot be read, written or trusted: which file it is, and what helps."""
+    """A store or a checkpoint cannot be read, written or trusted. The message names the file and a remedy."""
 
 
 def folder(argument: str, path: Any) -> Path:
-    """The path of a folder that can exist on this machine, be it there or not."""
+    """Returns the path of a folder, which need not exist. Raises `StoreError` if it cannot exist on this machine."""
     try:
         text = os.fspath(path)
     except TypeError:
@@ -57,7 +57,7 @@ def folder(argument: str, path: Any) -> Path:
 
 
 def unusable(name: str, *, paths: bool = False) -> str | None:
-    """Why a file cannot have this name, or None. Not of `paths`: why an array of a store cannot."""
+    """Returns why an array of a store cannot have this name, or with `paths`, why a file cannot; None if it can."""
     try:
         size = len(name.encode())
     except UnicodeEncodeError:
@@ -75,7 +75,7 @@ def unusable(name: str, *, paths: bool = False) -> str | None:
 
 @contextlib.contextmanager
 def telling(what: str, remedy: str) -> Iterator[None]:
-    """What the operating system refuses, as a `StoreError`: a full disk, a folder that is read-only, ..."""
+    """Raises `StoreError` where the operating system raises: for a full disk, a read-only folder, and so on."""
     try:
         yield
     except OSError as error:
@@ -96,7 +96,7 @@ def checksum(path: Path) -> int:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """A complete file with its own checksum, on the disk; or none."""
+    """Writes a file with its own checksum, which appears under its name when it is complete on the disk."""
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         with open(partial, "w", encoding="utf-8", errors="surrogatepass") as file:
@@ -113,9 +113,9 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 def read_json(
     path: Path, remedy: str, kinds: Mapping[str, Any] | None = None, form: int | None = None
 ) -> dict[str, Any]:
-    """What `write_json` wrote; `StoreError` with the `remedy` if it is anything else.
+    """Reads what `write_json` wrote. Raises `StoreError` with the `remedy` if the file holds anything else.
 
-    `kinds`: entries that must be there, each with its type. `form`: the value of the entry `format`.
+    The file must have the entries `kinds`, each of its type, and an entry `format` equal to `form`.
     """
     try:
         content = json.loads(path.read_bytes().decode("utf-8", "surrogatepass"))
@@ -130,8 +130,7 @@ def read_json(
             f"{path} is in format {content['format']}, and this version of jaxres reads format {form}. Read it with "
             "the version that wrote it, or compute into another folder."
         )
-    said = content.pop("checksum", None)
-    if said != _checksum_of(content):
+    if content.pop("checksum", None) != _checksum_of(content):
         raise StoreError(f"{path} is damaged: its checksum is missing or wrong. {remedy}")
     wrong = [k for k, kind in (kinds or {}).items() if not isinstance(content.get(k), kind)]
     if wrong:
@@ -154,19 +153,19 @@ def sync(path: Path) -> None:
 
 @contextlib.contextmanager
 def writing(lock: Path, clean: Callable[[], None]) -> Iterator[None]:
-    """Holds the file `lock` while this process writes beside it; first lets `clean` remove what killed ones left.
+    """Holds the file `lock` while this process writes beside it.
 
-    That only if no other process writes there. The system lets go of the lock when a process ends, however it ends.
+    If no other process holds it, `clean` first removes what killed processes have left. The system releases the lock
+    when a process ends, whatever ends it.
     """
     with open(lock, "ab") as file:
         try:
             import fcntl
-        except ModuleNotFoundError:  # Windows: leftovers stay
+        except ModuleNotFoundError:  # on Windows, which has no `fcntl`, leftovers stay
             yield
             return
-        with contextlib.suppress(
-            OSError
-        ):  # another process writes, or the file system has no locks
+        # An error means that another process writes, or that the file system has no locks.
+        with contextlib.suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             clean()
         with contextlib.suppress(OSError):
