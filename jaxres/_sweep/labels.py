@@ -1,4 +1,4 @@
-"""Names, units and symbols of what a sweep is over and of what comes out of it (ħ = 1)."""
+"""Names, units and symbols of the axes and outputs of a sweep (ħ = 1)."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from .._letter_data import DOI
 
 Labels = Mapping[str, Mapping[str, Any]]
 
-#: symbol, long name and unit by the last part of a name
+#: symbol, long name and unit of an axis or an output by the last part of its name
 _KNOWN = {
     "rate": ("Γ", "collision rate", "energy/ħ"),
     "splitting": ("Δ", "level splitting", "energy"),
@@ -33,14 +33,16 @@ _KNOWN = {
     "j": ("j", "level of the row of the density matrix, 0 the ground state", ""),
     "k": ("k", "level of the column of the density matrix, 0 the ground state", ""),
 }
-#: attributes that have another meaning
+#: attributes of a dataset that have another meaning, so no parameter may take their names
 _RESERVED = ("coordinates", "failures", "unfinished")
+#: names of an output's own axes
 _DIMS = {"rho": ("j", "k"), "populations": ("j",)}
+#: the entries of a label
 FIELDS = ("symbol", "long_name", "units")
 
 
 def attributes(name: str, labels: Labels) -> dict[str, Any]:
-    """The attributes of an axis or an output; what is given in `labels` goes first."""
+    """The attributes of an axis or an output. Those given in `labels` take precedence."""
     last = next((part for part in reversed(name.split(".")) if not part.isdigit()), name)
     known = dict(zip(FIELDS, _KNOWN.get(last, ("", name, "")), strict=True))
     known |= {key: value for key, value in labels.get(name, {}).items() if key != "dims"}
@@ -65,14 +67,14 @@ def derivative_attributes(output: str, parameter: str, labels: Labels) -> dict[s
 
 
 def dims(name: str, shape: Sequence[int], labels: Labels) -> tuple[str, ...]:
-    """The names of an output's own axes, behind those of the sweep."""
+    """The names of an output's own axes, which follow those of the sweep."""
     given = labels.get(name, {}).get("dims") or _DIMS.get(name.split(".")[-1], ())
     rest = len(shape) - len(given)
     return (*given[: len(shape)], *(f"{name}_{i}" for i in range(rest)))
 
 
 def provenance(title: str, fixed: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, Any]:
-    """The attributes of the whole: what was held fixed, the model in full, and where it comes from."""
+    """The attributes of the dataset: the fixed numbers, the model in full, and its source."""
     from importlib.metadata import version
 
     scalars = {

@@ -1,7 +1,8 @@
-"""A model as data: what a store and a dataset say about what was computed, and the way back.
+"""The description of a model as data in stores and datasets, and the model rebuilt from it.
 
-Objects of this package are described by the names of their classes and by their fields, numbers in full. The way back
-looks these names up among the package's own classes; nothing that stands in a file is imported, unpickled or run.
+Objects of this package are described by the names of their classes and by their fields, with all numbers. To rebuild a
+model, these names are looked up among the package's own classes; nothing that a file names is imported, unpickled or
+run.
 """
 
 import dataclasses
@@ -27,14 +28,15 @@ from .._quantum.system import System
 from .._reservoir.reservoir import Reservoir
 from .trust import is_own, load_function
 
-#: entries of an array that is described in full, where it is no part of the model itself
+#: Entries of the largest array that is described in full among the values that a function uses. Larger ones, tables for
+#: instance, would fill the manifest; arrays of the model itself are always described in full.
 MOST = 4096
-#: characters of a function's text that are kept
+#: characters of a function's text that are kept: some hundred lines
 TEXT = 10_000
 
 
 def describe(x: Any, most: int | None = None) -> Any:
-    """A value as JSON. Arrays of more than `most` entries by their checksums alone; others in full."""
+    """Describes a value as JSON: arrays of more than `most` entries by their checksums, others in full."""
     again = functools.partial(describe, most=most)
     if x is None or isinstance(x, bool | int | float | str):
         return x
@@ -62,9 +64,9 @@ def describe(x: Any, most: int | None = None) -> Any:
 
 
 def rebuild(tree: Any, known: Mapping[str, Any] | None = None) -> Any:
-    """What `describe` described.
+    """Rebuilds the value that `describe` described.
 
-    Classes are the package's own, or those in `known`, by the names that they have in the description.
+    Classes are the package's own, or those in `known`, by their names in the description.
     """
     again = functools.partial(rebuild, known=known)
     known = {} if known is None else known
@@ -99,6 +101,7 @@ def rebuild(tree: Any, known: Mapping[str, Any] | None = None) -> Any:
 
 
 def _look_up(name, known, own):
+    """The class or function of this name in `known` or in `own`."""
     if name in known:
         return known[name]
     if name in own:
@@ -111,7 +114,7 @@ def _look_up(name, known, own):
 
 @functools.cache
 def _classes() -> dict[str, Any]:
-    """The package's own classes, by their names in descriptions."""
+    """The package's own classes by their names in descriptions."""
 
     def under(kind):
         for sub in kind.__subclasses__():
@@ -154,12 +157,15 @@ def describe_sweep(
     first: Mapping[str, np.generic],
     is_model: bool,
 ) -> dict[str, Any]:
-    """Everything about the model of a sweep.
+    """Describes the model of a sweep.
 
-    - `function`, `of`: their names, what they are made of, and their texts.
-    - `parameters`: all that is held fixed, in full. `at`: the first point of the grid.
-    - `model`: the objects at that point, if such were given or the function returns them.
-    - `defaults`: the algorithms of this version that are used where no others are given.
+    The entries of the description are:
+
+    - `function`, `of`: their names, their values, the data that they use, and their texts.
+    - `parameters`: all parameters held fixed, in full.
+    - `at`: the first point of the grid.
+    - `model`: the objects at that point, if a model was swept or the function returns one.
+    - `defaults`: the algorithms that this version uses by default.
     """
     parameters = {name: describe(x) for name, x in {**numbers, **static}.items()}
     known = inspect.signature(steady_state).parameters
@@ -170,7 +176,7 @@ def describe_sweep(
     if is_model or isinstance(function, Fields):
         given = {k: jnp.asarray(x) for k, x in {**numbers, **first}.items()}
         try:
-            # as in the sweep: traced, so that it says in its results, and not here, what is not valid
+            # Traced as in the sweep, invalid numbers give a named result later and do not raise here.
             model = eqx.filter_jit(function)(**static, **given)
         except Exception as error:
             about["refused"] = f"{type(error).__name__}: {error}"
@@ -185,6 +191,7 @@ def describe_sweep(
 
 
 def _describe_function(function):
+    """The name, the value, the data and the text of a function."""
     about = {"name": function_name(function), "value": describe(function, MOST)}
     inner = inspect.unwrap(function)
     inner = inner.func if isinstance(inner, functools.partial) else inner
@@ -194,18 +201,19 @@ def _describe_function(function):
         about["uses"] = {k: describe(x, MOST) for k, x in outside.items() if _is_data(x)}
         try:
             about["text"] = inspect.getsource(inner)[:TEXT].encode(errors="replace").decode()
-        except (OSError, TypeError):  # typed in, or made by another function
+        except (OSError, TypeError):  # the function has no source file
             about["text"] = None
     return about
 
 
 def _is_data(x):
+    """Whether it is a number, a text, an array, a Module of equinox, or a list of such."""
     plain = bool | int | float | complex | str | np.ndarray | np.generic | jax.Array | eqx.Module
     return isinstance(x, plain) or (isinstance(x, list | tuple) and all(map(_is_data, x)))
 
 
 def is_model(x: Any) -> bool:
-    """Whether a system or a reservoir is part of it."""
+    """Whether a system or a reservoir is a part of it."""
     kinds = (System, Reservoir)
     leaves = jax.tree_util.tree_leaves(x, is_leaf=lambda leaf: isinstance(leaf, kinds))
     return any(isinstance(leaf, kinds) for leaf in leaves)
@@ -218,18 +226,18 @@ def model_of(
     function: Callable | None = None,
     known: Mapping[str, Any] | None = None,
 ) -> Any:
-    r"""The model of a sweep, rebuilt from its results: system and reservoir, or whatever its function returned.
+    r"""Rebuilds the model of a sweep from its results: system and reservoir, or whatever its function returned.
 
     **Arguments:**
 
-    - `data`: what `jaxres.sweep` returned, in memory or read again from a store or a NetCDF file.
-    - `point`: values of parameters, by name, where not those of the grid's first point.
-    - `function`: what was swept. Not needed for a model given as such, for the models of this package
-      (`jaxres.letter.model`, ...), nor for the first point.
-    - `known`: classes and functions of other packages that the model has in it, by the names it is described with.
+    - `data`: the dataset that `jaxres.sweep` returned, in memory or read again from a store or a NetCDF file.
+    - `point`: values of parameters by name, if they differ from the first point of the grid.
+    - `function`: the function that was swept. It is not needed if a model was swept, for the models of this package
+      (`jaxres.letter.model`, ...), or for the first point.
+    - `known`: classes and functions of other packages that are parts of the model, by their names in the description.
 
-    The description is data: `data.attrs["model"]`, in JSON, with classes by name and all numbers. Nothing that it
-    names is imported.
+    The description, `data.attrs["model"]`, is data in JSON: classes by name, and all numbers. Nothing that it names is
+    imported.
 
     **Raises:** `ValueError` if the results do not describe a model, or where `function` or `known` are needed.
 
@@ -239,22 +247,7 @@ def model_of(
         >>> print(system.levels, reservoir.incidence, float(reservoir.rate), float(reservoir.packet.beta))
         [-0.6  0.6] left 5.0 0.1
     """
-    text: Any = getattr(data, "attrs", {}).get("model")
-    require(
-        isinstance(text, str),
-        f"Argument `data` must be the dataset of a sweep, with its model in `data.attrs['model']`, but is "
-        f"{type(data).__name__} without. Read a store by xarray.open_zarr(folder, consolidated=False).",
-    )
-    try:
-        about = json.loads(text)
-        name, tree = about["function"]["name"], about["model"]
-        first = {k: rebuild(v, known) for k, v in about["at"].items()}
-        parameters = dict(about["parameters"])
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise StoreError(
-            "Argument `data` must have the description of its model in `data.attrs['model']`, but that is damaged: "
-            f"{type(error).__name__}: {error}. Take it from the store."
-        ) from error
+    name, tree, parameters, first = _read_description(data, known)
     given = {} if point is None else dict(point)
     if function is None and isinstance(name, str) and is_own(name):
         function = load_function(name)
@@ -277,3 +270,22 @@ def model_of(
         f"{name} knows how the model depends on {[*given]}, but is None.",
     )
     return model
+
+
+def _read_description(data, known):
+    """The function's name, the model's description, the fixed parameters' descriptions, and the first point."""
+    text: Any = getattr(data, "attrs", {}).get("model")
+    require(
+        isinstance(text, str),
+        f"Argument `data` must be the dataset of a sweep, with its model in `data.attrs['model']`, but is "
+        f"{type(data).__name__} without. Read a store by xarray.open_zarr(folder, consolidated=False).",
+    )
+    try:
+        about = json.loads(text)
+        first = {k: rebuild(v, known) for k, v in about["at"].items()}
+        return about["function"]["name"], about["model"], dict(about["parameters"]), first
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise StoreError(
+            "Argument `data` must have the description of its model in `data.attrs['model']`, but that is damaged: "
+            f"{type(error).__name__}: {error}. Take it from the store."
+        ) from error

@@ -1,4 +1,4 @@
-"""A picture of a sweep: a variable along one axis, or over two."""
+"""A figure of a sweep: a variable along one axis, or over two."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,51 +11,37 @@ if TYPE_CHECKING:
     import matplotlib.figure
     import xarray
 
-MOST = 2000  # points drawn along an axis
+#: points drawn along an axis: more than a printed figure resolves
+MOST = 2000
 COLORS = (BLUE, VERMILION, BLACK, GREEN, ORANGE, PURPLE)
-CURVES = 6  # drawn of an output that has axes of its own
+#: curves drawn for an output that has axes of its own, one for each color
+CURVES = 6
 
 
 def draw(
     data: "xarray.Dataset", dims: Sequence[str], variable: str | None, cuts: Mapping[str, float]
 ) -> "matplotlib.figure.Figure":
-    """A variable over the last two axes of more than one point that are not cut; further ones are cut halfway.
+    """Draws a variable over the last two axes of more than one point that are not cut.
 
-    Complex numbers are drawn by their modulus, points that failed in grey.
+    Further axes are cut at their middle. Complex numbers are drawn by their modulus, points that failed in grey.
     """
     from matplotlib import pyplot
 
     plain = [str(n) for n in data.data_vars if n != "failed" and "flag_values" not in data[n].attrs]
-    numeric = [n for n in plain if not data[n].attrs.get("symbol", "").startswith("∂")] or plain
     if variable is None:
-        variable = numeric[0] if numeric else "failed"
+        outputs = [n for n in plain if not data[n].attrs.get("symbol", "").startswith("∂")]
+        variable = next(iter(outputs or plain), "failed")
     if variable not in data.data_vars:
         raise ValueError(
             f"Argument `--variable` must be one of {', '.join(map(str, data.data_vars))}, but is {variable!r}."
         )
-    chosen = data[[variable, "failed"]]
-    for name, value in cuts.items():
-        if name not in dims:
-            raise ValueError(
-                f"Argument `--at` must name one of {', '.join(dims)}, but names {name!r}."
-            )
-        if name not in chosen.indexes:
-            raise ValueError(
-                f"Argument `--at` must name an axis that is not zipped, but names {name!r}."
-            )
-        chosen = chosen.isel({name: int(np.argmin(abs(chosen[name].values - value)))})
-    free = [d for d in dims if d in chosen.dims]
-    if not free:
-        raise ValueError("Argument `--at` must leave an axis to draw along, but names all of them.")
-    long = [d for d in free if chosen.sizes[d] > 1] or free[-1:]
-    chosen = chosen.isel({d: chosen.sizes[d] // 2 for d in free if d not in long[-2:]})
-    free = long[-2:]
-    chosen = chosen.isel({d: slice(None, None, -(-chosen.sizes[d] // MOST)) for d in free}).load()
+    chosen, free = _cut(data[[variable, "failed"]], dims, cuts)
+    chosen = chosen.load()
     values = chosen[variable]
     if np.iscomplexobj(values):
         values = abs(values).assign_attrs(values.attrs)
     values = values.astype(float)
-    if variable in plain:  # what tells of failures is not hidden by them
+    if variable in plain:  # `failed` and enumerations also show the points that failed
         values = values.where(~chosen.failed)
     cut = [c for c in chosen.coords if chosen[c].ndim == 0 and np.isrealobj(chosen[c])]
     title = ", ".join(f"{chosen[c].attrs.get('symbol', c)} = {float(chosen[c]):.4g}" for c in cut)
@@ -69,7 +55,28 @@ def draw(
     return figure
 
 
+def _cut(data, dims, cuts):
+    """Cuts the axes at the points nearest to `cuts` until one or two are left. Returns the data and those axes."""
+    for name, value in cuts.items():
+        if name not in dims:
+            raise ValueError(
+                f"Argument `--at` must name one of {', '.join(dims)}, but names {name!r}."
+            )
+        if name not in data.indexes:
+            raise ValueError(
+                f"Argument `--at` must name an axis that is not zipped, but names {name!r}."
+            )
+        data = data.isel({name: int(np.argmin(abs(data[name].values - value)))})
+    uncut = [d for d in dims if d in data.dims]
+    if not uncut:
+        raise ValueError("Argument `--at` must leave an axis to draw along, but names all of them.")
+    free = ([d for d in uncut if data.sizes[d] > 1] or uncut[-1:])[-2:]
+    data = data.isel({d: data.sizes[d] // 2 for d in uncut if d not in free})
+    return data.isel({d: slice(None, None, -(-data.sizes[d] // MOST)) for d in free}), free
+
+
 def _curves(ax, values, dim, original, variable):
+    """Draws the variable along one axis, a curve for each of its first entries."""
     x, label, log = _axis(values, dim)
     own = [d for d in values.dims if d != dim]
     table = values.stack(curve=own).transpose("curve", dim) if own else values.expand_dims("curve")
@@ -89,9 +96,7 @@ def _curves(ax, values, dim, original, variable):
 
 
 def _map(figure, ax, values, free, original, variable):
-    from matplotlib import colormaps
-    from matplotlib.colors import LogNorm, SymLogNorm
-
+    """Draws the first entry of the variable over two axes, with a colour bar."""
     own = [d for d in values.dims if d not in free]
     index = ", ".join("0" for _ in own)
     values = values.isel(dict.fromkeys(own, 0)).transpose(*free)
@@ -99,14 +104,7 @@ def _map(figure, ax, values, free, original, variable):
     x, xlabel, xlog = _axis(values, free[1])
     z = values.values
     finite = z[np.isfinite(z)]
-    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 1.0)
-    norm: Any = None
-    if low > 0 and high > 100 * low:
-        norm = LogNorm(max(low, 1e-6 * high), high)
-    elif low < 0 < high:
-        top = max(-low, high)
-        norm = SymLogNorm(10 ** np.floor(np.log10(top) - 2), vmin=-top, vmax=top)
-    colors = colormaps["RdBu_r" if low < 0 < high else "viridis"].with_extremes(bad="0.8")
+    norm, colors = _colors(finite)
     mesh = ax.pcolormesh(
         x, y, np.ma.masked_invalid(z), norm=norm, cmap=colors, shading="nearest", rasterized=True
     )
@@ -125,10 +123,25 @@ def _map(figure, ax, values, free, original, variable):
     ax.set_facecolor("0.8")
 
 
-def _axis(values, dim):
-    """Positions along an axis, its label, and whether they are spaced logarithmically.
+def _colors(finite) -> tuple[Any, Any]:
+    """The norm and the colour map: logarithmic for values of several decades, diverging for values of both signs."""
+    from matplotlib import colormaps
+    from matplotlib.colors import LogNorm, SymLogNorm
 
-    Zipped axes stand at the values of the first of them that ascends or descends, or are numbered.
+    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 1.0)
+    norm = None
+    if low > 0 and high > 100 * low:
+        norm = LogNorm(max(low, 1e-6 * high), high)
+    elif low < 0 < high:
+        top = max(-low, high)
+        norm = SymLogNorm(10 ** np.floor(np.log10(top) - 2), vmin=-top, vmax=top)
+    return norm, colormaps["RdBu_r" if low < 0 < high else "viridis"].with_extremes(bad="0.8")
+
+
+def _axis(values, dim):
+    """The positions along an axis, its label, and whether they are spaced logarithmically.
+
+    The positions of zipped axes are the values of the first of them that ascends or descends, or else numbers.
     """
     for name in values.coords:
         x = values[name].values
@@ -151,7 +164,7 @@ def _label(array, name):
 
 
 def _readable(text):
-    """The text, its dollar signs as such unless they enclose formulas that can be set."""
+    """The text, with its dollar signs escaped unless matplotlib can set what they enclose."""
     from matplotlib.mathtext import MathTextParser
 
     try:

@@ -1,8 +1,8 @@
-"""The one place where a function that a file names becomes code: only if the caller trusts it.
+"""Loads a function that a file names, only if the caller trusts it. No other place of the package does so.
 
 A configuration file, a store's manifest and a design's checkpoint may come from somebody else. Everything in them is
-data, except the name of a function, `module:name`: to look it up is to run its module. So a name is looked up only
-where it is one of the package's own models, or where the caller says that its module is trusted.
+data, except the name of a function, `module:name`: looking it up runs its module. So a name is looked up only if it is
+one of the package's own models, or if the caller trusts its module.
 """
 
 import importlib
@@ -15,11 +15,12 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
-#: whose public functions compute models of numbers and do nothing else
+#: modules whose public functions compute models from numbers and do nothing else
 OWN = ("jaxres.letter", "jaxres.systems")
+#: the name of a function, `package.module:name`
 _NAME = re.compile(r"(?P<module>[^\W\d]\w*(\.[^\W\d]\w*)*):(?P<function>[^\W\d]\w*(\.[^\W\d]\w*)*)")
 
-#: `True`: every module; or the names of those that are trusted, with what is inside of them
+#: `True` for every module, or the names of those that are trusted, with their submodules
 Trust = bool | Collection[str]
 
 
@@ -35,7 +36,7 @@ def is_own(name: str) -> bool:
 
 
 def is_trusted(name: str, trust: Trust = False) -> bool:
-    """Whether `load_function` would look `module:name` up. Runs nothing, imports nothing."""
+    """Whether `load_function` would look `module:name` up. This runs and imports nothing."""
     if is_own(name) or isinstance(trust, bool):
         return is_own(name) or trust is True
     module = name.partition(":")[0]
@@ -49,13 +50,13 @@ def load_function(
 
     **Arguments:**
 
-    - `name`: what stands in the file.
-    - `trust`: whether its module may be imported, which runs it: `True`, or the names of the modules that may. The
-      models of this package (`jaxres.letter:model`, ...) need no trust.
-    - `place`: where the name stands, for errors.
-    - `store`: the folder that names it, if a store does: no module inside of it is ever imported.
+    - `name`: the name, as read from the file.
+    - `trust`: the modules that may be imported, which runs them: `True` for all, or their names. The models of this
+      package (`jaxres.letter:model`, ...) need no trust.
+    - `place`: the place of the name in the file, for errors.
+    - `store`: the folder of the store that has the name, if a store has it. No module inside it is ever imported.
 
-    The module is looked for where Python looks, and last in the working directory.
+    Python looks for the module on its path, and last in the working directory.
 
     **Raises:** `ValueError` that names `place`, if the name is malformed, not trusted, or cannot be loaded.
     """
@@ -76,7 +77,7 @@ def load_function(
         found: Any = importlib.import_module(module)
         for part in function.split("."):
             found = getattr(found, part)
-    except (Exception, SystemExit) as error:  # whatever a module does when it is run
+    except (Exception, SystemExit) as error:  # a module may raise anything when it runs
         raise ValueError(
             f"Argument `{place}` must name a function that can be loaded, but {name!r} cannot: "
             f"{type(error).__name__}: {error}. Check its name, and the folder that this was started in."
@@ -89,16 +90,16 @@ def load_function(
 
 
 def _let_in_the_working_directory(store):
-    """The working directory last on the path, and nothing on it that lies in the store."""
+    """Puts the working directory last on the path, and removes folders inside the store from it."""
     here = os.getcwd()
     if here not in sys.path and not _inside(here, store):
         sys.path.append(here)
     sys.path[:] = [entry for entry in sys.path if not _inside(entry, store)]
-    importlib.invalidate_caches()  # of folders in which a file has appeared
+    importlib.invalidate_caches()  # a file may have appeared in a folder on the path
 
 
 def _check_origin(package, store):
-    """Finding a top-level module runs nothing, so what lies in a store is refused before it could."""
+    """Refuses a top-level module that lies inside the store. To find one runs nothing."""
     if package in sys.modules:
         spec = sys.modules[package].__spec__
     else:
