@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-#: bytes that the name of a file may have, in all usual file systems
+#: The name of a file may have so many bytes in all usual file systems.
 LONGEST = 255
 
 

@@ -9,7 +9,7 @@ import typer
 from .messages import interruptible, print_not_loaded, versions, without_traceback
 from .options import Config, Modules, Trusted, read_config, results_folder, trusted
 
-#: characters of a loss that `info` prints: two lines of a terminal
+#: `info` prints so many characters of a loss, two lines of a terminal.
 LOSS = 160
 
 

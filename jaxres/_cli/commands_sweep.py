@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from .._sweep.prepare import Prepared
     from .._sweep.store import Store
 
-#: formats of a picture that matplotlib writes without another program
+#: matplotlib writes these formats without another program.
 PICTURES = (".png", ".pdf", ".svg")
-#: messages and damaged files that `info` prints: more than a terminal shows are of no use
+#: `info` prints at most so many messages and damaged files, since a terminal shows hardly more.
 MOST_MESSAGES = 20
 
 

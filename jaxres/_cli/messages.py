@@ -8,9 +8,9 @@ from typing import Any
 
 import typer
 
-#: the exit status of a process that Ctrl-C ended: 128 + the number of SIGINT
+#: The exit status of a process that Ctrl-C ended is 128 + the number of SIGINT.
 INTERRUPTED = 130
-#: mistakes of a configuration file that are printed: more than a terminal shows are of no use
+#: At most so many mistakes of a configuration file are printed, since a terminal shows hardly more.
 MOST_MISTAKES = 50
 
 

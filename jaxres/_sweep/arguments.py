@@ -16,9 +16,9 @@ from .._files import short
 from .labels import FIELDS
 from .plan import Axes, Plan
 
-#: bytes of one value of an axis while a sweep is planned and its axes are written
+#: One value of an axis takes so many bytes while the sweep is planned and its axes are written.
 AXIS_BYTES = 32
-#: values that an axis may always have, so that a small `memory` still allows usual grids
+#: An axis may always have so many values, so that a small `memory` still allows usual grids.
 LEAST_VALUES = 2**16
 
 

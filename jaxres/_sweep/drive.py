@@ -26,16 +26,16 @@ from .store import Store
 if TYPE_CHECKING:
     import xarray
 
-#: bytes that a path may have on Linux, with the NUL at its end
+#: A path on Linux may have so many bytes, including the NUL at its end.
 PATH = 4096
-#: bytes that zarr appends to the name of a chunk while it writes it: a dot, 32 hexadecimal digits and an extension
+#: While zarr writes a chunk, it appends a dot, 32 hexadecimal digits and an extension to its name.
 PARTIAL = len(".partial") + 33
-#: Least and most work items under way in an executor: two keep a single worker busy while results are written, and more
-#: than a thousand only delay the first results.
+#: An executor has at least two work items under way, so that a single worker is busy while results are written, and at
+#: most about a thousand, since more would not be worked on any earlier.
 IN_FLIGHT = (2, 1024)
-#: how often a work item's results are held in memory while they are sent and written
+#: The results of a work item are held so many times in memory while they are sent and written.
 COPIES = 4
-#: Compression hardly shrinks floating-point numbers, and never to less than one part in this.
+#: Compression hardly shrinks floating-point numbers, and is assumed never to exceed this factor.
 COMPRESSION = 4
 
 

@@ -30,7 +30,7 @@ ONE_THREAD = {
     *("svd", "triangular_solve", "tridiagonal", "tridiagonal_solve"),
     *("debug_callback", "io_callback", "pure_callback"),
 }
-#: the axes of something that is the same everywhere on the grid
+#: A value that is the same everywhere on the grid depends on no axes.
 NO_AXES: frozenset[int] = frozenset()
 
 
@@ -143,7 +143,7 @@ def digest(closed: core.ClosedJaxpr) -> str:
 def _note_equations(jaxpr, note: Callable) -> None:
     """Notes the inputs, the primitive, its parameters and the results' types of every equation.
 
-    Variables have no names that last, so each stands by the number of its first appearance.
+    Variables have no lasting names, so each is noted by its number in the order of appearance.
     """
     number = {v: i for i, v in enumerate((*jaxpr.constvars, *jaxpr.invars))}
     for eqn in jaxpr.eqns:
@@ -174,7 +174,7 @@ def _parameters_as_text(params):
 
 
 def needs_one_thread(closed: core.ClosedJaxpr) -> bool:
-    """Whether a primitive of `ONE_THREAD` stands anywhere in the function."""
+    """Whether the function, or any function inside it, has a primitive of `ONE_THREAD`."""
     return any(eqn.primitive.name in ONE_THREAD for eqn in _equations(closed.jaxpr))
 
 

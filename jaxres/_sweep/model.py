@@ -31,7 +31,7 @@ from .trust import is_own, load_function
 #: Entries of the largest array that is described in full among the values that a function uses. Larger ones, tables for
 #: instance, would fill the manifest; arrays of the model itself are always described in full.
 MOST = 4096
-#: characters of a function's text that are kept: some hundred lines
+#: So many characters of a function's text are kept, some hundred lines.
 TEXT = 10_000
 
 
@@ -282,8 +282,9 @@ def _read_description(data, known):
     )
     try:
         about = json.loads(text)
+        name, tree = about["function"]["name"], about["model"]
         first = {k: rebuild(v, known) for k, v in about["at"].items()}
-        return about["function"]["name"], about["model"], dict(about["parameters"]), first
+        return name, tree, dict(about["parameters"]), first
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise StoreError(
             "Argument `data` must have the description of its model in `data.attrs['model']`, but that is damaged: "

@@ -17,15 +17,15 @@ import numpy as np
 
 from .jaxpr import Cost
 
-#: Bytes that the largest array of a block may take, by platform: 128 to 256 steady states on a CPU, which fit the cache
-#: of one core.
+#: The largest array of a block takes at most so many bytes. On a CPU these are 128 to 256 steady states, which fit the
+#: cache of one core.
 CACHE = {"cpu": 3 * 2**18}
-#: the same on an accelerator, which needs many points at a time to be busy
+#: On an accelerator the bound is larger, because it needs many points at a time to be busy.
 CACHE_ELSEWHERE = 2**28
-#: Number of work items that a sweep is cut into unless they become too large or too small: enough for shards, executors
-#: and resuming.
+#: A sweep is cut into so many work items, unless they become too large or too small: shards, executors and resumed sweeps
+#: need many.
 ITEMS = 64
-#: Bounds of the points of a work item for each lane. A smaller one takes longer to write (0.03 s) than to compute; a
+#: A work item has so many points for each lane at least and at most. A smaller one takes longer to write (0.03 s) than to compute; a
 #: larger one loses more when the sweep is interrupted.
 LEAST_POINTS, MOST_POINTS = 256, 2**16
 #: A work item's results take at most one part in this of `memory`: at least two are under way, each held four times
@@ -94,7 +94,7 @@ class Plan:
 def blocks_of(
     values: Sequence[Mapping[str, np.ndarray]], block: tuple[int, ...]
 ) -> Iterator[tuple[tuple[slice, ...], dict[str, np.ndarray]]]:
-    """Yields where each block of a tile stands in it, and its values.
+    """Yields the place of each block in a tile, and its values.
 
     A block at the edge of the tile repeats the last value, so that all blocks have the same shape.
     """

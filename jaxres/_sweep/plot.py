@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     import matplotlib.figure
     import xarray
 
-#: points drawn along an axis: more than a printed figure resolves
+#: At most so many points are drawn along an axis, more than a printed figure resolves.
 MOST = 2000
 COLORS = (BLUE, VERMILION, BLACK, GREEN, ORANGE, PURPLE)
-#: curves drawn for an output that has axes of its own, one for each color
+#: At most so many curves are drawn for an output that has axes of its own, one for each color.
 CURVES = 6
 
 

@@ -25,7 +25,7 @@ from .parameters import split_parameters
 from .plan import Plan, cut
 from .run import Job, Runner, cores
 
-#: bytes that results under way may take by default: a small part of what a computer has
+#: Results under way may take so many bytes by default, a small part of a computer's memory.
 MEMORY = 2**30
 
 

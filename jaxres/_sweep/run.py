@@ -25,7 +25,7 @@ from jax.sharding import AxisType, PartitionSpec
 from .._fields import Point
 from .plan import blocks_of
 
-#: messages that a work item keeps: enough to see what is wrong, and few in a store of many items
+#: A work item keeps so many messages: enough to see what is wrong, few enough for a store of many items.
 MESSAGES = 20
 
 
@@ -112,7 +112,7 @@ class Runner:
         return self._compiled, shares
 
     def _stack(self, values):
-        """Where the blocks stand in a tile, and their values, stacked along a new first axis.
+        """The places of the blocks in a tile, and their values, stacked along a new first axis.
 
         Every tile gets the same number of blocks, also at the edges of the grid, and so does every lane: the program is
         compiled once. The spare blocks repeat the last one.
