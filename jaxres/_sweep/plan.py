@@ -22,11 +22,11 @@ from .jaxpr import Cost
 CACHE = {"cpu": 3 * 2**18}
 #: On an accelerator the bound is larger, because it needs many points at a time to be busy.
 CACHE_ELSEWHERE = 2**28
-#: A sweep is cut into so many work items, unless they become too large or too small: shards, executors and resumed sweeps
-#: need many.
+#: A sweep is cut into so many work items, unless they become too large or too small: shards, executors and resumed
+#: sweeps need many.
 ITEMS = 64
-#: A work item has so many points for each lane at least and at most. A smaller one takes longer to write (0.03 s) than to compute; a
-#: larger one loses more when the sweep is interrupted.
+#: A work item has so many points for each lane, at least and at most. A smaller one takes longer to write (0.03 s) than
+#: to compute; a larger one loses more when the sweep is interrupted.
 LEAST_POINTS, MOST_POINTS = 256, 2**16
 #: A work item's results take at most one part in this of `memory`: at least two are under way, each held four times
 #: while it is sent and written.

@@ -40,9 +40,7 @@ class Job:
     block: tuple[int, ...]
     digest: str  # a hash of what the function computes
     threads: int  # the number of threads that compute blocks side by side, in each process
-    successful: Mapping[
-        str, int
-    ]  # the number that means success, for each output that is an enumeration
+    successful: Mapping[str, int]  # the number that means success, by enumeration
 
 
 @dataclass(frozen=True)
