@@ -53,7 +53,7 @@ class Item:
 
 
 def cores() -> int:
-    """The number of threads that compute blocks: the cores that this process may use, or 1 on other devices than a CPU.
+    """The number of threads that compute blocks: the cores of a CPU, or 1 on other or several devices.
 
     A compiled program consists of many small steps and hardly keeps more than one core busy, so each core computes
     blocks of its own.
