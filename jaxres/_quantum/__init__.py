@@ -1,1 +1,1 @@
-"""The system and its states: levels, operators, density matrices, maps of them, and what is read off these."""
+"""The system and its states: levels, operators, density matrices, maps, and the quantities computed from them."""

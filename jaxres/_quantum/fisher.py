@@ -1,4 +1,4 @@
-r"""What a state tells about its parameters: Fisher information, of a measurement and of the best one."""
+r"""Fisher information: how precisely the parameters of a state can be estimated, by one measurement or the best."""
 
 import jax
 import jax.numpy as jnp
@@ -23,14 +23,14 @@ def classical_fisher(
     **Arguments:**
 
     - `rho`: the state, shape (N, N).
-    - `drho`: its derivatives ∂_a ρ in P parameters, shape (P, N, N), such as `jax.jacfwd` gives.
-    - `basis`: unitary matrix whose column i is the outcome |i⟩; by default the energy eigenbasis.
+    - `drho`: its derivatives ∂_a ρ in P parameters, shape (P, N, N), parameters first.
+    - `basis`: unitary matrix, shape (N, N), whose column i is the outcome |i⟩; by default the energy eigenbasis.
 
     **Returns:** shape (P, P). No unbiased estimate from ν measurements has a covariance below $F^{-1}/ν$. Outcomes of
-    probability 0 are left out: their term vanishes with them wherever p_i stays non-negative.
+    probability 0 are left out: their term vanishes with p_i wherever p_i stays non-negative.
 
     **Raises:** `ValueError` for a matrix that is not a state, derivatives that are not Hermitian, or a basis that is
-    not unitary; those that are traced give NaN.
+    not unitary. Where these are traced, F is NaN instead.
 
     !!! example
         >>> beta, system = 0.7, jr.System([-0.5, 0.5])
@@ -43,7 +43,7 @@ def classical_fisher(
     if basis is not None:
         basis = _unitary(basis, rho.shape[0])
         rho, drho = (jnp.conj(basis.T) @ x @ basis for x in (rho, drho))
-    # the whole state: derivatives in its coherences are to be NaN too
+    # multiply the whole state, so that derivatives in its coherences are NaN too
     rho = jnp.multiply(rho, nan_unless(not_negative(jnp.real(jnp.diagonal(rho)))))
     p, dp = jnp.real(jnp.diagonal(rho)), jnp.real(jnp.diagonal(drho, axis1=1, axis2=2))
     there = p > jnp.finfo(p.dtype).eps
@@ -52,8 +52,8 @@ def classical_fisher(
 
 
 def _state_and_derivatives(rho, drho):
-    """The state, and its derivatives: Hermitian, of any size, since they have a dimension."""
-    rho, room = as_rough_state("rho", rho), rounding(drho) ** 0.5
+    """The checked state and derivatives; these must be Hermitian relative to their size, since they have a unit."""
+    rho, tolerance = as_rough_state("rho", rho), rounding(drho) ** 0.5
     N, drho = rho.shape[0], as_operators("drho", drho, rho.shape[0])
     if drho.ndim != 3:
         raise ValueError(
@@ -63,41 +63,41 @@ def _state_and_derivatives(rho, drho):
     skew, size = (jnp.max(jnp.abs(X), initial=0) for X in (drho - adjoint, drho))
     if concrete(skew):
         require(
-            ~(skew > room * size),
+            ~(skew > tolerance * size),
             f"Argument `drho` must be Hermitian, but differs from its adjoint by {skew:.2g}.",
         )
-    return rho, drho.astype(rho.dtype) * nan_unless(skew <= room * size)
+    return rho, drho.astype(rho.dtype) * nan_unless(skew <= tolerance * size)
 
 
 def _unitary(basis, size):
-    """A basis of so many vectors."""
-    room = 1e3 * size * rounding(basis)
+    """The unitary matrix `basis` of `size` columns, checked."""
+    tolerance = 1e3 * size * rounding(basis)
     basis = as_matrix("basis", basis, size)
     defect = jnp.max(jnp.abs(jnp.conj(basis.T) @ basis - jnp.eye(size)))
     if concrete(defect):
         require(
-            defect <= room,
+            defect <= tolerance,
             f"Argument `basis` must be unitary, but U†U differs from 1 by {defect:.2g}.",
         )
-    return basis * nan_unless(defect <= room)
+    return basis * nan_unless(defect <= tolerance)
 
 
 @door
 def quantum_fisher(rho: State, drho: Derivatives) -> Float[Array, "P P"]:
-    r"""The quantum Fisher information: the largest that any measurement has.
+    r"""The quantum Fisher information, which bounds the Fisher information of every measurement.
 
     $$F_{ab} = \mathrm{Re}\,\mathrm{Tr}[∂_aρ\, L_b], \qquad ρ L_b + L_b ρ = 2 ∂_b ρ$$
 
-    with the symmetric logarithmic derivatives L_b.
+    with the symmetric logarithmic derivatives L_b. For a single parameter there is a measurement that attains F.
 
     **Arguments:** `rho`, `drho`: as for `classical_fisher`.
 
-    **Returns:** shape (P, P). Right for pure and degenerate states too: on the kernel of ρ, where L_b is open, it is 0,
-    and does not count. Differentiable by the equation for L itself, without a derivative of eigenvectors, wherever the
-    rank of ρ does not change. NaN for an eigenvalue of ρ below −√ε.
+    **Returns:** shape (P, P), right for pure and degenerate states too: on the kernel of ρ the equation does not
+    determine L_b, and F does not depend on it. F is differentiable wherever the rank of ρ does not change, by the
+    equation for L itself and without a derivative of eigenvectors. It is NaN where an eigenvalue of ρ is below −√ε.
 
-    **Raises:** `ValueError` for a matrix that is not a state, or derivatives that are not Hermitian; those that are
-    traced give NaN.
+    **Raises:** `ValueError` for a matrix that is not a state, or derivatives that are not Hermitian. Where these are
+    traced, F is NaN instead.
 
     !!! example
         >>> psi = lambda x: jnp.array([jnp.cos(x / 2), jnp.sin(x / 2) * jnp.exp(0.3j)])
@@ -114,21 +114,21 @@ def quantum_fisher(rho: State, drho: Derivatives) -> Float[Array, "P P"]:
 def logarithmic_derivative(
     rho: Complex[Array, "N N"], X: Complex[Array, "N N"]
 ) -> Complex[Array, "N N"]:
-    """The Hermitian L with ρ L + L ρ = 2 X, and 0 on the kernel of ρ.
+    """The Hermitian L that solves ρ L + L ρ = 2 X and is 0 on the kernel of ρ.
 
     Its derivatives of any order come from this equation, ρ dL + dL ρ = 2 dX − dρ L − L dρ, and not from those of the
     eigenvectors that solve it.
     """
     values, U = eigh(rho)
     both = values[:, None] + values[None, :]
-    room = 8 * values.size * jnp.finfo(values.dtype).eps * jnp.max(jnp.abs(values))
-    there = both > room
+    tolerance = 8 * values.size * jnp.finfo(values.dtype).eps * jnp.max(jnp.abs(values))
+    there = both > tolerance
     weight = jnp.where(there, 1 / jnp.where(there, both, 1), 0)
 
     def solve(_, b):
         return U @ (weight * (jnp.conj(U.T) @ b @ U)) @ jnp.conj(U.T)
 
-    def solve_transposed(_, b):  # the same with ρᵀ
+    def solve_transposed(_, b):  # the transposed equation is the same one with ρᵀ
         return solve(_, b.T).T
 
     return jax.lax.custom_linear_solve(

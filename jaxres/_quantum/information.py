@@ -1,16 +1,16 @@
-r"""What a state knows: purity, entropies, coherence, and how well two states can be told apart.
+r"""Purity, entropies and coherence of a state, and how distinguishable two states are.
 
-A matrix that is not a state (Hermitian, of trace 1) is refused by a `ValueError`; one that is traced, or NaN, gives
-NaN.
+The functions raise a `ValueError` for a matrix that is not a state (Hermitian, of trace 1), and return NaN for one that
+is traced or contains NaN. `l1_coherence` alone takes any square matrix.
 
-All logarithms are natural. Every function is of the matrix ρ, in the energy eigenbasis, and none needs a derivative of
-eigenvectors: derivatives are right where eigenvalues meet.
+All logarithms are natural, and all matrices are in the energy eigenbasis. No function differentiates eigenvectors, so
+derivatives are right where eigenvalues meet.
 
-**Pure states.** The slope of −p ln p at p = 0 is infinite, so at a state with a kernel (a pure one, say) an entropy has
-no derivative towards states of higher rank. It has one along every smooth curve of states that passes through: there
-the probability of the kernel has a minimum, and grows with the second power of the parameter only. That derivative is
-right here: ln p is taken at ε where p is below (ε: a few roundings). Towards states of higher rank, the slope returned
-is finite, ln 1/ε ≈ 33 in double precision.
+**Pure states.** The slope of −p ln p at p = 0 is infinite, so at a state with a kernel, such as a pure one, an entropy
+has no derivative towards states of higher rank. It has a derivative along every smooth curve of states through this
+state: there the probability of the kernel is at a minimum, and grows only with the second power of the parameter. These
+functions return that derivative: they replace ln p by ln ε where p is below ε, which is a few roundings. Towards states
+of higher rank they return a finite slope, ln 1/ε ≈ 33 in double precision.
 """
 
 import jax
@@ -25,7 +25,11 @@ from .system import System
 
 @door
 def purity(rho: States) -> Float[Array, "*b"]:
-    r"""$\mathrm{Tr}\,ρ^2$: 1 for a pure state, 1/N for the fully mixed one.
+    r"""The purity $\mathrm{Tr}\,ρ^2$: 1 for a pure state, 1/N for the fully mixed one.
+
+    **Arguments:** `rho`: a state, shape (N, N), or several with leading axes. **Returns:** shape of the leading axes.
+
+    **Raises:** `ValueError` for a matrix that is not a state.
 
     !!! example
         >>> print(jr.purity(jnp.eye(4) / 4))
@@ -40,10 +44,14 @@ def _purity(rho):
 
 @door
 def l1_coherence(rho: States) -> Float[Array, "*b"]:
-    r"""$C_1 = \sum_{j≠k} |ρ_{jk}|$, coherence between the levels.
+    r"""The l₁ norm of coherence between the levels, $C_1 = \sum_{j≠k} |ρ_{jk}|$.
 
-    Source: Baumgratz, Cramer and Plenio, Phys. Rev. Lett. 113, 140401 (2014). Where an entry vanishes, its modulus has
-    a kink, and the derivative 0, as in `coherence`.
+    **Arguments:** `rho`: a square matrix, shape (N, N), or several with leading axes. **Returns:** shape of the leading
+    axes. Where an entry vanishes, its modulus has a kink, and the derivative returned is 0, as in `coherence`.
+
+    **Raises:** `ValueError` for a matrix that is not square.
+
+    Source: Baumgratz, Cramer and Plenio, Phys. Rev. Lett. 113, 140401 (2014).
 
     !!! example
         >>> print(jnp.round(jr.l1_coherence(jnp.full((3, 3), 1 / 3)), 12))
@@ -58,8 +66,13 @@ def l1_coherence(rho: States) -> Float[Array, "*b"]:
 def von_neumann_entropy(rho: States) -> Float[Array, "*b"]:
     r"""The entropy of a state, in nats, $S = -\mathrm{Tr}[ρ \ln ρ]$.
 
-    $dS = -\mathrm{Tr}[dρ\,(\ln ρ + 1)]$, with ln ε in the kernel: at pure states this is right along every smooth curve
-    of states through ρ (see the head of this file). NaN for a matrix that is no state: an eigenvalue below −√ε.
+    **Arguments:** `rho`: a state, shape (N, N), or several with leading axes.
+
+    **Returns:** shape of the leading axes; NaN where an eigenvalue is below −√ε. The derivative is
+    $dS = -\mathrm{Tr}[dρ\,(\ln ρ + 1)]$, with ln ε in the kernel: at pure states it is right along every smooth curve
+    of states through ρ (see the head of this file).
+
+    **Raises:** `ValueError` for a matrix that is not a state.
 
     !!! example
         >>> print(jnp.round(jr.von_neumann_entropy(jnp.eye(2) / 2), 6))
@@ -70,12 +83,18 @@ def von_neumann_entropy(rho: States) -> Float[Array, "*b"]:
 
 @door
 def relative_entropy(rho: States, sigma: States) -> Float[Array, "*b"]:
-    r"""How far ρ is from σ, in nats, $D(ρ‖σ) = \mathrm{Tr}[ρ(\ln ρ - \ln σ)] ≥ 0$.
+    r"""The relative entropy of ρ to σ, in nats, $D(ρ‖σ) = \mathrm{Tr}[ρ(\ln ρ - \ln σ)] ≥ 0$.
 
-    It never grows under a completely positive, trace-preserving map (Lindblad, Commun. Math. Phys. 40, 147 (1975)).
-    Infinite where ρ has weight (above rounding) in the kernel of σ. An eigenvalue of σ below 1e-15 cannot be told from
-    0 in a matrix: for cold Gibbs states use `relative_entropy_to_gibbs`. Derivatives at pure states as for
-    `von_neumann_entropy`.
+    It never grows under a completely positive, trace-preserving map (Lindblad, Commun. Math. Phys. 40, 147 (1975)). In
+    a matrix an eigenvalue of σ below 1e-15 is indistinguishable from 0: for cold Gibbs states use
+    `relative_entropy_to_gibbs`.
+
+    **Arguments:** `rho`, `sigma`: states, shape (N, N), or several with leading axes, which broadcast.
+
+    **Returns:** shape of the leading axes; infinite where ρ has weight (above rounding) in the kernel of σ, NaN where
+    an eigenvalue is below −√ε. Derivatives at pure states are those of `von_neumann_entropy`.
+
+    **Raises:** `ValueError` for a matrix that is not a state, or for two states of different size.
 
     !!! example
         >>> rho, sigma = jnp.diag(jnp.array([1.0, 0.0])), jnp.eye(2) / 2
@@ -89,8 +108,8 @@ def _relative_entropy(rho, sigma):
     values, U = eigh(jax.lax.stop_gradient(sigma))
     cross = jnp.real(jnp.sum(rho.T * logarithm(sigma * nan_unless(not_negative(values)))))
     weights = jnp.real(jnp.sum(jnp.conj(U) * (jax.lax.stop_gradient(rho) @ U), axis=0))
-    room = _room(values)
-    outside = jnp.sum(jnp.where(values > room, 0, weights)) > 8 * room
+    tolerance = _tolerance(values)
+    outside = jnp.sum(jnp.where(values > tolerance, 0, weights)) > 8 * tolerance
     return -entropy_of(rho) - cross + jnp.where(outside, jnp.inf, 0)
 
 
@@ -98,11 +117,20 @@ def _relative_entropy(rho, sigma):
 def relative_entropy_to_gibbs(
     system: Checked[System], rho: States, beta: Checked[Scalar]
 ) -> Float[Array, "*b"]:
-    r"""The free energy above that of equilibrium, in units of temperature, without a logarithm of the Gibbs state.
+    r"""The relative entropy to the Gibbs state: the free energy above that of equilibrium, in units of temperature.
 
     $$D(ρ‖τ) = β\,[F(ρ) - F(τ)] = β\,\mathrm{Tr}[H_Sρ] - S(ρ) + \ln Z, \qquad τ = e^{-βH_S}/Z$$
 
-    Right at any β, where the smallest populations of τ may be 1e-100. Any β of either sign, or 0.
+    It takes no logarithm of τ, so it is right at any β, also where the smallest populations of τ are 1e-100.
+
+    **Arguments:**
+
+    - `rho`: a state, shape (N, N), or several with leading axes.
+    - `beta`: finite, of either sign, or 0.
+
+    **Returns:** shape of the leading axes; NaN where an eigenvalue of ρ is below −√ε.
+
+    **Raises:** `ValueError` for a matrix that is not a state of the system, or a β that is not finite.
 
     !!! example
         >>> system = jr.System([-0.3, 0.3])
@@ -116,7 +144,7 @@ def relative_entropy_to_gibbs(
 
 
 def free_energy_of(rho, levels, beta):
-    """D(ρ‖τ) of one state, without checks."""
+    """`relative_entropy_to_gibbs` of one state, without checks."""
     action = -beta * levels
     top = jnp.max(action)
     log_Z = jax.nn.logsumexp(action - top)
@@ -128,9 +156,16 @@ def free_energy_of(rho, levels, beta):
 def relative_entropy_of_coherence(rho: States) -> Float[Array, "*b"]:
     r"""$C(ρ) = S(\mathrm{diag}\,ρ) - S(ρ)$, the relative entropy to the nearest state without coherence, in nats.
 
-    Times the temperature it is the free energy that coherence adds to that of the populations. Source: Baumgratz,
-    Cramer and Plenio, Phys. Rev. Lett. 113, 140401 (2014). Coherence between any two levels counts; where some are
-    degenerate, `relative_entropy(rho, dephase(system, rho))` counts that between different energies alone.
+    Multiplied by the temperature, it is the free energy that coherence adds to that of the populations. Coherence
+    between any two levels counts; where some are degenerate, `relative_entropy(rho, dephase(system, rho))` counts only
+    coherence between different energies.
+
+    **Arguments:** `rho`: a state, shape (N, N), or several with leading axes. **Returns:** shape of the leading axes;
+    NaN where an eigenvalue is below −√ε.
+
+    **Raises:** `ValueError` for a matrix that is not a state.
+
+    Source: Baumgratz, Cramer and Plenio, Phys. Rev. Lett. 113, 140401 (2014).
 
     !!! example
         >>> print(jnp.round(jr.relative_entropy_of_coherence(jnp.full((2, 2), 0.5)), 6))
@@ -147,15 +182,23 @@ def _excess_of_coherence(rho):
 def fidelity(rho: States, sigma: States) -> Float[Array, "*b"]:
     r"""$F = (\mathrm{Tr}\sqrt{\sqrt{ρ}\,σ\sqrt{ρ}})^2 = ‖\sqrt ρ\sqrt σ‖_1^2$, between 0 (orthogonal) and 1 (equal).
 
-    For a pure state ψ it is ⟨ψ|σ|ψ⟩. Source: Jozsa, J. Mod. Opt. 41, 2315 (1994).
+    For a pure state ψ it is ⟨ψ|σ|ψ⟩. Its derivative is
 
     $$dF = \sqrt F\, \mathrm{Tr}[dρ\, G + dσ\, G'], \qquad
       G = \sqrt σ\, (\sqrt σ ρ \sqrt σ)^{-1/2}\sqrt σ, \qquad G' = \sqrt ρ\, (\sqrt ρ σ \sqrt ρ)^{-1/2} \sqrt ρ,$$
 
     with the inverse on the support. At states with a kernel this is right along every smooth curve of states on which
-    the product's rank does not change; where it does, F has a kink, and this is the mean of its two slopes. Second
-    derivatives are right where the eigenvalues of both states, and of the product, are simple; where some coincide they
-    may be NaN.
+    the rank of the product does not change. Where the rank changes, F has a kink, and this is the mean of the two
+    slopes. Second derivatives are right where the eigenvalues of both states, and of the product, are simple; where
+    some coincide they may be NaN.
+
+    **Arguments:** `rho`, `sigma`: states, shape (N, N), or several with leading axes, which broadcast.
+
+    **Returns:** shape of the leading axes; NaN where an eigenvalue is below −√ε.
+
+    **Raises:** `ValueError` for a matrix that is not a state, or for two states of different size.
+
+    Source: Jozsa, J. Mod. Opt. 41, 2315 (1994).
 
     !!! example
         >>> up, plus = jnp.diag(jnp.array([1.0, 0.0])), jnp.full((2, 2), 0.5)
@@ -170,37 +213,41 @@ def fidelity(rho: States, sigma: States) -> Float[Array, "*b"]:
 # --------------------------------------------------------------------------------------------------------------
 
 
-def _room(values):
-    """Eigenvalues below this cannot be told from 0."""
+def _tolerance(values):
+    """The rounding error of the eigenvalues: those below it are indistinguishable from 0."""
     return 8 * values.size * jnp.finfo(values.dtype).eps * jnp.max(jnp.abs(values))
 
 
 @jax.custom_jvp
 def logarithm(rho: Complex[Array, "N N"]) -> Complex[Array, "N N"]:
-    """The logarithm of a state, with ln ε for the eigenvalues that cannot be told from 0; NaN if one is below −√ε.
+    """The logarithm of a state, with ln ε for eigenvalues indistinguishable from 0; NaN if one is below −√ε.
 
-    Its derivatives, of any order, come from e^L = ρ and not from those of the eigenvectors that solve it.
+    Its derivatives, of any order, come from the equation e^L = ρ, not from derivatives of the eigenvectors.
     """
     values, U = eigh(rho)
-    logs = jnp.where(not_negative(values), jnp.log(jnp.maximum(values, _room(values))), jnp.nan)
+    logs = jnp.where(
+        not_negative(values), jnp.log(jnp.maximum(values, _tolerance(values))), jnp.nan
+    )
     return (U * logs[None]) @ jnp.conj(U.T)
 
 
 @logarithm.defjvp
 def _logarithm_jvp(primals, tangents):
-    # the L' that solves (d/dt) e^{L + tL'} = dρ; between eigenvectors of ρ that is L'_ab = ln[r_a, r_b] dρ_ab with the
+    # L' solves (d/dt) e^{L + tL'} = dρ at t = 0; between eigenvectors of ρ, L'_ab = ln[r_a, r_b] dρ_ab with the
     # divided difference ln[a, b] = (ln a − ln b)/(a − b) = 2 artanh(z)/(z (a + b)), z = (a − b)/(a + b)
     (rho,), (drho,) = primals, tangents
     L = logarithm(rho)
     values, U = eigh(jax.lax.stop_gradient(rho))
-    room = _room(values)
-    kernel = values <= room
-    r = jnp.maximum(values, room)
+    tolerance = _tolerance(values)
+    kernel = values <= tolerance
+    r = jnp.maximum(values, tolerance)
     both = r[:, None] + r[None, :]
     z = (r[:, None] - r[None, :]) / both
-    small = jnp.abs(z) < 1e-3
+    small = (
+        jnp.abs(z) < 1e-3
+    )  # the first term that the series leaves out, z⁶/7, is below rounding there
     slope = jnp.where(small, 1 + z**2 / 3 + z**4 / 5, jnp.arctanh(z) / jnp.where(small, 1, z))
-    # within the kernel of ρ, a curve of states has dρ = 0
+    # along a curve of states dρ vanishes within the kernel of ρ
     weight = jnp.where(kernel[:, None] & kernel[None, :], 0, 2 * slope / both)
 
     def exponential(X):
@@ -209,7 +256,7 @@ def _logarithm_jvp(primals, tangents):
     def solve(_, b):
         return U @ (weight * (jnp.conj(U.T) @ b @ U)) @ jnp.conj(U.T)
 
-    def solve_transposed(_, b):  # the same with ρᵀ
+    def solve_transposed(_, b):  # the transposed equation is the same one with ρᵀ
         return solve(_, b.T).T
 
     return L, jax.lax.custom_linear_solve(
@@ -220,8 +267,8 @@ def _logarithm_jvp(primals, tangents):
 @jax.custom_jvp
 def entropy_of(rho: Complex[Array, "N N"]) -> Float[Array, ""]:
     values = eigh(rho)[0]
-    room = _room(values)
-    entropy = -jnp.sum(values * jnp.log(jnp.maximum(values, room)))
+    tolerance = _tolerance(values)
+    entropy = -jnp.sum(values * jnp.log(jnp.maximum(values, tolerance)))
     return jnp.where(not_negative(values), entropy, jnp.nan)
 
 
@@ -233,9 +280,9 @@ def _entropy_jvp(primals, tangents):
 
 
 def _root(rho):
-    """√ρ, exactly 0 in the kernel; NaN if ρ is no state."""
+    """√ρ, exactly 0 in the kernel; NaN if an eigenvalue of ρ is below −√ε."""
     values, U = eigh(rho)
-    there = values > _room(values)
+    there = values > _tolerance(values)
     roots = jnp.where(there, jnp.sqrt(jnp.where(there, values, 1)), 0)
     return (U * jnp.where(not_negative(values), roots, jnp.nan)[None]) @ jnp.conj(U.T)
 

@@ -1,7 +1,7 @@
-r"""How far two maps are from each other.
+r"""Distances and fidelity of two maps.
 
-A map's Choi matrix over N is a state: what the map makes of one half of a maximally entangled pair. Distances of these
-states are distances of maps (Gilchrist, Langford and Nielsen, Phys. Rev. A 71, 062310 (2005)).
+The Choi matrix of a channel, divided by N, is a state: the map's result on one half of a maximally entangled pair. So
+distances of states give distances of maps (Gilchrist, Langford and Nielsen, Phys. Rev. A 71, 062310 (2005)).
 """
 
 import equinox as eqx
@@ -19,10 +19,12 @@ from .superoperator import Superoperator
 def choi_distance(S: Checked[Superoperator], T: Checked[Superoperator]) -> Float[Array, ""]:
     r"""The trace distance of the Choi states, $D = \tfrac{1}{2N} \|C_S - C_T\|_1$, between 0 and 1 for channels.
 
-    For maps that preserve Hermiticity, completely positive or not. It bounds the `diamond_distance`, which lies between
-    D and N D.
+    The `diamond_distance` lies between D and N D.
 
-    **Raises:** `ValueError` for a map that does not preserve Hermiticity (under jit: a run-time error).
+    **Arguments:** `S`, `T`: maps on N levels that preserve Hermiticity, completely positive or not.
+
+    **Raises:** `ValueError` for maps on different numbers of levels, or for a map that does not preserve Hermiticity
+    (under jit: a run-time error).
 
     !!! example
         >>> one = jr.Superoperator.identity(2)
@@ -38,11 +40,15 @@ def choi_distance(S: Checked[Superoperator], T: Checked[Superoperator]) -> Float
 def process_fidelity(S: Checked[Superoperator], T: Checked[Superoperator]) -> Float[Array, ""]:
     r"""The fidelity of the Choi states, $F = \frac{1}{N^2}\left(\mathrm{Tr}\sqrt{\sqrt{C_S} C_T \sqrt{C_S}}\right)^2$.
 
-    1 for equal channels; if one of them is unitary, $F = \mathrm{Tr}[C_S C_T]/N^2$, and the fidelity of the outgoing
-    states, averaged over pure incoming ones, is (N F + 1)/(N + 1). Its derivative is that at fixed ranks: in a
-    direction that makes the rank of C_S or C_T grow, F has none, and 0 is put for it.
+    F is 1 for equal channels. If one of them is unitary, $F = \mathrm{Tr}[C_S C_T]/N^2$, and the fidelity of the
+    outgoing states, averaged over pure incoming ones, is (N F + 1)/(N + 1). The derivative returned is that at fixed
+    ranks: in a direction in which the rank of C_S or C_T grows, F has no derivative, and the contribution returned is
+    0.
 
-    **Raises:** `ValueError` for a map that is not completely positive (under jit: a run-time error).
+    **Arguments:** `S`, `T`: completely positive maps on N levels.
+
+    **Raises:** `ValueError` for maps on different numbers of levels, or for a map that is not completely positive
+    (under jit: a run-time error).
 
     !!! example
         >>> half = jnp.sqrt(jnp.array([0.75, 0.25]))[:, None, None]
@@ -55,11 +61,11 @@ def process_fidelity(S: Checked[Superoperator], T: Checked[Superoperator]) -> Fl
 
 
 class DiamondDistance(eqx.Module):
-    """What the diamond distance is at least and at most.
+    """A lower and an upper bound on the diamond distance.
 
-    - `lower`: what the best incoming state found attains. Its derivative is that of the diamond distance, as far as
+    - `lower`: the value for the best incoming state found. Its derivative is that of the diamond distance, as far as
       the two bounds agree.
-    - `upper`: what no incoming state exceeds, to the root of the machine precision (1e-8).
+    - `upper`: a bound for all incoming states, right to the root of the machine precision (1e-8).
     """
 
     lower: Float[Array, ""]
@@ -74,25 +80,29 @@ def diamond_distance(
     tol: Checked[Scalar] = 1e-6,
     max_steps: Checked[int] = 1000,
 ) -> DiamondDistance:
-    r"""The most that one use of a map can tell S from T, $\tfrac12 \|S - T\|_⋄$, with any entangled spectator.
+    r"""The diamond distance $\tfrac12 \|S - T\|_⋄$: how well one use of a map, with any spectator, distinguishes S, T.
 
     $$\tfrac12 \|Φ\|_⋄ = \max_ρ \tfrac12 \|(1 ⊗ \sqrt ρ)\, C\, (1 ⊗ \sqrt ρ)\|_1$$
 
-    with the Choi matrix C of Φ = S − T, over the states ρ of the incoming system. Equal a priori, S and T are told
-    apart with probability (1 + D)/2. For maps that preserve Hermiticity; between 0 and 1 for channels.
+    with the Choi matrix C of Φ = S − T, over the states ρ of the incoming system. If S and T are equally likely, the
+    best measurement identifies the map with probability (1 + D)/2. D is between 0 and 1 for channels.
 
     **Arguments:**
 
-    - `tol`: the search ends when the bounds agree to this, relatively.
-    - `max_steps`: or after so many steps. With the defaults they have mostly agreed; see for yourself.
+    - `S`, `T`: maps on N levels that preserve Hermiticity.
+    - `tol`: the search ends when the bounds agree to this relative tolerance.
+    - `max_steps`: the search ends after this number of steps at the latest. With the defaults the bounds mostly agree
+      before; compare them.
 
     **Returns:** `DiamondDistance`, two bounds that hold wherever the search has ended.
 
-    **Raises:** `ValueError` for a map that does not preserve Hermiticity (under jit: a run-time error).
+    **Raises:** `ValueError` for maps on different numbers of levels, a `tol` that is not positive, or a map that does
+    not preserve Hermiticity (under jit: a run-time error).
 
-    What is maximised is concave. Any ρ > 0 gives both bounds: with X = √ρ C √ρ its own value, and the largest
-    eigenvalue of H = Tr_out ρ^(−1/2)|X|ρ^(−1/2), which is feasible in the dual problem (Watrous, Theory of Computing 5,
-    217 (2009)). H is the gradient too, and ρ climbs by log ρ → log ρ + s log H, with a step s that adapts.
+    The maximised function is concave. Any ρ > 0 gives both bounds: with X = √ρ C √ρ, its own value ‖X‖₁, and the
+    largest eigenvalue of H = Tr_out ρ^(−1/2)|X|ρ^(−1/2), which is feasible in the dual problem (Watrous, Theory of
+    Computing 5, 217 (2009)). H is also the gradient, and the search ascends by log ρ → log ρ + s log H, with an
+    adaptive step s.
 
     !!! example
         >>> stay = jnp.array([[[1.0, 0.0], [0.0, 0.8]], [[0.0, 0.6], [0.0, 0.0]]])
@@ -106,7 +116,7 @@ def diamond_distance(
     choi = S.choi - T.choi
     C = choi.reshape((S.size,) * 4)
     root, upper = _best_input(jax.lax.stop_gradient(C), tol, max_steps)
-    # the best ρ makes no first-order change of its own
+    # the value is stationary in ρ at the maximum, so the derivative of ρ does not contribute
     return DiamondDistance(
         trace_norm(_between(root, C)) / 2 * finite(choi), upper / 2 * finite(choi)
     )
@@ -114,10 +124,10 @@ def diamond_distance(
 
 @eqx.filter_jit
 def _best_input(C, tol, max_steps):
-    """√ρ of the best state found, and the least upper bound on the norm met on the way."""
+    """√ρ of the best state found, and the smallest upper bound on the norm found during the search."""
     N = C.shape[0]
     dtype = jnp.finfo(C.dtype).dtype
-    mixed = jnp.sqrt(jnp.finfo(dtype).eps)
+    mixed = jnp.sqrt(jnp.finfo(dtype).eps)  # weight of the mixed state that keeps ρ invertible
 
     def look(log_rho):
         exponents, V = eigh(log_rho)
@@ -154,13 +164,13 @@ def _best_input(C, tol, max_steps):
 
 
 def _between(root, C):
-    """(1 ⊗ √ρ) C (1 ⊗ √ρ), the incoming index second."""
+    """The matrix (1 ⊗ √ρ) C (1 ⊗ √ρ), the incoming index second."""
     X = jnp.einsum("ab,xbyc,cd->xayd", root, C, root)
     return X.reshape(root.size, root.size)
 
 
 def _pair(form, S, T):
-    """The maps, if they are maps on the same levels that preserve Hermiticity."""
+    """The maps; raises unless both act on the same number of levels and preserve Hermiticity."""
     for name, X in (("S", S), ("T", T)):
         check_instance(name, X, Superoperator, "a jaxres.Superoperator")
     if S.size != T.size:
@@ -170,8 +180,8 @@ def _pair(form, S, T):
     return S.preserving_hermiticity(form, None), T.preserving_hermiticity(form, None)
 
 
-# With √ρ √σ = P Σ Q† it is Tr Σ, and its differential is ½ Tr[√σ Q Σ⁻¹ Q† √σ dρ] + ½ Tr[√ρ P Σ⁻¹ P† √ρ dσ], where Σ⁻¹
-# is that of the singular values that are not 0.
+# With √ρ √σ = P Σ Q† the root of the fidelity is Tr Σ, and its differential is
+# ½ Tr[√σ Q Σ⁻¹ Q† √σ dρ] + ½ Tr[√ρ P Σ⁻¹ P† √ρ dσ], where Σ⁻¹ inverts the singular values that are not 0.
 
 
 @jax.custom_jvp
@@ -183,8 +193,8 @@ def _root_fidelity(rho: Complex[Array, "M M"], sigma: Complex[Array, "M M"]) -> 
 def _root_fidelity_jvp(primals, tangents):
     roots = [_root(X) for X in primals]
     P, values, Q = jnp.linalg.svd(roots[0] @ roots[1])
-    room = 16 * values.size * jnp.finfo(values.dtype).eps * values[0]
-    present = values > room
+    tolerance = 16 * values.size * jnp.finfo(values.dtype).eps * values[0]
+    present = values > tolerance
     inverse = jnp.where(present, 1 / jnp.where(present, values, 1), 0)
     left, right = roots[1] @ jnp.conj(Q.T), roots[0] @ P
     slopes = [(X * inverse[None]) @ jnp.conj(X.T) / 2 for X in (left, right)]
@@ -193,7 +203,7 @@ def _root_fidelity_jvp(primals, tangents):
 
 
 def _root(X):
-    """√X of a positive matrix; what rounding makes of an eigenvalue 0 is taken for 0: its root would be √eps."""
+    """√X of a positive matrix. Eigenvalues at rounding are set to 0, since their root would be as large as √ε."""
     values, U = eigh((X + jnp.conj(X.T)) / 2)
-    room = 16 * values.size * jnp.finfo(values.dtype).eps * values[-1]
-    return (U * jnp.sqrt(jnp.where(values > room, values, 0))[None]) @ jnp.conj(U.T)
+    tolerance = 16 * values.size * jnp.finfo(values.dtype).eps * values[-1]
+    return (U * jnp.sqrt(jnp.where(values > tolerance, values, 0))[None]) @ jnp.conj(U.T)

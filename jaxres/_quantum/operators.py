@@ -1,6 +1,6 @@
-"""Matrices that everybody needs: Pauli's, those of a spin, those of an oscillator; bases of operators.
+"""Standard matrices: Pauli matrices, spin and oscillator operators, and bases of operators.
 
-They are fixed tables, computed once in double precision and handed out in the precision that is asked for.
+They are constant tables, computed once in double precision; the caller casts them to its own precision.
 """
 
 from functools import lru_cache, reduce
@@ -9,12 +9,12 @@ import numpy as np
 
 PAULI = np.array(
     [[[0, 1], [1, 0]], [[0, -1j], [1j, 0]], [[1, 0], [0, -1]]]
-)  # σ_x, σ_y, σ_z; row 0 is spin up
+)  # σ_x, σ_y, σ_z; index 0 is spin up
 
 
 @lru_cache(maxsize=32)
 def spin_matrices(dimension: int) -> np.ndarray:
-    """J_x, J_y, J_z of a spin j = (dimension − 1)/2, shape (3, 2j+1, 2j+1); m = j first."""
+    """The matrices J_x, J_y, J_z of a spin j = (dimension − 1)/2, shape (3, 2j+1, 2j+1), m = j first."""
     j = (dimension - 1) / 2
     m = j - np.arange(dimension)
     # J₊ |m⟩ = √(j(j+1) − m(m+1)) |m+1⟩, and m + 1 stands one row above m
@@ -34,11 +34,10 @@ def annihilation_matrix(dimension: int) -> np.ndarray:
 
 @lru_cache(maxsize=16)
 def operator_basis(N: int) -> np.ndarray:
-    """N² Hermitian matrices P_m, the first of them 1, with Tr P_m P_n = N δ_mn, shape (N², N, N).
+    """N² Hermitian matrices P_m with P_0 = 1 and Tr P_m P_n = N δ_mn, shape (N², N, N).
 
-    Products of 1, σ_x, σ_y, σ_z where N is a power of 2, the last factor changing fastest; otherwise the generalised
-    Gell-Mann matrices: 1, those like σ_x for j < k, those like σ_y, the diagonal ones. Both are 1, σ_x, σ_y, σ_z for
-    N = 2.
+    Where N is a power of 2, they are the products of 1, σ_x, σ_y, σ_z, the last factor changing fastest. Otherwise they
+    are the generalised Gell-Mann matrices, in the order 1, those like σ_x for j < k, those like σ_y, the diagonal ones.
     """
     if N & (N - 1) == 0:
         one = np.concatenate([np.eye(2)[None], PAULI])
@@ -69,7 +68,7 @@ def operator_basis(N: int) -> np.ndarray:
 
 
 def _products(A: np.ndarray, B: np.ndarray) -> np.ndarray:
-    """All Kronecker products of a matrix of A and one of B, those of B changing fastest."""
+    """All Kronecker products of a matrix in A and one in B, the index of B changing fastest."""
     n = A.shape[1] * B.shape[1]
     return np.einsum("xab,ycd->xyacbd", A, B).reshape(-1, n, n)
 

@@ -1,10 +1,10 @@
-r"""To QuTiP and back.
+r"""Conversion to QuTiP and back.
 
-Two things differ there. QuTiP stacks columns: the vector of ρ has ρ_jk at k·N + j, here at j·N + k. And its operators
-are in the basis of the Hamiltonian that was typed in, while states and maps of jaxres are in the energy eigenbasis,
-levels ascending. The first is taken care of; of the second, say with `system=` that the basis is to be changed.
+Two conventions differ. QuTiP stacks columns: its vector of ρ has ρ_jk at k·N + j, that of jaxres at j·N + k. And
+QuTiP's operators are in the basis in which the Hamiltonian was given, while states and maps of jaxres are in the energy
+eigenbasis, levels ascending. The functions always convert the order; they change the basis if `system=` is given.
 
-What QuTiP makes of a map differs by convention too: its Choi matrix has the incoming index first; its χ has trace N²,
+QuTiP's forms of a map have other conventions, too: its Choi matrix has the incoming index first; its χ has trace N²,
 not 1; and in χ and in the Pauli basis its σ_y is −σ_y (QuTiP 5.3, its issue 1873).
 """
 
@@ -40,18 +40,21 @@ def to_qutip(
     system: Checked[System | None] = None,
     dims: Checked[Sequence[int] | None] = None,
 ) -> "qutip.Qobj":
-    r"""The `qutip.Qobj` of a system's Hamiltonian, of a map, or of a state or another operator.
+    r"""Returns the `qutip.Qobj` of a system's Hamiltonian, of a map, or of a state or another operator.
 
     **Arguments:**
 
     - `x`: a `System` gives its Hamiltonian, in the basis in which its couplings are given; a `Superoperator` gives a
       Qobj of type "super" (`qutip.to_choi`, `to_kraus`, `to_chi` and `to_superpauli` take it from there); a matrix
       gives an operator.
-    - `system`: states and maps are in the energy eigenbasis of this system, and are wanted in the basis of its
-      Hamiltonian: ρ → U ρ U†, S → U S(U† · U) U† with U = `system.basis`. None: entries stay as they are.
-    - `dims`: levels of the factors of a composite system, `[2, 2]` for two qubits; None: one factor of N levels.
+    - `system`: converts a state or map from the energy eigenbasis of this system to the basis of its Hamiltonian,
+      ρ → U ρ U†, S → U S(U† · U) U† with U = `system.basis`. By default the entries stay as they are.
+    - `dims`: levels of the factors of a composite system, `[2, 2]` for two qubits; by default one factor of N levels.
 
-    **Raises:** `ValueError` where sizes do not fit. Needs QuTiP 5 (`pip install 'jaxres[qutip]'`); outside jit only.
+    **Returns:** `qutip.Qobj`.
+
+    **Raises:** `ValueError` where sizes do not match, or for traced values: the function works outside jit only. It
+    needs QuTiP 5 (`pip install 'jaxres[qutip]'`).
 
     !!! example
         >>> H = jnp.array([[0.3, 0.1], [0.1, -0.3]])
@@ -85,17 +88,18 @@ def to_qutip(
 def from_qutip(
     Q: "qutip.Qobj | Sequence[qutip.Qobj] | Any", *, system: Checked[System | None] = None
 ) -> Superoperator | Complex[Array, "N N"]:
-    r"""What a `qutip.Qobj` is here: a matrix, or for a map a `Superoperator`.
+    r"""Converts a `qutip.Qobj` to a matrix, or to a `Superoperator` if it is a map.
 
     **Arguments:**
 
-    - `Q`: an operator (a Hamiltonian, a coupling, a density matrix) gives its matrix; a ket |ψ⟩ the state |ψ⟩⟨ψ|; a
-      map, in whatever form QuTiP has it ("super", "choi", "chi", "pauli", or a list of Kraus operators), a
-      `Superoperator`.
-    - `system`: `Q` is in the basis of this system's Hamiltonian, and is wanted in its energy eigenbasis, as states and
-      maps are here. None, as for Hamiltonians and couplings: entries stay as they are.
+    - `Q`: an operator (a Hamiltonian, a coupling, a density matrix), a ket, or a map in any of QuTiP's forms ("super",
+      "choi", "chi", "pauli", or a list of Kraus operators).
+    - `system`: converts `Q` from the basis of this system's Hamiltonian to its energy eigenbasis, as needed for states
+      and maps. By default, as needed for Hamiltonians and couplings, the entries stay as they are.
 
-    **Raises:** `ValueError` for any other kind, or where sizes do not fit.
+    **Returns:** the matrix of an operator, shape (N, N); |ψ⟩⟨ψ| for a ket |ψ⟩; a `Superoperator` for a map.
+
+    **Raises:** `ValueError` for any other kind of object, or where sizes do not match.
 
     !!! example
         >>> import qutip
@@ -126,7 +130,7 @@ def from_qutip(
         matrix = as_complex("Q", Q)
         _check_size(system, matrix.shape[0])
         return matrix if system is None else system.to_eigenbasis(matrix)
-    # in a map's dimensions each side is that of an operator, [rows, columns]; qutip.tensor lists the factors' own
+    # each side of a map's dimensions is that of an operator, [rows, columns]; qutip.tensor lists those of the factors
     rows, *columns = cast(list, Q.dims[0])
     if columns != [rows] or not all(isinstance(d, int) for d in rows):
         raise ValueError(
@@ -143,7 +147,7 @@ def from_qutip(
 
 
 def _turned(S: Superoperator, U: Inexact[Array, "N N"] | None) -> Superoperator:
-    """ρ → U S(U† ρ U) U†."""
+    """The map ρ → U S(U† ρ U) U†."""
     if U is None:
         return S
     turn = Superoperator.from_unitary(U)
@@ -159,7 +163,7 @@ def _check_square(Q: "qutip.Qobj", *kinds: str) -> None:
 
 
 def _as_dims(dims: Any, N: int) -> list[int]:
-    """The levels of the factors, N of all together."""
+    """The levels of the factors, checked to multiply to N."""
     if dims is None:
         return [N]
     one_axis = isinstance(dims, list | tuple) or (isinstance(dims, np.ndarray) and dims.ndim == 1)

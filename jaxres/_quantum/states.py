@@ -1,8 +1,9 @@
-"""States of the system, in its energy eigenbasis, and what is read off them.
+"""States of the system, in its energy eigenbasis, and quantities computed from them.
 
-What is asked of a state is checked at every door: a square matrix, Hermitian and of trace 1. What is known to be no
-state is refused by a `ValueError`. What cannot be seen before, since it is traced, gives NaN, in the value and in its
-derivatives. NaN (a steady state that was not found, say) gives NaN.
+Every public function that takes a state checks that it is a square matrix, Hermitian and of trace 1, and raises a
+`ValueError` if it is not. For a traced matrix, whose entries are unknown, the function returns NaN instead, in the
+value and in its derivatives. A state of NaN, such as a steady state that was not found, gives NaN. `populations`,
+`coherence` and `dephase` take any square matrix.
 """
 
 from collections.abc import Callable
@@ -37,7 +38,11 @@ State = Checked[Inexact[ArrayLike, "N N"]]
 
 @door
 def gibbs_state(system: Checked[System], beta: Checked[Scalar]) -> Complex[Array, "N N"]:
-    r"""The thermal state $e^{-βH_S}/Z$ at inverse temperature β (energy⁻¹; β may be 0 or negative).
+    r"""The thermal state $e^{-βH_S}/Z$ at inverse temperature β.
+
+    **Arguments:** `beta`: β (1/energy), finite; it may be 0 or negative. **Returns:** shape (N, N).
+
+    **Raises:** `ValueError` for a β that is not finite.
 
     !!! example
         >>> rho = jr.gibbs_state(jr.System([-0.3, 0.3]), beta=0.1)
@@ -53,8 +58,10 @@ def gibbs_state(system: Checked[System], beta: Checked[Scalar]) -> Complex[Array
 def dephase(system: System, rho: Inexact[Array, "*b N N"]) -> Inexact[Array, "*b N N"]:
     """Full dephasing D (Eq. 3): removes the coherences between levels of different energy.
 
-    It is the average of e^{−iH_S t/ħ} ρ e^{iH_S t/ħ} over all times t, so a degenerate level is
-    kept as a block. Levels no further apart than rounding (64 ε of the largest |e_j|) are equal.
+    It is the average of e^{−iH_S t/ħ} ρ e^{iH_S t/ħ} over all times t, so coherence within a degenerate level stays.
+    Levels count as equal if they differ by no more than rounding (64 ε of the largest |e_j|).
+
+    **Arguments:** `rho`: an array of shape (N, N), or several with leading axes. **Returns:** the same shape.
 
     !!! example
         >>> rho = jnp.array([[0.5, 0.3], [0.3, 0.5]])
@@ -71,7 +78,11 @@ def dephase(system: System, rho: Inexact[Array, "*b N N"]) -> Inexact[Array, "*b
 
 @door
 def populations(rho: States) -> Float[Array, "*b N"]:
-    """ρ_jj, the probabilities of the energy levels.
+    """The probabilities ρ_jj of the energy levels.
+
+    **Arguments:** `rho`: a matrix, shape (N, N), or several with leading axes. **Returns:** shape (…, N).
+
+    **Raises:** `ValueError` for a matrix that is not square.
 
     !!! example
         >>> print(jr.populations([[0.25, 0], [0, 0.75]]))
@@ -83,9 +94,12 @@ def populations(rho: States) -> Float[Array, "*b N"]:
 
 @door
 def coherence(rho: States, j: Checked[int] = 0, k: Checked[int] = 1) -> Float[Array, "*b"]:
-    """|ρ_jk|, by default |ρ_01|. Its derivative where it vanishes is 0, the mean over directions.
+    """The coherence |ρ_jk|, by default |ρ_01|. Where it vanishes, its derivative is 0, the mean over directions.
 
-    **Raises:** `ValueError` for a `j` or a `k` that is not the index of a level, from 0 to N − 1.
+    **Arguments:** `rho`: a matrix, shape (N, N), or several with leading axes. **Returns:** shape of the leading axes.
+
+    **Raises:** `ValueError` for a matrix that is not square, or a `j` or a `k` that is not the index of a level, from 0
+    to N − 1.
 
     !!! example
         >>> print(jr.coherence(jnp.array([[0.5, 0.3j], [-0.3j, 0.5]])))
@@ -98,11 +112,14 @@ def coherence(rho: States, j: Checked[int] = 0, k: Checked[int] = 1) -> Float[Ar
 
 @door
 def trace_distance(rho: States, sigma: States) -> Float[Array, "*b"]:
-    r"""$\tfrac12 \|ρ - σ\|_1$, half the sum of the moduli of the eigenvalues of ρ − σ.
+    r"""The trace distance $\tfrac12 \|ρ - σ\|_1$, half the sum of the moduli of the eigenvalues of ρ − σ.
 
-    Between 0 (equal) and 1 (orthogonal). Its derivative where an eigenvalue vanishes is 0 in that eigenvalue.
+    It is between 0 (equal) and 1 (orthogonal). An eigenvalue that vanishes does not contribute to its derivative.
 
-    **Raises:** `ValueError` for a matrix that is not a state; one that is traced gives NaN.
+    **Arguments:** `rho`, `sigma`: states, shape (N, N), or several with leading axes, which broadcast. **Returns:**
+    shape of the leading axes.
+
+    **Raises:** `ValueError` for a matrix that is not a state; if it is traced, the distance is NaN.
 
     !!! example
         >>> up, down = jnp.diag(jnp.array([1.0, 0.0])), jnp.diag(jnp.array([0.0, 1.0]))
@@ -117,7 +134,7 @@ def _trace_distance(rho, sigma):
 
 
 def trace_norm(X: Inexact[Array, "N N"]) -> Float[Array, ""]:
-    """‖X‖₁ of a Hermitian matrix."""
+    """The trace norm ‖X‖₁ of a Hermitian matrix; NaN if X is not finite."""
     return _trace_norm(X) * finite(X)
 
 
@@ -128,7 +145,7 @@ def _trace_norm(X):
 
 @_trace_norm.defjvp
 def _trace_norm_jvp(primals, tangents):
-    # d‖X‖₁ = Tr[sign(X) dX]: a function of X that needs no derivative of an eigenvector
+    # d‖X‖₁ = Tr[sign(X) dX] is a function of X and does not need the derivative of an eigenvector
     (X,), (dX,) = primals, tangents
     values, U = eigh(X)
     sign = jnp.einsum("...ab,...b,...cb->...ac", U, jnp.sign(values), jnp.conj(U))
@@ -137,7 +154,7 @@ def _trace_norm_jvp(primals, tangents):
 
 
 # --------------------------------------------------------------------------------------------------
-# What a state has to be
+# Checks of states
 # --------------------------------------------------------------------------------------------------
 
 
@@ -147,20 +164,21 @@ def of_each(
     size: int | None = None,
     **states: Any,
 ) -> Float[Array, "*b"]:
-    """A number that belongs to a state (or to several), over the leading axes of the arrays: f(*states, *others).
+    """Returns f(*states, *others), one number per state, over the leading axes of the arrays.
 
-    The states come under the names of the arguments that they are, and are to be of `size` levels, or of as many as
-    the first. √ε of what came in is what their trace and Hermiticity are known to: enough for anything computed. What
-    is compiled is kept for each function, so let it be none made on the spot.
+    The keywords are the names of the states in error messages. The states must have `size` levels, or as many as the
+    first of them. The tolerance for trace and Hermiticity is √ε of the precision in which a state comes, which the
+    error of computed states does not exceed. The compiled program is cached for each `function`, so pass one defined
+    in a module and not one created for the call.
     """
-    arrays, rooms = [], []
+    arrays, tolerances = [], []
     for name, X in states.items():
-        room = rounding(X) ** 0.5
+        tolerance = rounding(X) ** 0.5
         X = as_operators(name, X, size).astype(jnp.result_type(complex))
-        _refuse_other_than_states(name, X, room)
+        _refuse_other_than_states(name, X, tolerance)
         size = X.shape[-1]
         arrays.append(X)
-        rooms.append(room)
+        tolerances.append(tolerance)
     batch = arrays[0].shape[:-2]
     for name, X in zip(states, arrays, strict=True):
         try:
@@ -169,15 +187,15 @@ def of_each(
             raise ValueError(
                 f"Argument `{name}` must have leading axes that go with {batch}, but has shape {X.shape}."
             ) from error
-    return _of_each(function, tuple(arrays), tuple(rooms), others, batch)
+    return _of_each(function, tuple(arrays), tuple(tolerances), others, batch)
 
 
 @eqx.filter_jit
-def _of_each(function, states, rooms, others, batch):
+def _of_each(function, states, tolerances, others, batch):
     def sound(*each):
-        good = [_is_state(X, room) for X, room in zip(each, rooms, strict=True)]
+        good = [_is_state(X, tolerance) for X, tolerance in zip(each, tolerances, strict=True)]
         factor = nan_unless(jnp.all(jnp.stack(good)))
-        # of the arguments too: where the function has a constant branch its derivative would be 0
+        # NaN in the arguments too: where the function has a constant branch, its derivative would be 0
         return function(*(X * factor for X in each), *others) * factor
 
     states = [jnp.broadcast_to(X, batch + X.shape[-2:]) for X in states]
@@ -186,7 +204,7 @@ def _of_each(function, states, rooms, others, batch):
 
 
 def as_operators(name: str, X: Any, size: int | None = None) -> Inexact[Array, "*b N N"]:
-    """A square matrix, or several with leading axes; of `size` rows, if that is given. Entries may be anything."""
+    """Converts to a square matrix, or several with leading axes, of `size` rows if given, with any entries."""
     X = as_inexact(name, X)
     N = size or max(X.shape[-1:], default=0)
     if X.ndim < 2 or X.shape[-2:] != (N, N) or N == 0:
@@ -198,47 +216,47 @@ def as_operators(name: str, X: Any, size: int | None = None) -> Inexact[Array, "
 
 
 def check_operator(name: str, X: Any, system: Any) -> Complex[Array, "N N"]:
-    """A matrix on the levels of the system."""
+    """Converts to a matrix on the levels of the system, with any entries."""
     check_instance("system", system, System, "a jaxres.System")
     return _one_operator(name, X, system.size)
 
 
 def check_state(name: str, rho: Any, system: Any) -> Complex[Array, "N N"]:
-    """A density matrix of the system to start from: shape, Hermiticity, trace, to rounding; NaN if traced and none."""
-    room = 1e3 * rounding(rho)
+    """Converts to a finite density matrix of the system, exact to rounding; if traced and not one, it becomes NaN."""
+    tolerance = 1e3 * rounding(rho)
     rho = check_operator(name, rho, system)
     if concrete(rho):
         value = np.asarray(rho)
         require(np.isfinite(value), f"Argument `{name}` must be finite, but is\n{value}")
-    _refuse_other_than_states(name, rho, room)
-    return rho * nan_unless(_is_state(rho, room))
+    _refuse_other_than_states(name, rho, tolerance)
+    return rho * nan_unless(_is_state(rho, tolerance))
 
 
 def as_rough_state(name: str, rho: Any, size: int | None = None) -> Complex[Array, "N N"]:
-    """A density matrix to look at, known to √ε as in `of_each`: NaN in every entry where it is none."""
-    room = rounding(rho) ** 0.5
+    """Converts to a density matrix, checked to √ε as in `of_each`; if traced, every entry is NaN unless it is one."""
+    tolerance = rounding(rho) ** 0.5
     rho = _one_operator(name, rho, size)
-    _refuse_other_than_states(name, rho, room)
-    return rho * nan_unless(_is_state(rho, room))
+    _refuse_other_than_states(name, rho, tolerance)
+    return rho * nan_unless(_is_state(rho, tolerance))
 
 
 def nan_unless(condition: Bool[Array, "*b"]) -> Float[Array, "*b"]:
-    """A factor that is 1 or NaN. A product with it has NaN derivatives too; `jnp.where` would have derivatives 0."""
+    """A factor of 1 or NaN. A product with it has NaN derivatives too, while those of `jnp.where` would be 0."""
     return jnp.where(condition, 1.0, jnp.nan)
 
 
 def finite(X: Inexact[Array, "*b N N"]) -> Float[Array, "*b"]:
-    """`nan_unless` every entry of X is finite."""
+    """A factor of 1 if every entry of X is finite, else NaN."""
     return nan_unless(jnp.all(jnp.isfinite(X), axis=(-2, -1)))
 
 
 def not_negative(values: Float[Array, " N"]) -> Bool[Array, ""]:
-    """Whether no probability is negative, beyond doubt."""
+    """Whether every probability is at least −√ε, the tolerance of `of_each` for computed states."""
     return jnp.all(values >= -jnp.sqrt(jnp.finfo(values.dtype).eps))
 
 
 def _one_operator(name, X, size):
-    """A square matrix, without leading axes."""
+    """Converts to a complex square matrix, without leading axes."""
     X = as_inexact(name, X)
     N = size or max(X.shape[-1:], default=0)
     if X.shape != (N, N) or N == 0:
@@ -249,32 +267,32 @@ def _one_operator(name, X, size):
     return X.astype(jnp.result_type(complex))
 
 
-def _is_state(rho, room):
-    """Whether ρ is Hermitian and of trace 1; not if it is NaN."""
+def _is_state(rho, tolerance):
+    """Whether ρ is Hermitian and of trace 1; false if it has NaN."""
     skew = jnp.max(jnp.abs(rho - jnp.conj(rho.T)))
-    return (skew <= room) & (jnp.abs(jnp.trace(rho) - 1) <= room)
+    return (skew <= tolerance) & (jnp.abs(jnp.trace(rho) - 1) <= tolerance)
 
 
-def _refuse_other_than_states(name, rho, room):
-    """A `ValueError` if what is known, and not NaN, is not Hermitian or not of trace 1."""
+def _refuse_other_than_states(name, rho, tolerance):
+    """Raises a `ValueError` if ρ is concrete and finite, but not Hermitian or not of trace 1."""
     if not concrete(rho):
         return
     value = np.asarray(rho)
     value = value[np.all(np.isfinite(value), axis=(-2, -1))]
     skew = np.max(np.abs(value - value.conj().swapaxes(-2, -1)), initial=0.0)
     require(
-        skew <= room,
+        skew <= tolerance,
         f"Argument `{name}` must be Hermitian, but differs from its adjoint by {skew:.2g}.",
     )
     traces = np.trace(value, axis1=-2, axis2=-1).real
-    for trace in traces[abs(traces - 1) > room]:
+    for trace in traces[abs(traces - 1) > tolerance]:
         raise ValueError(
             f"Argument `{name}` must have trace 1, but has trace {trace:g}. Divide it by that."
         )
 
 
 def rounding(x: Any) -> float:
-    """ε of the precision in which x came."""
+    """The ε of the precision in which x comes, but not less than that of the process."""
     here = jnp.finfo(jnp.result_type(float)).eps
     known = isinstance(x, jax.Array | np.ndarray | np.generic)
     inexact = known and jnp.issubdtype(x.dtype, jnp.inexact)

@@ -1,12 +1,12 @@
 r"""Linear maps on density matrices, and the forms in which they are written.
 
-One tensor, S[j', k', j, k], is all these forms, read in different orders:
+These forms are one tensor, S[j', k', j, k], with its indices in different orders:
 
     rows (j'k'), columns (jk)      the matrix M that acts on vec ρ, row-major
     rows (j'j),  columns (k'k)     the Choi matrix C = Σ_jk S(|j⟩⟨k|) ⊗ |j⟩⟨k|
 
-and, with the columns vec P_m/√N of a basis of operators as the unitary B, B†MB is the Pauli transfer matrix and B†CB/N
-the process matrix χ. The eigenvectors of C are the Kraus operators.
+With a basis of operators P_m and the unitary matrix B of columns vec P_m/√N, B†MB is the Pauli transfer matrix and
+B†CB/N the process matrix χ. The eigenvectors of C are the Kraus operators, up to normalisation.
 """
 
 import math
@@ -38,15 +38,16 @@ from .operators import operator_basis
 from .states import States, as_operators, finite, nan_unless, rounding
 from .system import System
 
-#: an entry for each way in which operators, N × N matrices, may be given
+#: an operator as an N × N matrix: an array, a nested list or an object of QuTiP
 Operator = Checked[Inexact[ArrayLike, "N N"]]
 
 
 class Evidence(eqx.Module):
-    """What tells how accurate a map is, more sharply than one number for all entries.
+    """Data for an error estimate of each entry of a map, sharper than one number for all entries.
 
-    - `others`: the map by the rules with a half and with a quarter of the nodes, and with what all rules leave out at
-      the ends of their panels, each with its trace restored; shape (3, N, N, N, N).
+    - `others`: three more maps, shape (3, N, N, N, N): by the quadrature rule with a half and with a quarter of the
+      nodes, and with the contribution that all rules leave out at the ends of their panels; each with its trace
+      restored.
     - `inexact`: the error of an amplitude.
     - `analytic`: whether the rules converge exponentially.
     """
@@ -61,18 +62,22 @@ class Superoperator(eqx.Module):
 
     $$ρ'_{j'k'} = \sum_{jk} S[j', k', j, k]\, ρ_{jk}$$
 
+    **Arguments:**
+
     - `tensor`: S[j', k', j, k], shape (N, N, N, N): out, out, in, in.
     - `error`: estimated largest error of an entry.
     - `trace_defect`: largest entry of |S†(1) − 1| before the trace was restored; an independent measure of the
       grid's error.
-    - `evidence`: what `scattering_map` knows of the error beyond its size; None for other maps.
+    - `evidence`: data for a sharper error estimate, set by `scattering_map`; None for other maps.
 
-    Call it on a state; compose with `S @ T` (the right one acts first); `S & T` is S ⊗ T on the product of two
-    systems, the left one's index first: `S & Superoperator.identity(D)` leaves a spectator of D levels alone.
-    Errors of maps that are put together add, as they do for maps that shrink distances.
+    `S(rho)` applies the map. `S @ T` is the map that applies T first. `S & T` is S ⊗ T on the product of two systems,
+    the left one's index first: `S & Superoperator.identity(D)` leaves a spectator of D levels unchanged. The errors of
+    combined maps add, as they do for maps that do not increase distances.
 
-    The properties `is_…` are asked for to a tolerance `tol`. By default it is what the map's own `error`, in all N²
-    entries of a row, and rounding can make of a map that has the property.
+    The methods `is_…` return whether a property holds to a tolerance `tol`. By default it is the deviation that the
+    map's own `error`, in all N² entries of a row, and rounding can cause in a map that has the property.
+
+    **Raises:** `ValueError` for a tensor that does not have shape (N, N, N, N), or a negative error.
 
     !!! example
         >>> system, reservoir = jr.letter.model()
@@ -97,13 +102,15 @@ class Superoperator(eqx.Module):
     @classmethod
     @door
     def identity(cls, size: Checked[int]) -> "Superoperator":
-        """The map that changes nothing, on `size` levels."""
+        """The identity map on `size` levels."""
         return cls.from_unitary(jnp.eye(as_count("size", size, 1)))
 
     @classmethod
     @door
     def from_unitary(cls, U: Operator) -> "Superoperator":
-        r"""ρ → U ρ U†, for any square matrix U.
+        r"""The map ρ → U ρ U†, for any square matrix U.
+
+        **Raises:** `ValueError` for a matrix that is not square.
 
         !!! example
             >>> flip = jr.Superoperator.from_unitary(jnp.array([[0.0, 1.0], [1.0, 0.0]]))
@@ -117,7 +124,10 @@ class Superoperator(eqx.Module):
     @classmethod
     @door
     def from_kraus(cls, operators: Checked[Inexact[ArrayLike, "K N N"]]) -> "Superoperator":
-        r"""$ρ → \sum_n K_n ρ K_n^\dagger$, for Kraus operators of shape (K, N, N)."""
+        r"""The map $ρ → \sum_n K_n ρ K_n^\dagger$, for Kraus operators of shape (K, N, N).
+
+        **Raises:** `ValueError` for another shape.
+        """
         K = as_inexact("operators", operators)
         check_shape("operators", K, 3, "(K, N, N)")
         K = as_operators("operators", K)
@@ -126,7 +136,7 @@ class Superoperator(eqx.Module):
     @classmethod
     @door
     def from_choi(cls, C: Operator) -> "Superoperator":
-        """The map with this Choi matrix, in the order of `.choi`: rows (j'j), the outgoing index first.
+        """The map with the Choi matrix C, in the order of `.choi`: rows (j'j), the outgoing index first.
 
         **Raises:** `ValueError` for a matrix that is not N² × N².
         """
@@ -150,7 +160,7 @@ class Superoperator(eqx.Module):
     @property
     @door
     def matrix(self) -> Complex[Array, " M M"]:
-        """The (N², N²) matrix that acts on `rho.reshape(-1)` (row-major)."""
+        """The matrix that acts on `rho.reshape(-1)` (row-major), shape (N², N²)."""
         return self.tensor.reshape(self.size**2, self.size**2)
 
     @property
@@ -158,17 +168,17 @@ class Superoperator(eqx.Module):
     def choi(self) -> Complex[Array, " M M"]:
         r"""The Choi matrix $C_{(j'j),(k'k)} = S[j', k', j, k]$: positive semidefinite for a completely positive map.
 
-        $C = \sum_{jk} S(|j⟩⟨k|) ⊗ |j⟩⟨k|$, of trace N if S preserves the trace; C/N is what S makes of one half of
-        a maximally entangled pair.
+        $C = \sum_{jk} S(|j⟩⟨k|) ⊗ |j⟩⟨k|$, shape (N², N²), has trace N if S preserves the trace; C/N is the result of
+        S on one half of a maximally entangled pair.
         """
         return self.tensor.transpose(0, 2, 1, 3).reshape(self.size**2, self.size**2)
 
     @property
     @door
     def adjoint(self) -> "Superoperator":
-        r"""The map on observables (Heisenberg's picture), $\mathrm{Tr}[A\, S(ρ)] = \mathrm{Tr}[S^†(A)\, ρ]$.
+        r"""The map on observables A (Heisenberg picture), $\mathrm{Tr}[A\, S(ρ)] = \mathrm{Tr}[S^†(A)\, ρ]$.
 
-        For Hermitian A. It is unital if S preserves the trace.
+        A must be Hermitian. The adjoint is unital if S preserves the trace.
         """
         tensor = jnp.conj(self.tensor.transpose(2, 3, 0, 1))
         return Superoperator(tensor, self.error, self.trace_defect)
@@ -181,12 +191,12 @@ class Superoperator(eqx.Module):
 
         $$S(ρ) = \sum_n λ_n A_n ρ A_n^†, \qquad \mathrm{Tr}\, A_m^† A_n = δ_{mn}, \qquad λ_0 ≥ λ_1 ≥ …$$
 
-        with the eigenvalues λ_n and eigenvectors A_n of the Choi matrix, all N² of them; shapes (N²,) and (N², N, N).
-        Where eigenvalues meet, the choice among the A_n is a convention, and only what does not depend on it has a
-        derivative.
+        **Returns:** the N² eigenvalues λ_n and eigenvectors A_n of the Choi matrix, shapes (N²,) and (N², N, N).
+        Where eigenvalues meet, the choice of the A_n is a convention, and only quantities that do not depend on it have
+        a derivative.
 
-        **Raises:** `ValueError` for a map that does not preserve Hermiticity, to `tol`, and so has no such form. Under
-        jit, where this cannot be seen in advance, the error is one of run time.
+        **Raises:** `ValueError` for a map that does not preserve Hermiticity to the tolerance `tol` (under jit: a
+        run-time error).
 
         !!! example
             >>> model = jr.letter.model(splitting=6.0, coupling=5.0, width=0.2, position=0.0)
@@ -203,10 +213,11 @@ class Superoperator(eqx.Module):
     def kraus(self, tol: Checked[Scalar | None] = None) -> Complex[Array, "M N N"]:
         r"""Kraus operators of a completely positive map, $S(ρ) = \sum_n K_n ρ K_n^†$, the largest first.
 
-        They are $\sqrt{λ_n} A_n$ of the `canonical` form, shape (N², N, N): orthogonal, and 0 from the map's rank on.
+        **Returns:** the orthogonal operators $\sqrt{λ_n} A_n$ of the `canonical` form, shape (N², N, N). Those beyond
+        the rank of the map are 0.
 
-        **Raises:** `ValueError` if the map has no such form: if an eigenvalue of its Choi matrix is below −`tol`. Under
-        jit, where this cannot be seen in advance, the error is one of run time.
+        **Raises:** `ValueError` for a map that is not completely positive: if an eigenvalue of its Choi matrix is below
+        −`tol` (under jit: a run-time error).
 
         !!! example
             >>> decay = jnp.array([[[1.0, 0.0], [0.0, 0.6]], [[0.0, 0.8], [0.0, 0.0]]])
@@ -225,11 +236,13 @@ class Superoperator(eqx.Module):
 
         **Arguments:**
 
-        - `basis`: N² matrices with Tr P_m†P_n = N δ_mn, shape (N², N, N). By default products of 1, σ_x, σ_y, σ_z
-          where N is a power of 2 (Nielsen and Chuang, §8.4.2), generalised Gell-Mann matrices otherwise. They are
-          matrices in the energy eigenbasis: σ_z is +1 in the ground state.
+        - `basis`: N² matrices with Tr P_m†P_n = N δ_mn, shape (N², N, N), in the energy eigenbasis. By default
+          products of 1, σ_x, σ_y, σ_z where N is a power of 2 (Nielsen and Chuang, §8.4.2), with σ_z = +1 in the ground
+          state, and generalised Gell-Mann matrices otherwise.
 
-        **Returns:** shape (N², N²), of trace 1 if S preserves the trace. **Raises:** `ValueError` for another basis.
+        **Returns:** shape (N², N²), of trace 1 if S preserves the trace.
+
+        **Raises:** `ValueError` for a basis of another shape or without that property. If it is traced, χ is NaN.
 
         !!! example
             >>> S = jr.Superoperator.from_unitary(jnp.array([[0.0, 1.0], [1.0, 0.0]]))  # σ_x
@@ -241,12 +254,14 @@ class Superoperator(eqx.Module):
 
     @door
     def pauli_transfer_matrix(self) -> Float[Array, "M M"]:
-        r"""$R_{mn} = \mathrm{Tr}[P_m S(P_n)]/N$ with the matrices P_n of `chi`; shape (N², N²).
+        r"""The Pauli transfer matrix $R_{mn} = \mathrm{Tr}[P_m S(P_n)]/N$ with the default matrices P_n of `chi`.
 
         It acts on the vector of Tr[P_n ρ] (for a qubit 1 and the Bloch vector), and is real because S preserves
-        Hermiticity. Its first row is (1, 0, 0, …) if S preserves the trace, its first column if S is unital.
+        Hermiticity. Its first row is (1, 0, 0, …) if S preserves the trace, and so is its first column if S is unital.
 
-        **Raises:** `ValueError` for a map that does not preserve Hermiticity.
+        **Returns:** shape (N², N²).
+
+        **Raises:** `ValueError` for a map that does not preserve Hermiticity (under jit: a run-time error).
 
         !!! example
             >>> decay = jnp.array([[[1.0, 0.0], [0.0, 0.6]], [[0.0, 0.8], [0.0, 0.0]]])
@@ -265,7 +280,7 @@ class Superoperator(eqx.Module):
         N = self.size
         if basis is None:
             return jnp.asarray(operator_basis(N), self.tensor.dtype).reshape(N * N, -1).T / N**0.5
-        P, room = as_inexact("basis", basis), 1e3 * N * rounding(basis)
+        P, tolerance = as_inexact("basis", basis), 1e3 * N * rounding(basis)
         if P.shape != (N * N, N, N):
             raise ValueError(
                 f"Argument `basis` must have shape {(N * N, N, N)}, but has shape {P.shape}."
@@ -274,10 +289,10 @@ class Superoperator(eqx.Module):
         defect = jnp.max(jnp.abs(jnp.conj(B.T) @ B - jnp.eye(N * N)))
         if concrete(defect):
             require(
-                defect < room,
+                defect < tolerance,
                 f"Argument `basis` must have Tr P_m†P_n = N δ_mn, but that is off by {defect * N:.2g}.",
             )
-        return B * nan_unless(defect < room)
+        return B * nan_unless(defect < tolerance)
 
     # ----------------------------------------------------------------------------------------------
     # Properties
@@ -285,32 +300,32 @@ class Superoperator(eqx.Module):
 
     @door
     def is_trace_preserving(self, tol: Checked[Scalar | None] = None) -> Bool[Array, ""]:
-        """Whether Tr S(ρ) = Tr ρ for every ρ: every entry of S†(1) − 1 is at most `tol`."""
+        """Whether Tr S(ρ) = Tr ρ for every ρ: no entry of S†(1) − 1 exceeds `tol`."""
         return self.adjoint.is_unital(tol)
 
     @door
     def is_unital(self, tol: Checked[Scalar | None] = None) -> Bool[Array, ""]:
-        """Whether S(1) = 1: every entry of S(1) − 1 is at most `tol`. Energy that only comes and goes is not."""
+        """Whether S(1) = 1: no entry of S(1) − 1 exceeds `tol`. Unital maps leave the fully mixed state unchanged."""
         one = jnp.eye(self.size, dtype=self.tensor.dtype)
-        return jnp.max(jnp.abs(self(one) - one)) <= self._room(tol)
+        return jnp.max(jnp.abs(self(one) - one)) <= self._tolerance(tol)
 
     @door
     def is_hermiticity_preserving(self, tol: Checked[Scalar | None] = None) -> Bool[Array, ""]:
-        """Whether S(ρ†) = S(ρ)†: the Choi matrix is Hermitian."""
+        """Whether S(ρ†) = S(ρ)†: the Choi matrix is Hermitian to `tol`."""
         C = self.choi
-        return jnp.max(jnp.abs(C - jnp.conj(C.T))) <= self._room(tol)
+        return jnp.max(jnp.abs(C - jnp.conj(C.T))) <= self._tolerance(tol)
 
     @door
     def is_completely_positive(self, tol: Checked[Scalar | None] = None) -> Bool[Array, ""]:
-        """Whether S has Kraus operators: the Choi matrix is Hermitian, and no eigenvalue is below −`tol`."""
-        return self.is_hermiticity_preserving(tol) & (self._least() >= -self._room(tol))
+        """Whether S has Kraus operators: the Choi matrix is Hermitian to `tol`, with no eigenvalue below −`tol`."""
+        return self.is_hermiticity_preserving(tol) & (self._least() >= -self._tolerance(tol))
 
     @door
     def is_cptp(self, tol: Checked[Scalar | None] = None) -> Bool[Array, ""]:
         """Whether S is a quantum channel: completely positive and trace-preserving.
 
-        Those of `EffusionPacket` may not be, since its ρ_U, Eqs. (22), (23), is not quite positive; those of
-        `ThermalMixture` always are.
+        The scattering map of an `EffusionPacket` may not be one, since its ρ_U, Eqs. (22), (23), is not quite positive;
+        that of a `ThermalMixture` always is.
         """
         return self.is_completely_positive(tol) & self.is_trace_preserving(tol)
 
@@ -319,10 +334,10 @@ class Superoperator(eqx.Module):
         C = jax.lax.stop_gradient(self.choi)
         return eigh((C + jnp.conj(C.T)) / 2)[0][0] * finite(C)
 
-    def _room(self, tol):
+    def _tolerance(self, tol):
         if tol is not None:
             return as_scalar("tol", tol, nonnegative=True)
-        # a sum of M entries is off by M times the error of one; so are an eigenvalue and an entry of S(1)
+        # the error of a sum of M entries is up to M times that of one; so is that of an eigenvalue and of S(1)
         M = self.size**2
         error = jax.lax.stop_gradient(self.error)
         largest = jnp.max(jnp.abs(jax.lax.stop_gradient(self.tensor)))
@@ -331,20 +346,20 @@ class Superoperator(eqx.Module):
     def preserving_hermiticity(
         self, form: str, tol: Checked[Scalar | None] = None
     ) -> "Superoperator":
-        """The map itself, if it preserves Hermiticity; `form` says what needs that.
+        """Returns the map itself if it preserves Hermiticity; `form` names the caller in the error message.
 
         **Raises:** `ValueError` (under jit: a run-time error) if it does not.
         """
-        C, room = self.choi, self._room(tol)
+        C, tolerance = self.choi, self._tolerance(tol)
         return _refuse(
             self,
-            jnp.max(jnp.abs(C - jnp.conj(C.T))) > room,  # not for NaN, of which NaN is made
+            jnp.max(jnp.abs(C - jnp.conj(C.T))) > tolerance,  # false for NaN, which is passed on
             f"Argument `self` of {form} must preserve Hermiticity, but S(ρ†) is not S(ρ)†.",
         )
 
     @door
     def positive(self, form: str, tol: Checked[Scalar | None] = None) -> "Superoperator":
-        """The map itself, if it is completely positive; `form` says what needs that.
+        """Returns the map itself if it is completely positive; `form` names the caller in the error message.
 
         **Raises:** `ValueError` (under jit: a run-time error) if it is not.
         """
@@ -352,7 +367,7 @@ class Superoperator(eqx.Module):
         value = f"{float(least):.3g}" if concrete(least) else "negative"
         return _refuse(
             self.preserving_hermiticity(form, tol),
-            least < -self._room(tol),
+            least < -self._tolerance(tol),
             f"Argument `self` of {form} must be completely positive, but the lowest eigenvalue of its Choi matrix is "
             f"{value}. `canonical` has no such limits; a packet whose ρ_U is positive (jaxres.ThermalMixture) makes a "
             "positive map; `tol` is the size that is taken for an error.",
@@ -364,13 +379,13 @@ class Superoperator(eqx.Module):
 
     @door
     def __call__(self, rho: States) -> Complex[Array, "*b N N"]:
-        """S(ρ), for one state or a batch of them, or any other matrices."""
+        """Returns S(ρ) for any matrix, shape (N, N), or several with leading axes."""
         rho = as_operators("rho", rho, self.size)
         return jnp.einsum("abjk,...jk->...ab", self.tensor, rho)
 
     @door
     def __matmul__(self, other: Checked["Superoperator"]) -> "Superoperator":
-        """The map that applies `other` first."""
+        """Returns the map that applies `other` first; raises `ValueError` if the two differ in size."""
         check_instance("other", other, Superoperator, "a map; S(rho) applies S to a state")
         if self.size != other.size:
             raise ValueError(
@@ -397,7 +412,7 @@ class Superoperator(eqx.Module):
     def linearly(
         self, function: Callable[[Array], Array], weight: Float[Array, ""] | float = 1.0
     ) -> "Superoperator":
-        """The map whose tensor is a linear function of this one's, with errors larger by `weight`."""
+        """Applies a linear function to the tensor, and multiplies the errors by `weight`."""
         evidence = self.evidence
         if evidence is not None:
             others, inexact = jax.lax.stop_gradient(
@@ -409,7 +424,9 @@ class Superoperator(eqx.Module):
 
     @door
     def __and__(self, other: Checked["Superoperator"]) -> "Superoperator":
-        """S ⊗ T on the product of two systems; level (j, a) is number j·D + a, as in `jnp.kron`: not by energy.
+        """The map S ⊗ T on the product of two systems. Level (j, a) has index j·D + a, as in `jnp.kron`.
+
+        So the levels of the product are not in the order of their energies.
 
         !!! example
             >>> S = jr.scattering_map(*jr.letter.model())
@@ -428,7 +445,7 @@ class Superoperator(eqx.Module):
 
 
 def _refuse(S: Superoperator, bad: Bool[Array, ""], message: str) -> Superoperator:
-    """S, unless `bad`: a ValueError where that is known, an error at run time where it is traced."""
+    """Returns S unless `bad`; then raises a ValueError, or an error at run time where `bad` is traced."""
     if concrete(bad):
         require(not bad, message)
         return S
@@ -436,14 +453,14 @@ def _refuse(S: Superoperator, bad: Bool[Array, ""], message: str) -> Superoperat
 
 
 def check_map(name: str, S: Any, system: Any) -> None:
-    """A map on the levels of the system."""
+    """Raises a ValueError unless S is a map on the levels of the system."""
     check_instance("system", system, System, "a jaxres.System")
     check_instance(name, S, Superoperator, "a map, as jaxres.scattering_map returns it")
     check_size(name, S.size, system)
 
 
 def check_size(name: str, size: int, system: System) -> None:
-    """What belongs to as many levels as the system has."""
+    """Raises a ValueError unless `size` is the number of levels of the system."""
     if size != system.size:
         raise ValueError(
             f"Argument `{name}` must be of {system.size} levels, as the system is, but is of {size}."
@@ -463,13 +480,13 @@ def _tensor(x):
 def _error(name, x):
     x = as_real(name, x)
     check_shape(name, x, 0, "()")
-    if concrete(x):  # NaN is that of a map that could not be made
+    if concrete(x):  # NaN passes: it is the error of a map that could not be computed
         require(~(np.asarray(x) < 0), f"Argument `{name}` must not be negative, but is {x:g}.")
     return x
 
 
 def covariant(system: System, S: Superoperator) -> Superoperator:
-    """S averaged over the time of the collision: it commutes with the free evolution."""
+    """Averages S over the time of the collision; the result commutes with the free evolution."""
     N = system.size
     same = same_gap(system.levels).reshape(N, N, N, N).transpose(0, 2, 1, 3)
     return Superoperator(jnp.where(same, S.tensor, 0), S.error, S.trace_defect)

@@ -1,4 +1,4 @@
-"""The small system: its energy levels, and the basis in which operators on it are given."""
+"""The system: its energy levels, and the basis in which operators on it are given."""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -44,11 +44,12 @@ class System(Restorable):
 
     - `levels`: energies $e_j$, shape (N,), in ascending order; equal ones are allowed.
     - `basis`: unitary matrix, shape (N, N), whose column j is the eigenvector $|j\rangle$ in the basis in which
-      operators (couplings) are given. None: operators are already given in the eigenbasis.
+      operators (couplings) are given. By default operators are given in the energy eigenbasis.
 
-    States and maps always come back in the energy eigenbasis; index 0 is the ground state.
+    All functions return states and maps in the energy eigenbasis; index 0 is the ground state.
 
-    **Raises:** `ValueError` if the levels are not finite, not ascending or not one-dimensional.
+    **Raises:** `ValueError` if the levels are not finite, not ascending or not one-dimensional, or if the basis is not
+    unitary or has another shape. Where these are traced, they become NaN instead.
 
     !!! example
         >>> jr.System([-0.3, 0.3]).size
@@ -70,24 +71,26 @@ class System(Restorable):
         return System(self.levels, self.basis)
 
     def valid(self) -> Bool[Array, ""]:
-        """Whether the levels are finite and ascend and the basis is unitary, also where they are traced."""
+        """Returns whether the levels are finite and ascend and the basis is unitary, also for traced ones."""
         valid = ascending(self.levels) & jnp.all(jnp.isfinite(self.levels))
         return valid if self.basis is None else valid & unitary(self.basis)
 
     @classmethod
     @door
     def from_hamiltonian(cls, H: Numbers, *, resolve: Numbers | None = None) -> "System":
-        r"""The system with Hamiltonian `H`, any Hermitian matrix; couplings are then given in the basis of `H`.
+        r"""The system with the Hermitian Hamiltonian `H`; couplings are then given in the basis of `H`.
 
         **Arguments:**
 
         - `H`: Hermitian, shape (N, N).
-        - `resolve`: Hermitian, shape (N, N): inside a degenerate level the eigenvectors are those of this matrix.
+        - `resolve`: Hermitian, shape (N, N): within a degenerate level the eigenvectors are those of this matrix.
 
-        Differentiable in `H`. Inside a degenerate level the choice of eigenvectors is a convention, and only what does
-        not depend on it has a meaning. Its derivative is right for changes of `H` that are diagonal there, in the
-        eigenvectors chosen. To vary x in H + x T at a degenerate level, pass T as `resolve`: without, the splitting
-        of the level by T would be missed.
+        **Returns:** `System`, differentiable in `H`. Within a degenerate level the choice of eigenvectors is a
+        convention, and only quantities that do not depend on it have a meaning. Their derivatives are right for changes
+        of `H` that are diagonal there, in the eigenvectors chosen. To differentiate H + x T with respect to x at a
+        degenerate level, pass T as `resolve`: otherwise the derivative misses the splitting of the level by T.
+
+        **Raises:** `ValueError` for a matrix that is not Hermitian or not of shape (N, N).
 
         !!! example
             >>> system = jr.System.from_hamiltonian(jnp.array([[0.3, 0.0], [0.0, -0.3]]))  # (Δ/2) σ_z
@@ -116,7 +119,7 @@ class System(Restorable):
 
     @door
     def to_eigenbasis(self, operator: Numbers) -> Inexact[Array, "*b N N"]:
-        """The operator's matrix in the energy eigenbasis, U† X U."""
+        """The operator's matrix in the energy eigenbasis, U† X U, shape (…, N, N)."""
         operator = self._operator(operator)
         if self.basis is None:
             return operator
@@ -124,7 +127,7 @@ class System(Restorable):
 
     @door
     def from_eigenbasis(self, operator: Numbers) -> Inexact[Array, "*b N N"]:
-        """Back to the basis of the Hamiltonian, U X U†: that of states, which come in the energy eigenbasis."""
+        """A state or another operator in the basis of the Hamiltonian, U X U†, shape (…, N, N)."""
         operator = self._operator(operator)
         if self.basis is None:
             return operator
