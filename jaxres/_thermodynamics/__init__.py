@@ -1,1 +1,1 @@
-"""Energy and entropy of collisions and of currents."""
+"""Energy and entropy that collisions exchange, per collision and per unit time."""

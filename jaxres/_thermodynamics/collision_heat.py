@@ -1,4 +1,4 @@
-"""The energy that one collision brings to the system, and where it comes from."""
+"""The energy that the system gains in one collision, divided by its two sources."""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -15,15 +15,15 @@ from .._scattering.scattering_map import check_numerics, collision_map, joint_ma
 
 
 class CollisionHeat(eqx.Module):
-    r"""The mean energy that the system gains in one collision, by its two sources.
+    r"""The mean energy that the system gains in one collision, divided by its two sources.
 
-    - `kinetic`: what the particle loses of its kinetic energy.
-    - `internal`: what the unit loses of its internal energy $\mathrm{Tr}[H_U σ]$; 0 for particles without levels.
-    - `map_error`: estimated largest error of an entry of the scattering map. Where it is too large for a steady state,
-      the heats are NaN.
+    - `kinetic`: the kinetic energy that the particle loses.
+    - `internal`: the internal energy $\mathrm{Tr}[H_U σ]$ that the particle loses; 0 for particles without levels.
+    - `map_error`: estimated largest error of an entry of the scattering map. The heats are NaN unless it is below 1e-3,
+      as a steady state would be.
 
-    Far from the scatterer nothing is stored in the coupling, so `total`, their sum, is the system's gain
-    $\mathrm{Tr}[H_S (S(ρ) - ρ)]$. Times the rate Γ these are currents.
+    Far from the scatterer the coupling holds no energy, so `total`, the sum of the two heats, is the system's gain
+    $\mathrm{Tr}[H_S (S(ρ) - ρ)]$. Multiplied by the rate Γ, the heats are currents.
     """
 
     kinetic: Float[Array, "*b"]
@@ -33,7 +33,7 @@ class CollisionHeat(eqx.Module):
     @property
     @door
     def total(self) -> Float[Array, "*b"]:
-        """The system's gain."""
+        """The energy that the system gains, from both sources."""
         return self.kinetic + self.internal
 
 
@@ -46,14 +46,18 @@ def collision_heat(
     amplitudes: Checked[AbstractAmplitudes] = Exact(),
     quadrature: Checked[AbstractQuadrature] = DoubleExponential(),
 ) -> CollisionHeat:
-    r"""The heat that a collision brings to the system in state ρ, from motion and from internal levels (Ref. 12).
+    r"""The heat that the system in state ρ gains in a collision, from the particle's motion and levels (Ref. 12).
 
-    Scattering conserves kinetic plus internal energies, for any state: $S_{SU}$ takes place at fixed total energy, and
-    coherences between different energies have no part in its mean. So, with $Δ = S_{SU}(ρ⊗σ) - ρ⊗σ$,
+    Scattering conserves the sum of kinetic and internal energies for any state: $S_{SU}$ conserves the total energy,
+    and coherences between different energies do not contribute to its mean. So, with $Δ = S_{SU}(ρ⊗σ) - ρ⊗σ$,
 
     $$Q_\mathrm{internal} = -\mathrm{Tr}[H_U Δ], \qquad Q_\mathrm{kinetic} = \mathrm{Tr}[(H_S + H_U) Δ].$$
 
-    **Arguments:** as for `scattering_map`, and `rho`, the state of the system, in the energy eigenbasis.
+    **Arguments:** as for `scattering_map`, and `rho`, the state of the system in the energy eigenbasis, shape (N, N).
+
+    **Returns:** `CollisionHeat`.
+
+    **Raises:** `ValueError` for a matrix that is not a state of the system, or arguments of the wrong kind.
 
     !!! example
         >>> system, reservoir = jr.letter.model(rate=1e-6)

@@ -1,21 +1,22 @@
-r"""Full counting statistics: the distribution of the energy that collisions bring, of one and of a long time.
+r"""Full counting statistics: the distribution of the energy that the system gains, in one collision or a long time.
 
-**One collision.** Measure H_S before and after. The energies found are e_j and e_j' with probability S_{jj}^{j'j'} p_j:
-`energy_distribution`. The first measurement destroys coherences of ρ.
+**One collision.** H_S is measured before and after. The results are e_j and e_j' with probability S_{jj}^{j'j'} p_j
+(`energy_distribution`). The first measurement destroys coherences of ρ.
 
-**A long time.** Nothing is measured between collisions, and the coherences that the dynamics live on must stay. The
-energy n_r that the collisions of reservoir r bring in a time t has, for real or imaginary s, the generating function
+**A long time.** Nothing is measured between collisions, since a measurement would destroy the coherences on which the
+dynamics depend. The energy n_r that the system gains in collisions with reservoir r during a time t has, for real or
+imaginary s, the generating function
 
     ⟨exp Σ_r s_r n_r⟩ = Tr e^{L(s)t} ρ,      L(s) = −(i/ħ)[H_S, ·] + Σ_r Γ_r (S_r^{(s_r)} − 1),
 
     S^{(s)}(ρ) = e^{sH/2} S( e^{−sH/2} ρ e^{−sH/2} ) e^{sH/2},
 
 so the entry S[j',k',j,k] is multiplied by e^{s w}, w = (e_j' + e_k')/2 − (e_j + e_k)/2. A collision conserves H_S plus
-the particle's kinetic energy K, so the same S^{(s)} comes from counting −K in place of H_S: it counts what the particle
-lost as well as what the system gained. For populations alone it is the measurement above, repeated. Where coherences
-take part, w is the mean energy of a coherence, the symmetric ordering of H_S with ρ: the first moment is the energy
-current Γ Tr[H_S(S − 1)ρ] of any state, measured or not; but the second and higher ones belong to a quasi-distribution,
-which need not be positive. (For real s, S^{(s)} is completely positive.)
+the particle's kinetic energy K, so counting −K in place of H_S gives the same S^{(s)}: it counts the energy that the
+particle loses as well as the energy that the system gains. For populations alone it describes the measurement above,
+repeated. For coherences, w is the difference of their mean energies (symmetric ordering of H_S with ρ). Then the first
+moment is the energy current Γ Tr[H_S(S − 1)ρ] of any state, measured or not, but the second and higher moments belong
+to a quasi-distribution, which need not be positive. (For real s, S^{(s)} is completely positive if S is.)
 
 **Cumulants.** The largest eigenvalue λ(s) of L(s) generates the cumulants per unit time, λ = Σ_k ⟨⟨n^k⟩⟩ s^k/k!. Its
 series needs no derivative of an eigenvalue (Flindt et al., Phys. Rev. B 82, 155407 (2010)). With L(s) = Σ_n sⁿ ℓ_n, the
@@ -23,10 +24,11 @@ eigenvector ρ(s) = Σ_n sⁿ ρ_n of trace 1 and λ = Σ_n sⁿ c_n obey, order
 
     c_n = Tr Σ_{k=1}^n ℓ_k ρ_{n−k},      L ρ_n = Σ_{k=1}^n (c_k − ℓ_k) ρ_{n−k},      Tr ρ_n = 0,
 
-each a linear system with one and the same matrix, which is inverted once.
+These are linear systems with the same matrix, which is inverted once.
 
-**Conservation.** With one s for all reservoirs, L(s) = e^{s𝓗} L e^{−s𝓗}, 𝓗ρ = ½{H_S, ρ}: λ does not depend on it, since
-no energy piles up in the system. So cumulants of all reservoirs together vanish, and those of two are equal up to sign.
+**Conservation.** With the same s for all reservoirs, L(s) = e^{s𝓗} L e^{−s𝓗}, 𝓗ρ = ½{H_S, ρ}. Then λ does not depend
+on s: energy does not accumulate in the system. So the cumulants of the total energy vanish, and the cumulants of two
+reservoirs are equal up to sign.
 """
 
 import math
@@ -56,10 +58,10 @@ from .._scattering.energy_grid import AbstractQuadrature, DoubleExponential
 
 
 class EnergyDistribution(eqx.Module):
-    """The distribution of the energy w that the system gains in one collision, as two measurements find it.
+    """The distribution of the energy w that the system gains in one collision, from a measurement before and after.
 
     - `energy`: w = e_j' − e_j, shape (N, N), [out, in]. Equal values belong to one outcome.
-    - `probability`: of each, shape (N, N). Under `jax.vmap` both have leading axes.
+    - `probability`: the probability of each entry of `energy`, shape (N, N). Under `jax.vmap` both have leading axes.
     """
 
     energy: Float[Array, "*b N N"]
@@ -67,26 +69,26 @@ class EnergyDistribution(eqx.Module):
 
     @door
     def moment(self, n: Checked[int]) -> Float[Array, "*b"]:
-        """⟨wⁿ⟩, for n = 0, 1, 2 and so on."""
+        """The moment ⟨wⁿ⟩, n ≥ 0; raises `ValueError` for another n."""
         n = as_count("n", n, 0)
         return jnp.sum(self.probability * self.energy**n, axis=(-2, -1))
 
     @property
     @door
     def mean(self) -> Float[Array, "*b"]:
-        """⟨w⟩."""
+        """The mean ⟨w⟩."""
         return self.moment(1)
 
     @property
     @door
     def variance(self) -> Float[Array, "*b"]:
-        """⟨(w − ⟨w⟩)²⟩."""
+        """The variance ⟨(w − ⟨w⟩)²⟩."""
         off = self.energy - self.mean[..., None, None]
         return jnp.sum(self.probability * off**2, axis=(-2, -1))
 
     @door
     def generating(self, s: Checked[Inexact[ArrayLike, ""]]) -> Inexact[Array, "*b"]:
-        """⟨e^{sw}⟩; with s = iχ the characteristic function."""
+        """The generating function ⟨e^{sw}⟩ of a finite number s; with s = iχ the characteristic function."""
         s = as_inexact("s", s)
         check_shape("s", s, 0, "()")
         check_finite("s", s)
@@ -97,16 +99,22 @@ class EnergyDistribution(eqx.Module):
 def energy_distribution(
     system: Checked[System], S: Checked[Superoperator], rho: State
 ) -> EnergyDistribution:
-    r"""The energy exchanged in one collision, measured before and after.
+    r"""The distribution of the energy gained in one collision, with H_S measured before and after.
 
     $$P(j → j') = S[j',j',j,j]\, ρ_{jj}, \qquad w = e_{j'} - e_j$$
 
-    A measurement does not tell degenerate levels apart, and leaves coherence between them: there
-    $P(j → j') = \mathrm{Re} \sum_k S[j',j',j,k]\, ρ_{jk}$ over all k of the same energy as j, of which only the sum
+    The measurement does not distinguish degenerate levels, and leaves coherence between them. For these
+    $P(j → j') = \mathrm{Re} \sum_k S[j',j',j,k]\, ρ_{jk}$, summed over all k of the same energy as j, and only the sum
     over such j is a probability.
 
-    Coherences of ρ between different energies have no part in it, but they may have one in the mean gain without
+    Coherences of ρ between different energies do not contribute. They may contribute to the mean gain without
     measurement, $\mathrm{Tr}[H_S (S - 1)ρ]$, if the packets have coherence themselves.
+
+    **Arguments:** `S` as `scattering_map` returns it; `rho`, a state in the energy eigenbasis, shape (N, N).
+
+    **Returns:** `EnergyDistribution`.
+
+    **Raises:** `ValueError` for a map or a matrix of another size than the system's, or a matrix that is not a state.
 
     **Fluctuation relation.** With detailed balance at β (an effusing gas) and a system that starts thermal at β₀,
     $P(w)/P(-w) = e^{(β_0 - β)w}$, so $⟨e^{(β - β_0)w}⟩ = 1$ (Jarzynski and Wójcik, Phys. Rev. Lett. 92, 230602 (2004)).
@@ -140,19 +148,23 @@ def tilted_generator(
     amplitudes: Checked[AbstractAmplitudes] = Exact(),
     quadrature: Checked[AbstractQuadrature] = DoubleExponential(),
 ) -> Superoperator:
-    r"""The generator L(s) that counts the energy which each reservoir's collisions bring.
+    r"""The generator L(s) that counts the energy that the system gains from each reservoir.
 
     $$L(s) = -\frac{i}{ħ}[H_S, ·] + \sum_r Γ_r (S_r^{(s_r)} - 1), \qquad
       S^{(s)}[j',k',j,k] = S[j',k',j,k]\, e^{s(e_{j'} + e_{k'} - e_j - e_k)/2}$$
 
-    $\mathrm{Tr}\, e^{L(s)t}ρ$ is the generating function of the energies brought in a time t, and the largest
-    eigenvalue of L(s) that of their cumulants per unit time. What is counted where there are coherences stands at the
-    head of this file.
+    $\mathrm{Tr}\, e^{L(s)t}ρ$ is the generating function of the energies gained in a time t, and the largest
+    eigenvalue of L(s) that of their cumulants per unit time. The head of this file explains what is counted for
+    coherences.
 
-    **Arguments:** as for `generator`, and `fields`: the s of each reservoir (1/energy), real, or imaginary for a
-    characteristic function.
+    **Arguments:** as for `generator`, and
+
+    - `fields`: the counting field s_r of each reservoir (1/energy), shape (B,), real, or imaginary for a
+      characteristic function.
 
     **Returns:** `Superoperator`, not trace-preserving.
+
+    **Raises:** `ValueError` for an infinite rate, or `fields` that are not finite or not one for each reservoir.
 
     !!! example
         >>> system, reservoir = jr.letter.model(rate=5.0)
@@ -186,13 +198,13 @@ def _tilted_generator(system, c, fields):
 
 
 class CountingStatistics(eqx.Module):
-    """Cumulants, per unit time, of the energy that each of B reservoirs brings.
+    """Cumulants, per unit time, of the energy that the system gains from each of B reservoirs.
 
-    - `cumulants`: shape (order, B): mean, noise, third, ….
-    - `noise`: shape (B, B), the second cumulants of every two reservoirs; its diagonal is `cumulants[1]`.
+    - `cumulants`: shape (order, B): mean, noise, third cumulant and so on.
+    - `noise`: shape (B, B), the covariances of all pairs of reservoirs; its diagonal is `cumulants[1]`.
     - `rho`: the steady state, shape (N, N).
-    - `result`: one of `jaxres.RESULTS`, what became of the steady state; all is NaN unless it is successful or
-      not_positive.
+    - `result`: one of `jaxres.RESULTS`, that of the steady state. The cumulants and the state are NaN unless it is
+      successful or not_positive.
     - `map_error`: estimated largest error of an entry of the scattering maps.
     """
 
@@ -205,7 +217,7 @@ class CountingStatistics(eqx.Module):
     @property
     @door
     def mean(self) -> Float[Array, "*b B"]:
-        """The energy currents, those of `currents`."""
+        """The mean energy currents, equal to `currents(…).energy`."""
         return self.cumulants[..., 0, :]
 
 
@@ -224,9 +236,9 @@ def counting_statistics(
     $$⟨⟨n_r^k⟩⟩ = \lim_{t → ∞} \frac{1}{t} \frac{∂^k}{∂s_r^k} \ln \mathrm{Tr}\, e^{L(s)t}ρ\, \Big|_{s=0}, \qquad
       D_{rq} = \lim_{t → ∞} \frac{1}{t} \mathrm{Cov}(n_r, n_q)$$
 
-    with the generator L(s) of `tilted_generator`, by linear systems with one matrix (see the head of this file).
-    The mean is the energy current of `currents`, exactly. Energy is conserved: every row of D adds up to 0, and for two
-    reservoirs $⟨⟨n_1^k⟩⟩ = (-1)^k ⟨⟨n_2^k⟩⟩$.
+    with the generator L(s) of `tilted_generator`, from linear systems with one matrix (see the head of this file).
+    The mean equals the energy current of `currents`. Since energy is conserved, every row of D adds up to 0, and for
+    two reservoirs $⟨⟨n_1^k⟩⟩ = (-1)^k ⟨⟨n_2^k⟩⟩$.
 
     **Arguments:**
 
@@ -256,13 +268,14 @@ def counting_statistics(
 @eqx.filter_jit
 def _counting_statistics(system, c, order):
     N, sol = system.size, solve_steady_state(system, c)
-    # without any collision the cumulants are 0; their derivatives in the rates are those of very rare collisions
+    # Without collisions L is singular and the cumulants are 0. Their derivatives with respect to the rates are those
+    # of very rare collisions.
     still = jnp.sum(c.rates) == 0
     rates = c.rates + jnp.where(still, jnp.finfo(c.rates.dtype).tiny ** (1 / 3), 0)
     rare = eqx.tree_at(lambda c: c.rates, c, rates)
     respond = _response(to_real_matrix(make_generator(system, rare).tensor))
 
-    # in real coordinates too, the tilt is by the mean energy of each
+    # each real coordinate has a mean energy, so the tilt acts on the real matrix entry by entry
     rows, columns = np.triu_indices(N, 1)
     pairs = (system.levels[rows] + system.levels[columns]) / 2
     energy = jnp.concatenate([system.levels, pairs, pairs])
@@ -273,7 +286,7 @@ def _counting_statistics(system, c, order):
     start = to_coordinates(sol.rho)
 
     def series(R):
-        """The coefficients c_n, the vectors ρ_n and the ℓ_n of one reservoir."""
+        """The coefficients c_n, the vector ρ_1 and the matrix ℓ_1 of one reservoir."""
         tilts = [R * (gain**k / float(math.factorial(k))) for k in range(1, order + 1)]
         states, coefficients = [start], []
         for n in range(1, order + 1):
@@ -290,7 +303,7 @@ def _counting_statistics(system, c, order):
     factorials = jnp.array([float(math.factorial(n)) for n in range(1, order + 1)], gain.dtype)
     cumulants = coefficients.T * factorials[:, None]
     cumulants = cumulants - jnp.where(still, jax.lax.stop_gradient(cumulants), 0)
-    # ∂²λ/∂s_r∂s_q: a collision is with one reservoir, so that L(s) has no mixed term of its own
+    # ∂²λ/∂s_r∂s_q: each collision is with one reservoir, so L(s) itself has no mixed term
     mixed = jnp.sum(jnp.einsum("rab,qb->rqa", tilt, first)[..., :N], axis=-1)
     noise = mixed + mixed.T
     noise = noise - jnp.where(still, jax.lax.stop_gradient(noise), 0)
@@ -300,7 +313,7 @@ def _counting_statistics(system, c, order):
 
 
 def _response(L: Float[Array, "M M"]):
-    """The function that gives the x with L x = source and trace 0, for any source of trace 0."""
+    """Returns a function that solves L x = source for x of trace 0, for any source of trace 0."""
     N = math.isqrt(L.shape[0])
     A, _ = eliminate_ground_population(L)
     size = jax.lax.stop_gradient(jnp.max(jnp.abs(A), axis=1, initial=0))

@@ -1,32 +1,33 @@
 r"""The second law of collisions: energy, entropy and entropy production, per collision and per unit time.
 
-**One collision.** With all of the energy ΔE that the system gains counted as heat from a reservoir at β, the entropy
+**One collision.** If all of the energy ΔE that the system gains is counted as heat from a reservoir at β, the entropy
 production is
 
     Σ = ΔS − β ΔE = D(ρ‖τ) − D(Sρ‖τ),         τ = e^{−βH_S}/Z,
 
-the loss of free energy, by the identity β F = β Tr[Hρ] − S(ρ). A map with Sτ = τ cannot raise D, so there Σ ≥ 0:
-particles without coherence between momenta, in the state of an effusing gas (Ref. 6). Any others may bring free energy:
-at ρ = τ itself Σ = −D(Sτ‖τ) is never positive. What this naive bookkeeping misses is the order in the particle's
-motion: a packet that is well localised in time acts as a clock, or as a field that does work (Ref. 17).
+the loss of free energy, since β F = β Tr[Hρ] − S(ρ). A map with Sτ = τ cannot increase D, so for such a map Σ ≥ 0. The
+particles of an effusing gas without coherence between momenta give such a map (Ref. 6). Other particles may supply free
+energy: at ρ = τ, Σ = −D(Sτ‖τ) is never positive. This naive bookkeeping misses the order in the particle's motion: a
+packet that is well localised in time acts as a clock, or as a field that does work (Ref. 17).
 
-**What the coherence brings.** Average the moment of the collision over all times,
+**The contribution of coherence.** Average the time of the collision over all times,
 
     S̄ = lim_T (1/T) ∫_0^T dt  U_t⁻¹ ∘ S ∘ U_t,     S̄[j',k',j,k] = S[j',k',j,k] where e_j − e_j' = e_k − e_k', else 0,
 
-with U_t the free evolution. That is the map of the same particles without their coherence (`DiagonalPacket`; and their
-levels, if they have any, in a diagonal state), and what they bring to the system is heat. The rest of D(Sρ‖τ) is free
-energy that only coherence can bring,
+with U_t the free evolution. S̄ is the map of the same particles without their coherence (`DiagonalPacket`, with any
+internal levels in a diagonal state), and the energy that they supply is heat. The rest of D(Sρ‖τ) is free energy that
+only coherence can supply,
 
     C = D(Sρ‖τ) − D(S̄ρ‖τ),      Σ = Σ̄ − C,     Σ̄ = D(ρ‖τ) − D(S̄ρ‖τ) ≥ 0.
 
-If ρ has no coherence, then S̄ρ is Sρ dephased, and C the relative entropy of coherence of Sρ.
+If ρ has no coherence, S̄ρ is the dephased Sρ, and C is the relative entropy of coherence of Sρ.
 
-**Per unit time.** Collisions with rate Γ mix ρ with Sρ; what an observer who does not see them loses is
+**Per unit time.** Collisions with rate Γ mix ρ with Sρ. An observer who does not record them loses free energy at the
+rate
 
     σ = −d/dt D(ρ‖τ) = Γ Tr[(S − 1)ρ (ln τ − ln ρ)] = Γ [Σ + D(Sρ‖ρ)]
 
-(Spohn, J. Math. Phys. 19, 1227 (1978)): more than Γ Σ, by what the moments of the collisions would tell.
+(Spohn, J. Math. Phys. 19, 1227 (1978)). This exceeds Γ Σ by the information in the times of the collisions.
 """
 
 from collections.abc import Sequence
@@ -48,13 +49,14 @@ from .._scattering.energy_grid import AbstractQuadrature, DoubleExponential
 
 
 class CollisionThermodynamics(eqx.Module):
-    """What one collision does, entropies in nats.
+    """Energy and entropies of one collision; entropies in nats.
 
-    - `energy`: ΔE, what the system gains, and the particle loses; `collision_heat` tells its two sources.
+    - `energy`: ΔE, the energy that the system gains and the particle loses; `collision_heat` divides it by its two
+      sources.
     - `entropy`: ΔS, the change of the system's entropy.
-    - `entropy_production`: the naive Σ = ΔS − β ΔE, that takes all of ΔE for heat.
-    - `coherent`: C, the free energy in units of temperature that the particle's coherence brought, and that is missing
-      in Σ: Σ + C is the production of the same particles without coherence, and Σ + C ≥ 0 if these thermalise at β.
+    - `entropy_production`: the naive Σ = ΔS − β ΔE, which counts all of ΔE as heat.
+    - `coherent`: C, the free energy, in units of temperature, that the particle's coherence supplies and Σ misses.
+      Σ + C is the entropy production of the same particles without coherence; Σ + C ≥ 0 if these thermalise at β.
     """
 
     energy: Float[Array, ""]
@@ -71,15 +73,20 @@ def collision_thermodynamics(
 
     $$Σ = ΔS - βΔE = D(ρ‖τ) - D(Sρ‖τ), \qquad C = D(Sρ‖τ) - D(\bar Sρ‖τ)$$
 
-    with the Gibbs state τ at β and $\bar S$, S averaged over the time of the collision (see the head of
-    this file). For an effusing gas at β, Σ + C ≥ 0 whatever the packets (if the scatterer obeys detailed
-    balance), and C = 0 if they, and their levels if they have any, are diagonal.
+    with the Gibbs state τ at β and $\bar S$, the average of S over the time of the collision (see the head of this
+    file). For an effusing gas at β, Σ + C ≥ 0 for any packets if the scatterer obeys detailed balance, and C = 0 if the
+    packets, and the state of their internal levels, are diagonal.
 
-    For particles with internal levels that have another temperature, 1/β_U, than the gas, the heats of `collision_heat`
-    count apart: there $ΔS - βQ_\mathrm{kinetic} - β_U Q_\mathrm{internal} ≥ 0$ without coherence.
+    If the particles have internal levels at another temperature, 1/β_U, than the gas, the two heats of `collision_heat`
+    must be counted separately: without coherence $ΔS - βQ_\mathrm{kinetic} - β_U Q_\mathrm{internal} ≥ 0$.
 
-    **Arguments:** `S` as `scattering_map` returns it; `rho`, a state in the energy eigenbasis; `beta`, the inverse
-    temperature of the particles.
+    **Arguments:** `S` as `scattering_map` returns it; `rho`, a state in the energy eigenbasis, shape (N, N); `beta`,
+    the inverse temperature of the particles.
+
+    **Returns:** `CollisionThermodynamics`, differentiable.
+
+    **Raises:** `ValueError` for a map of another size than the system's, a matrix that is not a state, or a β that is
+    not finite.
 
     Source: Jacob et al., PRX Quantum 2, 020312 (2021) and Quantum 6, 750 (2022) (Refs. 6 and 17).
 
@@ -109,17 +116,17 @@ def _collision_thermodynamics(system, S, rho, beta):
 
 
 class Currents(eqx.Module):
-    """What B reservoirs bring to the system per unit time, each of shape (B,); entropies in nats.
+    """Energy and entropy that each of B reservoirs brings to the system per unit time, in arrays of shape (B,).
 
-    - `energy`: the heat currents J_r.
-    - `entropy`: dS/dt by each.
-    - `entropy_production`: the naive σ_r = dS/dt − β_r J_r. The sum over r is Spohn's entropy production; in a steady
-      state it is −Σ_r β_r J_r.
-    - `coherent`: what is missing in each, as in `CollisionThermodynamics`: σ_r + C_r ≥ 0 for particles that thermalise
-      at β_r without coherence. Levels of the particles at another temperature count apart: `collision_heat`.
+    - `energy`: the energy currents J_r.
+    - `entropy`: the contribution of each reservoir to dS/dt, in nats per unit time.
+    - `entropy_production`: the naive σ_r = dS/dt|_r − β_r J_r. The sum over r is Spohn's entropy production; in a
+      steady state it is −Σ_r β_r J_r.
+    - `coherent`: C_r, the part that σ_r misses, as in `CollisionThermodynamics`: σ_r + C_r ≥ 0 for particles that
+      thermalise at β_r without coherence. For internal levels at another temperature see `collision_heat`.
     - `rho`: the state, shape (N, N).
-    - `result`: one of `jaxres.RESULTS`, what became of the steady state, or of the maps where the state was given. All
-      is NaN unless it is successful; where it is not_positive, the entropies are.
+    - `result`: one of `jaxres.RESULTS`, that of the steady state, or that of the maps if the state was given. If it is
+      not_positive, the entropies are NaN; if it is anything else but successful, everything is.
     - `map_error`: estimated largest error of an entry of the scattering maps.
     """
 
@@ -149,21 +156,22 @@ def currents(
       \frac{dS}{dt}\Big|_r = -Γ_r \mathrm{Tr}[(S_r - 1)ρ \ln ρ], \qquad
       σ_r = \frac{dS}{dt}\Big|_r - β_r J_r$$
 
-    In the steady state Σ_r J_r = 0 and Σ_r dS/dt|_r = 0 (from the trace of Eq. 8 with H_S and with ln ρ).
+    In the steady state Σ_r J_r = 0 and Σ_r dS/dt|_r = 0 (the trace of Eq. 8 with H_S and with ln ρ).
 
     **Arguments:**
 
     - `system`, `reservoirs`, `amplitudes`, `quadrature`: as for `steady_state`; rates finite.
-    - `rho`: the state, by default the steady state of all reservoirs together. At a state with a kernel dS/dt is
-      infinite; what is returned is finite, with the slope ln 1/ε that `von_neumann_entropy` has there.
+    - `rho`: the state, shape (N, N), by default the steady state of all reservoirs together. At a state with a kernel
+      dS/dt is infinite; the value returned is finite, with the slope ln 1/ε that `von_neumann_entropy` has there.
     - `betas`: inverse temperatures, one for each reservoir; by default those of the packets.
     - `throw`: raise a `RuntimeError`, inside jit too, if the result is not successful.
 
     **Returns:** `Currents`, differentiable.
 
-    **Raises:** `ValueError` for an infinite rate, or where `betas` is left out and a packet has no temperature.
+    **Raises:** `ValueError` for an infinite rate, a matrix that is not a state, another number of `betas` than of
+    reservoirs, or if `betas` is left out and a packet has no temperature.
 
-    Source: Spohn, J. Math. Phys. 19, 1227 (1978); for what is not heat, Refs. 6 and 17.
+    Source: Spohn, J. Math. Phys. 19, 1227 (1978); for the contribution of coherence, Refs. 6 and 17.
 
     !!! example
         >>> system, hot = jr.letter.model(beta=0.05, rate=2.0)
@@ -189,7 +197,7 @@ def currents(
 
 
 def _temperatures(request: Request):
-    """The β of all packets."""
+    """The inverse temperatures of all packets."""
     given = request.reservoirs
     reservoirs = given.reservoirs if isinstance(given, Collisions) else given
     if reservoirs is None:

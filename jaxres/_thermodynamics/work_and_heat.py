@@ -1,4 +1,4 @@
-"""Energies of states: the heat that a reservoir brings, the work that a state could give, the temperature it has."""
+"""Heat from a reservoir, the extractable work of a state, and its effective temperature."""
 
 import jax
 import jax.numpy as jnp
@@ -16,13 +16,17 @@ from .._quantum.system import System
 def heat_flow(
     system: Checked[System], S: Checked[Superoperator], rate: Checked[Scalar], rho: States
 ) -> Float[Array, "*b"]:
-    r"""The energy per unit time that collisions with map S at rate Γ bring to the system in state ρ.
+    r"""The energy per unit time that the system in state ρ gains in collisions with map S at rate Γ.
 
     $$J = Γ\, \mathrm{Tr}[H_S (S - 1) ρ]$$
 
-    In a steady state the J of all reservoirs add up to 0 (from the trace of H_S with Eq. 8), so that of a single one
-    vanishes. It is the whole energy that passes, of which `collision_heat` tells the two sources; `currents` has it for
-    several reservoirs at once. Linear in ρ, which may be any matrix.
+    In a steady state the J of all reservoirs add up to 0 (the trace of H_S with Eq. 8), so for a single reservoir J
+    vanishes. `collision_heat` divides the energy by its two sources; `currents` returns J for several reservoirs.
+
+    **Arguments:** `S` as `scattering_map` returns it; `rate`, Γ ≥ 0; `rho`, any matrix, shape (N, N), or several with
+    leading axes.
+
+    **Returns:** J, shape of the leading axes; it is linear in ρ.
 
     **Raises:** `ValueError` for a negative rate, or a matrix or a map of another size than the system's.
 
@@ -40,16 +44,22 @@ def heat_flow(
 
 @door
 def ergotropy(system: Checked[System], rho: States) -> Float[Array, "*b"]:
-    r"""The most work that a unitary operation can draw from ρ.
+    r"""The most work that a unitary operation can extract from ρ.
 
     $$W = \mathrm{Tr}[ρ H_S] - \sum_k r_k e_k, \qquad r_0 ≥ r_1 ≥ …$$
 
-    with the eigenvalues r of ρ against the levels e, ascending: what is left is the passive state (Allahverdyan, Balian
-    and Nieuwenhuizen, Europhys. Lett. 67, 565 (2004)). Differentiable where the eigenvalues are simple; where some
-    meet, and their levels differ, W has a kink, and the derivative is one of those beside it. NaN for a matrix with an
-    eigenvalue below −√ε.
+    with the eigenvalues r_k of ρ in descending order and the levels e_k in ascending order. The operation leaves the
+    passive state, with populations r_k.
 
-    **Raises:** `ValueError` for a matrix that is not Hermitian or not of trace 1; one that is traced gives NaN.
+    **Arguments:** `rho`: a state, shape (N, N), or several with leading axes.
+
+    **Returns:** W, shape of the leading axes; NaN where an eigenvalue is below −√ε. W is differentiable where the
+    eigenvalues are simple; where some meet and their levels differ, W has a kink, and the derivative returned is one of
+    those beside it.
+
+    **Raises:** `ValueError` for a matrix that is not Hermitian or not of trace 1; if it is traced, W is NaN.
+
+    Source: Allahverdyan, Balian and Nieuwenhuizen, Europhys. Lett. 67, 565 (2004).
 
     !!! example
         >>> system = jr.System([-0.3, 0.3])
@@ -57,7 +67,7 @@ def ergotropy(system: Checked[System], rho: States) -> Float[Array, "*b"]:
         0.3
     """
     check_instance("system", system, System, "a jaxres.System")
-    # where energies begin does not matter, and would cost digits
+    # W does not depend on the zero of energy; energies above the ground state avoid cancellation
     return of_each(_ergotropy, gaps(system.levels)[:, 0], size=system.size, rho=rho)
 
 
@@ -88,15 +98,19 @@ def effective_beta(system: Checked[System], rho: States) -> Float[Array, "*b"]:
 
     $$\mathrm{Tr}[H_S\, e^{-βH_S}]/Z(β) = \mathrm{Tr}[H_S ρ]$$
 
-    There is exactly one. For two levels it is that of their populations, $β_\mathrm{eff} = \ln(p_0/p_1)/(e_1 - e_0)$;
-    for more, the populations need not be thermal. β and not T, since β passes smoothly from hot through infinite
-    temperature, β = 0, to inversion, β < 0. ±∞ for the states at either end of the energies; NaN where all levels are
-    equal, and where a population is below −√ε.
+    This equation has exactly one solution. For two levels it is $β_\mathrm{eff} = \ln(p_0/p_1)/(e_1 - e_0)$; for more,
+    the populations need not be thermal. The function returns β and not T, since β changes smoothly from hot through
+    infinite temperature, β = 0, to inversion, β < 0.
 
-    **Raises:** `ValueError` for a matrix that is not Hermitian or not of trace 1; one that is traced gives NaN.
+    **Arguments:** `rho`: a state, shape (N, N), or several with leading axes.
 
-    It is found by Newton's method, kept inside a bracket, for the logarithm of the ratio of the energy's distances from
-    both ends, which for two levels is linear in β. Differentiable by the equation itself.
+    **Returns:** β, shape of the leading axes, differentiable by the equation itself. It is ±∞ for states with the
+    lowest or the highest energy, and NaN where all levels are equal or a population is below −√ε.
+
+    **Raises:** `ValueError` for a matrix that is not Hermitian or not of trace 1; if it is traced, β is NaN.
+
+    The equation solved is that for the logarithm of the ratio of the energy's distances from the lowest and the highest
+    level, which for two levels is linear in β. The method is Newton's, safeguarded by a bracket.
 
     !!! example
         >>> system = jr.System([-0.5, 0.1, 0.8])
@@ -111,10 +125,10 @@ def effective_beta(system: Checked[System], rho: States) -> Float[Array, "*b"]:
 
 
 def _effective_beta(rho, above, below):
-    # the whole state: derivatives in its coherences are to be NaN too
+    # multiply the whole state, so that derivatives in its coherences are NaN too
     positive = nan_unless(not_negative(jnp.real(jnp.diagonal(rho))))
     p = jnp.real(jnp.diagonal(rho * positive))
-    # in units of the whole span, so that no unit of energy is better than another
+    # energies in units of the span of the levels, so that accuracy does not depend on the unit of energy
     span = jnp.where(above[-1] > 0, above[-1], 1)
     above, below = above / span, below / span
     low, high = jnp.sum(p * above), jnp.sum(p * below)
@@ -140,10 +154,10 @@ def _beta_of(above, below, target):
         def step(state):
             beta, low, high, _, n = state
             value, slope = jax.value_and_grad(f)(beta)
-            # f falls with β
+            # f decreases with β
             low, high = jnp.where(value > 0, beta, low), jnp.where(value > 0, high, beta)
             new = beta - value / slope
-            halved = (low + high) / 2  # not finite until there is a bound on either side
+            halved = (low + high) / 2  # not finite until both bounds are
             new = jnp.where(((new > low) & (new < high)) | ~jnp.isfinite(halved), new, halved)
             return new, low, high, jnp.abs(new - beta) > 4 * eps * jnp.abs(new), n + 1
 
