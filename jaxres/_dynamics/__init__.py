@@ -1,1 +1,1 @@
-"""Many collisions: steady states, evolution, trajectories and cycles (Eqs. 3 to 9)."""
+"""The dynamics of many collisions: steady states, evolution, trajectories and cycles (Eqs. 3 to 9)."""

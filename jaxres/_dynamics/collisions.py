@@ -1,8 +1,8 @@
-r"""Collisions with reservoirs: their scattering maps, how often they happen, and whether the maps can be trusted.
+r"""Collisions with reservoirs: their scattering maps, their rates, and whether the maps are accurate enough.
 
-Everything behind the scattering map (Eqs. 5 to 9) needs nothing of the reservoirs but the maps S_r and the rates Γ_r.
-A `Collisions` holds both, computed once; every function of the dynamics takes one in the place of the reservoirs. It
-is also the one place where maps are judged: what one function refuses, all of them refuse, for the same named reason.
+The dynamics (Eqs. 5 to 9) depends on the reservoirs only through the scattering maps S_r and the rates Γ_r. A
+`Collisions` holds both, computed once, and every function of the dynamics accepts it in place of the reservoirs. Its
+`result` decides for all these functions whether the maps can be used, so that they fail for the same named reasons.
 """
 
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ from .._scattering.scattering_map import check_numerics, collision_map, scatteri
 
 
 class RESULTS(eqx.Enumeration):
-    """What became of a computation. `result == jaxres.RESULTS.successful` can be used under jit and vmap."""
+    """The outcome of a computation. `result == jaxres.RESULTS.successful` can be used under jit and vmap."""
 
     successful = "The computation succeeded."
     not_positive = (
@@ -68,25 +68,22 @@ class RESULTS(eqx.Enumeration):
     )
 
 
-#: a map is refused when an entry of it is less certain than this: no steady state is right to 1 % then
+#: largest accepted error of an entry of a map: above it no steady state is accurate to 1 %
 POOR_MAP = 1e-3
 
 
 class Collisions(eqx.Module):
     r"""The maps of one collision with each of R reservoirs, and the rates Γ_r at which collisions happen.
 
-    `jaxres.collisions` makes it from reservoirs. Made from maps and rates alone, it describes collisions that were
+    `jaxres.collisions` computes it from reservoirs. Constructed from maps and rates, it describes collisions that were
     computed elsewhere.
 
     **Arguments:**
 
     - `maps`: a `Superoperator`, or a sequence of R of them.
-    - `rates`: Γ_r ≥ 0 of each, shape (R,), or one number.
-
-    **Fields:** also
-
-    - `valid`: whether all parameters are admissible, which is not known before for traced ones.
-    - `reservoirs`: the reservoirs that the maps come from, or None.
+    - `rates`: the rates Γ_r ≥ 0, shape (R,), or one number for a single map.
+    - `valid`: whether all parameters are admissible; for traced parameters this is known only at run time.
+    - `reservoirs`: the reservoirs of the maps, or None.
 
     **Raises:** `ValueError` if there is not one rate for each map, or one is negative.
 
@@ -115,12 +112,12 @@ class Collisions(eqx.Module):
 
     @property
     def inputs(self) -> tuple:
-        """The numbers that everything computed from these collisions depends on."""
+        """The numbers on which all results of these collisions depend."""
         return self.rates, self.maps if self.reservoirs is None else self.reservoirs
 
     @property
     def result(self) -> RESULTS:
-        """Whether the maps can be used: successful, map_not_converged or invalid_parameters."""
+        """The outcome for the maps: successful, map_not_converged or invalid_parameters."""
         converged = RESULTS.where(
             self.map_error < POOR_MAP, RESULTS.successful, RESULTS.map_not_converged
         )
@@ -169,7 +166,7 @@ def collisions(
     quadrature: Checked[AbstractQuadrature] = DoubleExponential(),
     tol: Scalar | None = None,
 ) -> Collisions:
-    r"""The scattering maps of all reservoirs (Eq. 17) with their rates: what the dynamics needs of them.
+    r"""Computes the scattering maps of all reservoirs (Eq. 17), and returns them with the rates.
 
     **Arguments:**
 
@@ -177,8 +174,8 @@ def collisions(
     - `reservoirs`: a `Reservoir`, or a sequence of R of them.
     - `amplitudes`, `quadrature`, `tol`: as for `scattering_map`.
 
-    **Returns:** `Collisions`. `.maps` are the scattering maps, `.rates` has shape (R,); `.map_error` is the largest
-    estimated error of their entries, `.result` whether they can be used.
+    **Returns:** `Collisions`. `.maps` are the scattering maps, `.rates` has shape (R,), `.map_error` is the largest
+    estimated error of an entry of the maps, and `.result` is `successful` if the maps can be used.
 
     **Raises:** `ValueError` for arguments of the wrong kind, or if `tol` is not reached.
 
@@ -195,7 +192,7 @@ def collisions(
 
 @dataclass(frozen=True)
 class Request:
-    """Collisions that are described and checked, but not computed: other arguments can be checked in between."""
+    """Collisions that are checked but not computed yet, so that a caller can check its other arguments first."""
 
     system: System
     reservoirs: tuple[Reservoir, ...] | Collisions
@@ -210,7 +207,7 @@ class Request:
         return len(given.maps if isinstance(given, Collisions) else given)
 
     def compute(self) -> Collisions:
-        """The collisions; the long work."""
+        """Computes the collisions, which takes most of the time of a calculation."""
         system, reservoirs = self.system, self.reservoirs
         if isinstance(reservoirs, Collisions):
             return reservoirs
@@ -233,9 +230,9 @@ def requested(
     positive: bool = False,
     single: bool = False,
 ) -> Request:
-    """The collisions that an argument `reservoirs` describes.
+    """Checks an argument `reservoirs` and returns the collisions that it describes.
 
-    `finite` and `positive` are required of all rates; with `single` the argument is one `reservoir`.
+    `finite` and `positive` require this of all rates; `single` requires a single reservoir.
     """
     check_instance("system", system, System, "a jaxres.System")
     check_numerics(amplitudes, quadrature)
@@ -261,7 +258,7 @@ def requested(
 
 
 def as_reservoirs(name: str, reservoirs: Any) -> tuple[Reservoir, ...]:
-    """A sequence of reservoirs from one or several."""
+    """Converts a reservoir, or a sequence of them, to a tuple."""
     sequence = (reservoirs,) if isinstance(reservoirs, Reservoir) else reservoirs
     kinds = "a jaxres.Reservoir, a sequence of them, or a jaxres.Collisions"
     if not isinstance(sequence, list | tuple) or not sequence:
@@ -272,7 +269,7 @@ def as_reservoirs(name: str, reservoirs: Any) -> tuple[Reservoir, ...]:
 
 
 def _check_computed(name, computed, system, amplitudes, quadrature, tol):
-    """That computed maps belong to the system, and that nothing is asked of them any more."""
+    """Checks that computed maps act on the system, and that no argument concerns their computation."""
     for S in computed.maps:
         check_map(f"{name}.maps", S, system)
     asked = (
@@ -289,7 +286,7 @@ def _check_computed(name, computed, system, amplitudes, quadrature, tol):
 
 
 def or_throw(value: Any, result: RESULTS, throw: Any) -> Any:
-    """The value; with `throw` an error at run time, inside jit too, unless the result is successful."""
+    """Returns the value; with `throw`, raises an error at run time unless the result is successful."""
     if as_flag("throw", throw):
         return result.error_if(value, result != RESULTS.successful)
     return value
@@ -303,5 +300,5 @@ def _collisions(system, reservoirs, amplitudes, quadrature):
 
 
 def _admissible(system, reservoirs):
-    """The conditions that are checked on concrete values when objects are made, for traced ones."""
+    """The conditions on the parameters. For concrete ones, constructors check them; this covers traced ones."""
     return jnp.all(jnp.stack([system.valid(), *(r.valid(system) for r in reservoirs)]))

@@ -1,13 +1,13 @@
-r"""Stationary states of collisions in turn: with one reservoir at any waiting times, or with several in a fixed order.
+r"""Stationary states of repeated collisions, with one reservoir at any waiting times or with several in a fixed order.
 
-A stroke is a flight and a collision, on average the map C_r = S_r ∘ χ_r of `cycle_map`. Strokes with different
-reservoirs in a fixed order make the cycle
+A stroke is a flight and a collision; its average is the map C_r = S_r ∘ χ_r of `cycle_map`. Strokes with several
+reservoirs in a fixed order form the cycle
 
-    C = C_B ∘ … ∘ C_2 ∘ C_1,
+    C = C_B ∘ … ∘ C_2 ∘ C_1.
 
-and repeating it drives every state to its fixed point, if that is unique. Beside this product of collisions stands the
-sum of `steady_state`, where the reservoirs hit at random, independently of one another. The two tend to the same state
-where a single stroke changes little: C_r = 1 + ε K_r gives ρ with Σ_r K_r ρ = 0 up to order ε.
+Its repetition drives every state to the fixed point of C, if that is unique. In `steady_state`, by contrast, particles
+of all reservoirs arrive at random and independently, and the maps enter in a sum, not in a product. Both give the same
+state if a single stroke changes little: for C_r = 1 + ε K_r, the state solves Σ_r K_r ρ = 0 up to order ε.
 """
 
 import equinox as eqx
@@ -27,11 +27,11 @@ from .waiting_times import AbstractWaitingTimes, Exponential, Regular, check_law
 
 
 class LimitCycle(eqx.Module):
-    """What collisions with B reservoirs in turn lead to, stroke by stroke.
+    """The limit cycle of collisions with B reservoirs in turn.
 
     - `before`, `after`: the states right before and right after each collision, shape (B, N, N).
     - `average`: the state at a random instant of time, shape (N, N).
-    - `heat`: the energy that each collision brings, shape (B,). They add up to 0.
+    - `heat`: the energy that the system gains in each collision, shape (B,); the heats add up to 0.
     - `period`: the mean duration of a cycle.
     - `result`, `map_error`, `condition`: as in `SteadyState`, for the map of the whole cycle; the states are NaN unless
       `result` is successful or not_positive.
@@ -61,17 +61,18 @@ def limit_cycle(
     $$ρ_r^- = χ_r ρ_{r-1}^+, \qquad ρ_r^+ = S_r ρ_r^-, \qquad ρ_0^+ = ρ_B^+,
       \qquad Q_r = \mathrm{Tr}[H_S (ρ_r^+ - ρ_r^-)]$$
 
-    Before the collision with reservoir r the system flies freely, for a time of mean $1/Γ_r$ that turns (and, if it is
-    random, damps) coherences by the $χ_r$ of `cycle_map`. Energy does not change in flight, so the heats add up to 0.
+    Before the collision with reservoir r the system evolves freely for a time of mean $1/Γ_r$. This multiplies the
+    coherences by the $χ_r$ of `cycle_map`, which rotates them and, for a random time, damps them. Free evolution
+    conserves the energy, so the heats add up to 0.
 
     **Arguments:**
 
     - `system`, `amplitudes`, `quadrature`: as for `steady_state`.
-    - `reservoirs`: the reservoirs in the order of their collisions; one may come several times. Here the `rate` of
-      each is the inverse of the flight before its collision, and must be positive and finite.
-    - `waiting_times`: the law of the flights' durations, by default `Regular()`.
+    - `reservoirs`: the reservoirs in the order of their collisions; one may occur several times. Here the `rate` of
+      each is the inverse mean duration of the flight before its collision, and must be positive and finite.
+    - `waiting_times`: the distribution of the flights' durations, by default `Regular()`.
 
-    **Returns:** `LimitCycle`, differentiable. With a single reservoir it is the state of `cycle_state`.
+    **Returns:** `LimitCycle`, differentiable. For a single reservoir its states are those of `cycle_state`.
 
     **Raises:** `ValueError` for a rate that is not positive and finite, or arguments of the wrong kind.
 
@@ -97,7 +98,7 @@ def _limit_cycle(system, c, law):
     whole = strokes[0]
     for stroke in strokes[1:]:
         whole = stroke @ whole
-    # infinitely fast: nothing turns between one cycle and the next
+    # the steady state at an infinite rate is the fixed point of the map
     valid = c.valid & jnp.all((c.rates > 0) & jnp.isfinite(c.rates))
     endless = Collisions(whole, jnp.inf, valid=valid, reservoirs=c.reservoirs)
     fixed = solve_steady_state(system, endless)
@@ -109,7 +110,7 @@ def _limit_cycle(system, c, law):
         average = average + mean * after[-1] / rate
         before.append(flight * after[-1])
         after.append(S(before[-1]))
-    after[-1] = fixed.rho  # the cycle is closed
+    after[-1] = fixed.rho  # equal up to the residual of the solution; this closes the cycle exactly
     before, after = jnp.stack(before), jnp.stack(after[1:])
     period = jnp.sum(1 / c.rates)
     return LimitCycle(
@@ -125,13 +126,13 @@ def _limit_cycle(system, c, law):
 
 
 class CycleState(eqx.Module):
-    """The stationary state under collisions with any waiting times, seen at three moments.
+    """The stationary state under collisions with any waiting times, at three moments.
 
-    - `after`: right after a collision, the fixed point of `cycle_map`; shape (N, N).
-    - `before`: right before a collision; shape (N, N).
-    - `average`: at a random instant of time; shape (N, N).
-    - `result`, `map_error`, `condition`: as in `SteadyState`; the states are NaN unless `result` is
-      successful or not_positive.
+    - `after`: the state right after a collision, the fixed point of `cycle_map`; shape (N, N).
+    - `before`: the state right before a collision; shape (N, N).
+    - `average`: the state at a random instant of time; shape (N, N).
+    - `result`, `map_error`, `condition`: as in `SteadyState`; the states are NaN unless `result` is successful or
+      not_positive.
     """
 
     after: Complex[Array, "N N"]
@@ -151,22 +152,25 @@ def cycle_state(
     amplitudes: Checked[AbstractAmplitudes] = Exact(),
     quadrature: Checked[AbstractQuadrature] = DoubleExponential(),
 ) -> CycleState:
-    r"""The stationary state under collisions whose waiting times follow any law.
+    r"""The stationary state under collisions with any distribution of waiting times.
 
     $$ρ^+ = S χ ρ^+, \qquad ρ^- = χ ρ^+, \qquad
       \barρ_{jk} = Γ \int_0^∞ dt\, P(τ > t)\, e^{-iΔ_{jk}t/ħ}\, ρ^+_{jk}
                  = \frac{1 - χ_{jk}}{iΔ_{jk}/ħΓ}\, ρ^+_{jk}$$
 
-    are the states right after a collision, right before one and at a random instant, with the χ of
-    `cycle_map`. Populations do not change in flight: they are the same in all three.
+    are the states right after a collision, right before a collision and at a random instant, with the χ of
+    `cycle_map`. Free evolution does not change populations, so they are the same in all three.
 
     **Relation to the steady state ρ of the master equation.** Eq. (9),
-    $-iΔ_{jk}ρ_{jk}/ħ + Γ[(S - 1)ρ]_{jk} = 0$, says $χ S ρ = ρ$ with the χ of `Exponential()`. So under
-    Poissonian collisions ρ is the state before a collision and equally the average over time,
-    ρ = ρ⁻ = ρ̄, while right after a collision the state is ρ⁺ = Sρ. Under any other law ρ⁻ and ρ̄
-    differ.
+    $-iΔ_{jk}ρ_{jk}/ħ + Γ[(S - 1)ρ]_{jk} = 0$, is equivalent to $χ S ρ = ρ$ with the χ of `Exponential()`. So for
+    Poissonian collisions ρ is the state before a collision and also the average over time, ρ = ρ⁻ = ρ̄, while the state
+    right after a collision is ρ⁺ = Sρ. For any other distribution ρ⁻ and ρ̄ differ.
 
-    **Arguments, raises:** as for `cycle_map`. **Returns:** `CycleState`, differentiable.
+    **Arguments:** as for `cycle_map`.
+
+    **Returns:** `CycleState`, differentiable.
+
+    **Raises:** `ValueError` as `cycle_map`.
 
     !!! example
         >>> system, reservoir = jr.letter.model(rate=5.0)

@@ -2,8 +2,8 @@ r"""The generator of the master equation (Eq. 8) and its solution in time.
 
     dρ/dt = L ρ = −(i/ħ)[H_S, ρ] + Σ_r Γ_r (S_r − 1) ρ
 
-The solution is written as x* + e^{At}(x(0) − x*) in real coordinates, with the steady state x*, so that it and its
-derivatives tend to those of the steady state as t grows.
+The solution is computed as x* + e^{At}(x(0) − x*) in real coordinates, with the steady state x*. So the solution and
+its derivatives tend to those of the steady state as t grows.
 """
 
 import equinox as eqx
@@ -52,7 +52,9 @@ def generator(
 
     $$L = -\frac{i}{ħ}[H_S, ·] + \sum_r Γ_r (S_r - 1)$$
 
-    **Arguments:** as for `steady_state`; rates finite. **Returns:** `Superoperator`.
+    **Arguments:** as for `steady_state`; the rates must be finite.
+
+    **Returns:** `Superoperator`.
 
     **Raises:** `ValueError` for an infinite rate, or arguments of the wrong kind.
 
@@ -69,7 +71,7 @@ def generator(
 
 @eqx.filter_jit
 def make_generator(system: System, c: Collisions) -> Superoperator:
-    """`generator` of collisions, for use inside other pure functions."""
+    """Computes `generator` without checks, for use inside other pure functions."""
     one = jnp.eye(system.size, dtype=system.levels.dtype)
     identity = jnp.einsum("aj,bk->abjk", one, one)
     gap = gaps(system.levels)
@@ -96,20 +98,20 @@ def evolve(
 
     **Arguments:**
 
-    - `system`, `reservoirs`: as for `steady_state`.
-    - `rho0`: initial state, Hermitian of trace 1, in the energy eigenbasis.
-    - `times`: times t, shape (T,), in any order (1/energy); also infinite ones.
+    - `system`, `reservoirs`, `amplitudes`, `quadrature`: as for `steady_state`; the rates must be finite.
+    - `rho0`: initial state, shape (N, N), in the energy eigenbasis.
+    - `times`: times t (1/energy), shape (T,), in any order; they may be infinite.
+    - `throw`: raise a `RuntimeError`, inside jit too, if the result is not successful.
 
-    **Returns:** states, shape (T, N, N). What deviates from the steady state is propagated by a matrix exponential
-    (scaling and squaring), so there is no step size: as t grows, the state and its derivatives tend to those of
-    `steady_state` and stay there, to t = ∞. What does not relax has a relative error of 10⁻¹⁶ |L| t.
+    **Returns:** states, shape (T, N, N), differentiable. A matrix exponential (scaling and squaring) propagates the
+    deviation from the steady state, so there is no step size. As t grows, the state and its derivatives tend to those
+    of `steady_state`, which they reach at t = ∞. Parts that do not relax have a relative error of 10⁻¹⁶ |L| t.
 
-    NaN, with all derivatives, where that error is above 0.1; and where the collisions are refused: where a map is less
-    accurate than 1e-3, or the parameters, being traced, are not admissible. `jaxres.collisions(…).result` names the
-    reason, and `throw=True` raises it as a `RuntimeError`, inside jit too.
+    The states and all their derivatives are NaN where that error is above 0.1, where the error of a map is above 1e-3,
+    or where traced parameters are not admissible. In the last two cases `jaxres.collisions(…).result` gives the reason.
 
-    **Raises:** `ValueError` for a state that is none, an infinite rate, a time that is NaN, or arguments of the wrong
-    kind.
+    **Raises:** `ValueError` for a `rho0` that is not a state, an infinite rate, a time that is NaN, or arguments of the
+    wrong kind.
 
     !!! example
         >>> system, reservoir = jr.letter.model(rate=5.0)
@@ -129,8 +131,8 @@ def evolve(
 def _evolve(system, c, rho0, times):
     L = to_real_matrix(make_generator(system, c).tensor)
     A, b = eliminate_ground_population(L)
-    # ρ(t) = x* + e^{At}(ρ(0) − x*) with the steady state x* and its derivatives. Where it is not determined, x* = 0,
-    # and what drives the rest is one more coordinate, which stays 1.
+    # ρ(t) = x* + e^{At}(ρ(0) − x*) with the steady state x* and its derivatives. Where x* is not determined, x* = 0 is
+    # used, and one more coordinate, which stays 1, carries the inhomogeneity b.
     determined = jax.lax.stop_gradient(_stationary(system, c.maps, c.rates).error) < POOR_STATE
     rows, known = eliminate_ground_population(_rows(system, c.maps, c.rates)[0])
     one = jnp.eye(known.size, dtype=known.dtype)
@@ -152,27 +154,27 @@ def _evolve(system, c, rho0, times):
     return rhos, RESULTS.where(known, c.result, RESULTS.not_resolved)
 
 
-#: squarings of an exponential: |A| t up to 2^80, and beyond if nothing is left of it there
+#: number of squarings of an exponential: enough for |A| t up to 2^80, and for more if it has decayed by then
 SQUARINGS = 80
-#: those that double an error; after more of them it would be above 0.1
+#: largest number of squarings that double the error: 2^49 times the rounding 2e-16 is about 0.1
 DOUBLINGS = 49
 
 
 def _exponential_less_one(
     A: Float[Array, "M M"], t: Float[Array, ""]
 ) -> tuple[Float[Array, "M M"], Bool[Array, ""]]:
-    r"""e^{At} − 1 for a matrix whose first row is 0, and whether it is known.
+    r"""Returns e^{At} − 1 for a matrix whose first row is 0, and whether it is accurate.
 
-    By Q → 2Q + Q², from Q = e^{Ah} − 1 to that of 2h: what hardly changes keeps its relative accuracy, and a row of
-    zeros stays one. A squaring doubles the error of what does not decay; once the rest of e^{At} is gone, nothing is
-    left to square. So this is decided from what is computed, not from t.
+    The iteration Q → 2Q + Q² leads from Q = e^{Ah} − 1 to that of 2h. It keeps the relative accuracy of small changes
+    and a first row of zeros. A squaring doubles the error of parts that do not decay; after all parts of e^{At} have
+    decayed, squarings change nothing. So the accuracy is judged by the computed Q, not by t.
     """
     size = jax.lax.stop_gradient(row_sum_norm(A))
     length = jax.lax.stop_gradient(jnp.abs(t))
     halvings = jnp.ceil(jnp.maximum(jnp.log2(size) + jnp.log2(length) + 1, 0))
     endless = jnp.isinf(length)
     count = jnp.where(endless | jnp.isnan(halvings), 0, halvings).astype(int)
-    # 2^−count by two factors: it may be below the smallest number
+    # 2^−count in two factors, since it may be smaller than the smallest floating-point number
     unit = jnp.ones_like(size)
     h = (
         jnp.where(endless, 0, t)

@@ -5,9 +5,9 @@ With ρ = Σ_n Γⁿ ρ^(n) the steady state of Eq. (9) obeys, order by order,
     (i/ħ) Δ_jk ρ^(n)_jk = [(S − 1) ρ^(n−1)]_jk                                 for j ≠ k,
     Σ_j'k' (S − 1)_{jj,j'k'} ρ^(n)_j'k' = 0,      Tr ρ^(n) = δ_n0.
 
-The first line gives the coherences of order n from the order before, the second its populations
-from its coherences. At order 0 there are no coherences, and the populations are the stationary ones
-of S_{jj,j'j'} (Eq. 13): the Gibbs state, where detailed balance holds.
+The first line gives the coherences of order n from order n − 1, the second line the populations of
+order n from its coherences. At order 0 the coherences vanish, and the populations are the stationary
+ones of S_{jj,j'j'} (Eq. 13): those of the Gibbs state, if detailed balance holds.
 """
 
 from typing import Any
@@ -51,21 +51,20 @@ def perturbation_series(
     $$ρ = \sum_{n} Γ^n ρ^{(n)}, \qquad
       ρ^{(n)}_{jk} = \frac{ħ}{iΔ_{jk}} [(S - 1)ρ^{(n-1)}]_{jk} \quad (j ≠ k)$$
 
-    with the populations that $\sum_{j'k'} (S - 1)_{jj,j'k'} ρ^{(n)}_{j'k'} = 0$ and
-    $\mathrm{Tr} ρ^{(n)} = δ_{n0}$ leave: the populations of every order but 0 answer to its own
-    coherences.
+    The populations follow from $\sum_{j'k'} (S - 1)_{jj,j'k'} ρ^{(n)}_{j'k'} = 0$ and
+    $\mathrm{Tr} ρ^{(n)} = δ_{n0}$: for n > 0 the coherences of the same order determine them.
 
     **Arguments:**
 
-    - `system`, `reservoir`, `amplitudes`, `quadrature`: as for `scattering_map`. The rate plays no role.
-    - `order`: the highest n, a whole number from 0 on. Every order costs one product with S.
+    - `system`, `reservoir`, `amplitudes`, `quadrature`: as for `scattering_map`. The rate is not used.
+    - `order`: the highest n ≥ 0. Every order costs one product with S.
 
-    **Returns:** $ρ^{(0)}$ to $ρ^{(order)}$, shape (order + 1, N, N), differentiable. NaN where the
-    populations at order 0 are not unique (uncoupled levels), for traced levels of which two are equal, and where
-    the map is refused (`jaxres.collisions(…).result` names the reason).
+    **Returns:** $ρ^{(0)}$ to $ρ^{(order)}$, shape (order + 1, N, N), differentiable. The coefficients are NaN where the
+    populations at order 0 are not unique (uncoupled levels), where two traced levels are equal, and where the map
+    cannot be used (`jaxres.collisions(…).result` gives the reason).
 
-    **Raises:** `ValueError` for equal levels, where there is no such expansion: coherences within a
-    degenerate level do not vanish as Γ → 0. Use `steady_state`, which is right at every rate.
+    **Raises:** `ValueError` for equal levels, for which the expansion does not exist: coherences within a degenerate
+    level do not vanish as Γ → 0. Use `steady_state`, which is right at every rate.
 
     !!! example
         >>> system, reservoir = jr.letter.model()
@@ -99,10 +98,14 @@ def perturbative_state(
 ) -> Complex[Array, "N N"]:
     r"""The steady state to a given order in the rate, $\sum_{n ≤ order} Γ^n ρ^{(n)}$ (Eq. 10).
 
-    Its error falls as Γ^(order + 1) as Γ → 0. The series converges for rates well below the
-    smallest distance of two levels, Γ ≪ |Δ_jk|/ħ, and is no state (not positive) far above.
+    Its error falls as Γ^(order + 1) as Γ → 0. The series converges for rates well below the smallest distance of two
+    levels, Γ ≪ |Δ_jk|/ħ. Far above, its sum is not a state, since it is not positive.
 
-    **Arguments, raises:** as for `perturbation_series`.
+    **Arguments:** as for `perturbation_series`; the rate is that of the reservoir.
+
+    **Returns:** shape (N, N), differentiable; NaN as `perturbation_series`.
+
+    **Raises:** `ValueError` as `perturbation_series`.
 
     !!! example
         >>> system, reservoir = jr.letter.model(rate=0.01)
@@ -128,11 +131,11 @@ def _series(system, c, order):
     other = ~jnp.eye(N, dtype=bool)
     gap = jnp.where(other, gaps(system.levels), 1)
 
-    # populations p with (P − 1) p = b and a given trace: p_0 = trace − Σ_{j>0} p_j is eliminated
+    # P − 1 is singular; for populations of a given trace, p_0 = trace − Σ_{j>0} p_j is eliminated
     P = jnp.real(jnp.einsum("aajj->aj", S.tensor)) - jnp.eye(N, dtype=system.levels.dtype)
     A = P[1:, 1:] - P[1:, :1]
     B = inverse(A) if N > 1 else A
-    # P is made of probabilities, right to ε: that is what a solution must stand
+    # the entries of P are probabilities with an error of ε; a solution is unique if ε |B| is small
     unique = jnp.linalg.norm(B) * (64 * jnp.finfo(A.dtype).eps) < 1
     expands = unique & ~_equal_neighbours(system) & (c.result == RESULTS.successful)
 
@@ -159,18 +162,20 @@ def coherence_estimate(
     $$|ρ_{jk}| ∼ \frac{Γ}{ω} \exp\!\left(-\frac{β m Δx^2 ω^2}{2ħ^2}\right),
       \qquad ω = |Δ_{jk}|/ħ$$
 
-    It is the factor that a packet of one momentum p leaves of the coherence, e^{−(Δx (p − q))²/2ħ²}
-    with p − q ≈ mħω/p, at the thermal momentum p = √(m/β), times Γ/ω of first order in Γ (Eq. 14).
+    A packet of one momentum p reduces the coherence by the factor e^{−(Δx (p − q))²/2ħ²} with p − q ≈ mħω/p. The
+    estimate is this factor at the thermal momentum p = √(m/β), times Γ/ω of first order in Γ (Eq. 14).
 
     **Arguments:** a `reservoir` of `EffusionPacket`s; the levels `j` and `k`, by default 0 and 1.
 
-    **Where it holds.** For Γ ≪ ω (it grows with Γ without bound, and diverges at ω = 0) and
-    z = √(βm) Δx ω of order one or less, and then as a scaling law, not as a number: at the Letter's
-    parameters (Δ = 0.6, Δx = 1) the exact coherence at low rates is 0.0093 times it. For z ≫ 1 it
-    falls too fast. There the fast particles of the gas keep the coherence: the mean of the same
-    factor over all momenta is z K₁(z) ∼ e^{−z}, as found with exact amplitudes.
+    **Returns:** the estimate.
 
-    **Raises:** `ValueError` for another packet, which has no β or no Δx, and for a `j` or a `k` that is not the index
+    **Validity.** The estimate holds for Γ ≪ ω (it grows with Γ without bound, and diverges at ω = 0) and for
+    z = √(βm) Δx ω of order one or less, and only as a scaling law: at the Letter's parameters (Δ = 0.6, Δx = 1) the
+    exact coherence at low rates is 0.0093 times the estimate. For z ≫ 1 the estimate falls too fast: there the fast
+    particles of the gas preserve coherence, and the mean of the same factor over all momenta is z K₁(z) ∼ e^{−z}, as
+    found with exact amplitudes.
+
+    **Raises:** `ValueError` for a packet that is not an `EffusionPacket`, and for a `j` or a `k` that is not the index
     of a level.
 
     !!! example
@@ -196,11 +201,15 @@ def coherence_estimate(
 def coherence_law(
     rate: Any, splitting: Any, width: Any, beta: Any = 0.1, mass: Any = 0.1
 ) -> Float[Array, "..."]:
-    r"""The Letter's qualitative law, with ω = Δ/ħ (Eq. 24). Arguments broadcast.
+    r"""The Letter's qualitative law for the steady coherence, with ω = Δ/ħ (Eq. 24).
 
     $$|ρ_{01}| ∼ \frac{Γ}{ω} e^{-βmΔx^2ω^2/2}$$
 
-    It says where coherence is lost, not how much there is: the prefactor is open.
+    The law describes where coherence is lost, not its size: it leaves the prefactor open.
+
+    **Arguments:** `rate` Γ, `splitting` Δ, `width` Δx, `beta` β, `mass` m; arrays broadcast.
+
+    **Returns:** the right-hand side, in the shape to which the arguments broadcast.
 
     !!! example
         >>> print(jr.letter.coherence_law(0.01, 10.0, 1.0))

@@ -1,4 +1,4 @@
-"""Hermitian matrices as real vectors, Hermiticity-preserving maps as real matrices.
+"""Hermitian matrices as real vectors, and Hermiticity-preserving maps as real matrices.
 
 A Hermitian ρ has N² real coordinates: its populations, then the real and then the imaginary parts of the coherences
 above the diagonal. A map that preserves Hermiticity is a real N² × N² matrix on them.
@@ -16,7 +16,7 @@ from .._numerics.batched import UNROLLED, linear
 
 
 def to_coordinates(rho: Inexact[Array, "N N"]) -> Float[Array, " M"]:
-    """Populations, then Re ρ_jk, then Im ρ_jk for j < k."""
+    """The N² real coordinates of ρ: populations, then Re ρ_jk, then Im ρ_jk for j < k."""
     rows, columns = np.triu_indices(rho.shape[-1], 1)
     upper = rho[rows, columns]
     return jnp.concatenate([jnp.real(jnp.diagonal(rho)), jnp.real(upper), jnp.imag(upper)])
@@ -48,7 +48,7 @@ def from_coordinates(x: Float[Array, " M"], N: int) -> Complex[Array, "N N"]:
 
 
 def to_real_matrix(tensor: Complex[Array, "N N N N"]) -> Float[Array, "M M"]:
-    """A Hermiticity-preserving map on the real coordinates."""
+    """The real matrix of a Hermiticity-preserving map, which acts on the real coordinates."""
     N = tensor.shape[0]
     rows, cols = np.triu_indices(N, 1)
     columns = tensor.reshape(N * N, N * N)
@@ -74,9 +74,9 @@ def to_real_matrix(tensor: Complex[Array, "N N N N"]) -> Float[Array, "M M"]:
 def eliminate_ground_population(
     R: Float[Array, "M M"],
 ) -> tuple[Float[Array, " M-1 M-1"], Float[Array, " M-1"]]:
-    """A and b with (R x)[1:] = A x[1:] + b for every x of trace 1.
+    """Returns A and b such that (R x)[1:] = A x[1:] + b for every x of trace 1.
 
-    The row left out follows from the others wherever R preserves the trace.
+    The omitted row follows from the others if R preserves the trace.
     """
     N = math.isqrt(R.shape[0])
     b, A = R[1:, 0], R[1:, 1:]

@@ -1,9 +1,9 @@
-r"""How the system relaxes: the spectrum of the generator, and its gap.
+r"""Relaxation: the spectrum of the generator, and its gap.
 
 The generator L of the master equation (Eq. 8) preserves the trace, so 0 is an eigenvalue: that of
-the steady state (Eq. 9). The others belong to traceless operators, which one keeps by writing
-ρ_00 = −Σ_{j>0} ρ_jj: on the remaining N² − 1 real coordinates L is a real matrix that has all of
-them and nothing else.
+the steady state (Eq. 9). The others belong to traceless operators. The constraint
+ρ_00 = −Σ_{j>0} ρ_jj eliminates one coordinate, and on the remaining N² − 1 real coordinates L is a
+real matrix with exactly these eigenvalues.
 """
 
 import equinox as eqx
@@ -33,15 +33,15 @@ def spectrum(
     $$L R_i = λ_i R_i, \qquad ρ(t) = \sum_i c_i e^{λ_i t} R_i,
       \qquad 0 = λ_0 ≥ \mathrm{Re} λ_1 ≥ \mathrm{Re} λ_2 ≥ …$$
 
-    **Arguments:** as for `steady_state`; rates finite. NaN where the collisions are refused, which `throw=True` raises
-    as a `RuntimeError`: see `evolve`.
+    **Arguments:** as for `steady_state`; the rates must be finite. `throw` raises a `RuntimeError`, inside jit too, if
+    the collisions cannot be used.
 
-    **Returns:** shape (N²,), sorted by descending real part, then by imaginary part; exactly 0
-    first. The error of an eigenvalue is about ε times the modulus of the largest, times its
-    condition number. Differentiable once where all are simple; where some coincide, their
-    derivatives need not exist, and what is returned for them has no meaning.
+    **Returns:** shape (N²,), sorted by descending real part, then by imaginary part; the first eigenvalue is exactly 0.
+    They are NaN where the collisions cannot be used: see `evolve`. The error of an eigenvalue is about ε times the
+    modulus of the largest, times its condition number. Eigenvalues are differentiable once where all are simple; where
+    some coincide, their derivatives need not exist, and the values returned for them have no meaning.
 
-    **Raises:** `ValueError` for an infinite rate, and as `generator`.
+    **Raises:** `ValueError` for an infinite rate, or arguments of the wrong kind.
 
     !!! example
         >>> system, reservoir = jr.letter.model(rate=5.0)
@@ -65,21 +65,22 @@ def relaxation_time(
 
     $$τ = \frac{1}{g}, \qquad g = \min_{i > 0} (-\mathrm{Re} λ_i)$$
 
-    with the eigenvalues $λ_i$ of `spectrum`. After many τ every state is the steady state (Eq. 9).
+    with the eigenvalues $λ_i$ of `spectrum`. After many τ every state has become the steady state (Eq. 9).
 
-    **Arguments:** as for `steady_state`; rates finite. NaN where the collisions are refused, which `throw=True` raises
-    as a `RuntimeError`: see `evolve`.
+    **Arguments:** as for `steady_state`; the rates must be finite. `throw` raises a `RuntimeError`, inside jit too, if
+    the collisions cannot be used.
 
-    **Returns:** τ (1/energy); infinite where no gap can be told from rounding, as at Γ = 0 or where
-    the steady state is not unique. Its relative error is about ε |λ|_max τ.
+    **Returns:** τ (1/energy), with a relative error of about ε |λ|_max τ. It is infinite where the gap is below
+    rounding, as at Γ = 0 or where the steady state is not unique, and NaN where the collisions cannot be used: see
+    `evolve`.
 
-    Its derivative is first-order perturbation theory of the slowest mode, dλ = ⟨left|dL|right⟩, in
-    forward and reverse mode; second derivatives are refused (`NotImplementedError`). It is right
-    where the slowest eigenvalue is simple, as each of a complex-conjugate pair is. Where two
-    different slowest modes change places, τ has a kink and the derivative is that of one of them.
-    Where two modes merge, τ has a square-root singularity, and the derivative diverges.
+    The derivative is first-order perturbation theory of the slowest mode, dλ = ⟨left|dL|right⟩, in forward and reverse
+    mode; a second derivative raises `NotImplementedError`. The derivative is right where the slowest eigenvalue is
+    simple, as each of a complex-conjugate pair is. Where two slowest modes exchange their order, τ has a kink, and the
+    derivative is that of one of them. Where two modes merge, τ has a square-root singularity, and the derivative
+    diverges.
 
-    **Raises:** `ValueError` for an infinite rate, and as `generator`.
+    **Raises:** `ValueError` for an infinite rate, or arguments of the wrong kind.
 
     !!! example
         >>> system, reservoir = jr.letter.model(rate=5.0)
@@ -92,11 +93,11 @@ def relaxation_time(
 
 @eqx.filter_jit
 def slowest_time(system: System, c: Collisions) -> Float[Array, ""]:
-    """`relaxation_time` of collisions, for use inside other pure functions."""
+    """Computes `relaxation_time` without checks, for use inside other pure functions."""
     values = _eigenvalues(system, c)
     gap = jnp.min(-jnp.real(values[1:]), initial=jnp.inf)
     rounding = values.size * jnp.finfo(gap.dtype).eps * jnp.max(jnp.abs(values))
-    relaxes = ~(gap <= rounding)  # true for NaN, which stays one
+    relaxes = ~(gap <= rounding)  # true for NaN, which is passed on
     return jnp.where(relaxes, 1 / jnp.where(relaxes, gap, 1), jnp.inf)
 
 

@@ -2,13 +2,13 @@ r"""The steady state (Eq. 9) of the master equation (Eq. 8).
 
     dρ/dt = −(i/ħ)[H_S, ρ] + Σ_r Γ_r (S_r − 1) ρ = 0
 
-with one term for each reservoir r. It is a linear system in the real coordinates of ρ.
+with one term for each reservoir r. This is a linear system in the real coordinates of ρ.
 
-The row of the coherence (j, k) is divided by |Δ_jk| + Γ. Then all rows are of order one from Γ = 0, where they say
-that the coherence vanishes, to Γ = ∞, where they say that S ρ = ρ; the rows of populations and of coherences within a
-degenerate level are those of S − 1 at every Γ. One population is eliminated by Tr ρ = 1. A row's scale does not change
-the solution and is held fixed under differentiation. The derivative of the solution x of A x = b is A⁻¹(db − dA x), at
-Γ = 0 too, where it is the first order of perturbation theory (Eq. 14).
+The row of the coherence (j, k) is divided by |Δ_jk| + Γ. Then all rows are of order one, from Γ = 0, where they
+require that the coherence vanishes, to Γ = ∞, where they require S ρ = ρ. The rows of populations and of coherences
+within a degenerate level are those of S − 1 at every Γ. Tr ρ = 1 eliminates one population. The scale of a row does not
+change the solution, and is held fixed under differentiation. The derivative of the solution x of A x = b is
+A⁻¹(db − dA x), also at Γ = 0, where it is the first order of perturbation theory (Eq. 14).
 """
 
 from typing import NamedTuple
@@ -33,21 +33,21 @@ from .real_coordinates import (
     to_real_matrix,
 )
 
-#: a steady state is refused when an entry of it is less certain than this
+#: largest accepted error of an entry of a steady state
 POOR_STATE = 1e-2
 #: error of an amplitude, and of a sum in the linear solve, in units of the distance from 1 to the next number
 ROUNDINGS = 4.0
 
 
 class SteadyState(eqx.Module):
-    """A steady state and how far to trust it.
+    """A steady state and its error estimates.
 
     - `rho`: the state, shape (N, N), in the energy eigenbasis; NaN unless `result` is successful or not_positive.
     - `result`: one of `jaxres.RESULTS`; `result == jr.RESULTS.successful` can be used under jit and vmap.
-    - `map_error`: estimated largest error of an entry of the scattering map (the worst of all reservoirs).
+    - `map_error`: estimated largest error of an entry of the scattering maps of all reservoirs.
     - `condition`: the condition number of the linear system.
-    - `error`: estimated largest error of an entry of `rho`, from the errors of all entries of the maps and from
-      rounding, each as much as the equation makes of it. It is a bound, in order of magnitude.
+    - `error`: estimated largest error of an entry of `rho`: the errors of all entries of the maps and of rounding,
+      propagated through the linear system. It is a bound, in order of magnitude.
     """
 
     rho: Complex[Array, "N N"]
@@ -72,15 +72,14 @@ def steady_state(
     **Arguments:**
 
     - `system`: N levels.
-    - `reservoirs`: a `Reservoir`, a sequence of them, or the `Collisions` of maps computed already.
+    - `reservoirs`: a `Reservoir`, a sequence of them, or `Collisions` with maps computed already.
     - `amplitudes`, `quadrature`, `tol`: as for `scattering_map`.
-    - `throw`: raise an error, inside jit too, if the result is not successful.
+    - `throw`: raise a `RuntimeError`, inside jit too, if the result is not successful.
 
-    **Returns:** `SteadyState`. Differentiable in everything numeric, in forward and reverse mode, and right for every
-    rate from 0 to ∞: at Γ = 0 it is the limit Γ → 0, Eq. (13).
+    **Returns:** `SteadyState`, differentiable in all numbers, in forward and reverse mode, and right for every rate
+    from 0 to ∞: at Γ = 0 it is the limit Γ → 0, Eq. (13). Its `result` gives the reason if the computation failed.
 
-    **Raises:** `ValueError` for arguments of the wrong kind. What can only be seen in the numbers is in `.result`; with
-    `throw`, it is a `RuntimeError`.
+    **Raises:** `ValueError` for arguments of the wrong kind, or if `tol` is not reached.
 
     !!! example
         >>> system, reservoir = jr.letter.model(rate=5.0)
@@ -98,10 +97,10 @@ def steady_state(
 
 @eqx.filter_jit
 def solve_steady_state(system: System, c: Collisions) -> SteadyState:
-    """`steady_state` of collisions, for use inside other pure functions."""
+    """Computes `steady_state` without checks, for use inside other pure functions."""
     solved = _stationary(system, c.maps, c.rates)
     rho = from_coordinates(solved.x, system.size)
-    # an eigenvalue is off by at most N times as much as an entry
+    # the error of an eigenvalue is at most N times that of an entry
     positive = _positive(rho, system.size * solved.error)
     result = c.result
     for ok, otherwise in (
@@ -115,10 +114,10 @@ def solve_steady_state(system: System, c: Collisions) -> SteadyState:
     return SteadyState(rho, result, c.map_error, solved.condition, solved.error)
 
 
-def _positive(rho, room):
-    """Whether no eigenvalue of ρ is below −room: whether all pivots of ρ + room are positive (Sylvester)."""
+def _positive(rho, tolerance):
+    """Whether no eigenvalue of ρ is below −tolerance, by the signs of the pivots of ρ + tolerance (Sylvester)."""
     N = rho.shape[-1]
-    X = jax.lax.stop_gradient(rho) + jax.lax.stop_gradient(room) * jnp.eye(N, dtype=rho.dtype)
+    X = jax.lax.stop_gradient(rho) + jax.lax.stop_gradient(tolerance) * jnp.eye(N, dtype=rho.dtype)
 
     def eliminate(k, state):
         X, positive = state
@@ -138,9 +137,9 @@ def _positive(rho, room):
 
 
 class _Stationary(NamedTuple):
-    """The coordinates of the steady state, the condition number of the system solved for them, and their error.
+    """The coordinates of the steady state, the condition number of their linear system, and two error bounds.
 
-    `error` bounds that of the largest entry, `rounding` the part of it that better maps would not mend.
+    `error` bounds the largest error of an entry, `rounding` the part of it that more accurate maps would not reduce.
     """
 
     x: Float[Array, " M"]
@@ -163,13 +162,13 @@ def _stationary(system, maps, rates) -> _Stationary:
 def _errors(R, B, x, weight, shares, maps):
     r"""Bounds on the largest error of an entry of x: from the maps and rounding together, and from rounding alone.
 
-    With the rows off by δR, x is off by B δR (x + δx), B the inverse; so |δx| ≤ |B| |δR| (|x| + |δx|), entry by entry.
-    Each entry of a map has its own error: where a weak coupling moves populations at second order, these are right to
-    the relative error of what moves them.
+    An error δR of the rows changes x by δx with |δx| ≤ |B| |δR| (|x| + |δx|), entry by entry, where B is the inverse.
+    Each entry of a map has its own error. So where a weak coupling changes populations at second order, these are right
+    to the relative error of the entries that change them.
 
-    Where levels nearly meet, every rule nearly keeps the populations of the coupling's eigenstates: then |B| is huge,
-    B δR is not. There the maps of half the nodes are put in for δR, signs and all: a second bound, and a coarse one,
-    for where the first says nothing.
+    Where levels nearly meet, every quadrature rule nearly conserves the populations of the coupling's eigenstates: then
+    |B| is huge, but B δR is not, and the first bound is useless. There a second, coarser bound takes δR, with its
+    signs, from the maps by half the nodes.
     """
     eps, N = ROUNDINGS * jnp.finfo(x.dtype).eps, maps[0].size
     roundings, sizes, rest = eps * jnp.abs(R), 0, 0
@@ -199,7 +198,7 @@ def _errors(R, B, x, weight, shares, maps):
         F = jnp.abs(B) @ sizes[1:]
         F = jnp.concatenate([jnp.sum(F[: N - 1], axis=0, keepdims=True), F])
         first = first + F @ jnp.abs(x)
-        # F first ≤ gain first makes the series first + F first + F² first + … less than first/(1 − gain)
+        # with F first ≤ gain first, the series first + F first + F² first + … is below first/(1 − gain)
         moved = first > 0
         gain = gain + jnp.max(F @ first / jnp.where(moved, first, 1), initial=0.0, where=moved)
         return jnp.where(gain < 1, jnp.max(first) / jnp.where(gain < 1, 1 - gain, 1), jnp.inf)
@@ -210,17 +209,18 @@ def _errors(R, B, x, weight, shares, maps):
 
 
 def _with_ground(y, N):
-    """The change of all coordinates: the ground population is 1 − the others."""
+    """Prepends the change of the ground population, which is minus that of the others."""
     return jnp.concatenate([-jnp.sum(y[..., : N - 1], axis=-1, keepdims=True), y], axis=-1)
 
 
 def _from_coarser(away: Float[Array, "3 *s"], analytic: bool) -> Float[Array, " *s"]:
-    """The error of a rule from how far that of half, and that of a quarter, of its nodes are away from it.
+    """The error of a rule, from its differences d₁, d₂ to the rules with a half and a quarter of the nodes.
 
-    A rule that converges exponentially has the error d₁(d₁/d₂)² (see `AbstractQuadrature.error`). Single numbers do so
-    less regularly, and a difference may vanish by accident: hence the power 3/2, and 10 in hand. The third is what no
-    rule has below its outermost nodes, where integrands of a weak coupling still grow: hence 4. Found by trial on
-    random models with 8 to 48 nodes.
+    A rule that converges exponentially has the error d₁(d₁/d₂)² (see `AbstractQuadrature.error`). Single entries
+    converge less regularly, and a difference may vanish by accident: hence the power 3/2 and the factor 10. The third
+    difference is the contribution from beyond the outermost nodes, which no rule includes and where integrands of a
+    weak coupling still grow: hence the factor 4. Power and factors were found by trial on random models with 8 to 48
+    nodes.
     """
     d1, d2, ends = jnp.abs(away)
     if analytic:
@@ -230,21 +230,21 @@ def _from_coarser(away: Float[Array, "3 *s"], analytic: bool) -> Float[Array, " 
 
 
 def _of_amplitudes(tensor, error):
-    """What an error of that size in each amplitude makes of the entries: ∫ a b* is off by |a| + |b| times it.
+    """The error of each entry ∫ a b* of a map if every amplitude has the given error: (|a| + |b|) times that error.
 
-    By the Cauchy–Schwarz inequality |a|² is S[j', j', j, j] here.
+    By the Cauchy–Schwarz inequality, S[j', j', j, j] stands for |a|².
     """
     size = jnp.sqrt(jnp.abs(jnp.einsum("aajj->aj", tensor))) + error
     return error * (size[:, None, :, None] + size[None, :, None, :])
 
 
 def _real_errors(errors):
-    """What errors of that size in the entries of a map are in its real matrix."""
+    """Converts errors of the entries of a map to errors of the entries of its real matrix."""
     N = errors.shape[0]
     rows, columns = np.triu_indices(N, 1)
     ground, above, below = np.arange(N) * (N + 1), rows * N + columns, columns * N + rows
     E = errors.reshape(N * N, N * N)
-    # a population that stays is 1 − those that go elsewhere, which is also how `_rows` has it
+    # the probability to stay is 1 − those to leave, as in `_change`, so its error is the sum of theirs
     stays = E[np.ix_(ground, ground)] * (1 - np.eye(N))
     E = E.at[ground, ground].set(jnp.sum(stays, axis=0))
     both = E[:, above] + E[:, below]
@@ -254,11 +254,11 @@ def _real_errors(errors):
 
 
 def _rows(system, maps, rates):
-    """The scaled rows of dρ/dt = 0 in real coordinates, shape (N², N²), and what the maps are scaled by in them."""
+    """The scaled rows of dρ/dt = 0 in real coordinates, shape (N², N²), and the factors of the maps in them."""
     N = system.size
     splitting = splittings(system.levels)  # |Δ_jk| for j < k
     pairs = splitting.shape[0]
-    # levels that are equal to rounding do not turn, here as in `dephase`; their distance keeps its derivative
+    # the coherence of levels equal to rounding does not rotate, as in `dephase`; the distance keeps its derivative
     equal = equal_levels(system.levels)[np.triu_indices(N, 1)]
     splitting = jnp.where(equal, splitting - jax.lax.stop_gradient(splitting), splitting)
     total = jnp.sum(rates)
@@ -269,9 +269,7 @@ def _rows(system, maps, rates):
     splitting = jnp.where(infinite, 0, splitting)
 
     scale = jax.lax.stop_gradient(1 / jnp.where(splitting + total > 0, splitting + total, 1))
-    stopped = (
-        total == 0
-    )  # the limit Γ → 0: all rates go to 0 in proportion; alone among themselves they are equal
+    stopped = total == 0  # the limit Γ → 0 of equal rates
     share = [
         jnp.where(stopped, 1.0 / len(rates), rate) / jnp.where(stopped, 1.0, total)
         for rate in rates
@@ -279,7 +277,6 @@ def _rows(system, maps, rates):
     share = [jax.lax.stop_gradient(s) if len(rates) == 1 else s for s in share]
 
     changes = [_change(S.tensor) for S in maps]
-    # rows of populations, and of coherences where nothing else turns them
     collisions = sum(s * R for s, R in zip(share, changes, strict=True))
     degenerate = splitting == 0
     weight = jnp.where(degenerate, 1.0, total * scale)
@@ -292,9 +289,9 @@ def _rows(system, maps, rates):
 
 
 def _change(tensor):
-    """S − 1 in real coordinates; where S keeps the trace, with populations that go equal to those that arrive.
+    """S − 1 in real coordinates. Where S preserves the trace, S_jj − 1 is computed as −Σ_{k≠j} S_kj.
 
-    1 − S_jj of a weak coupling would be a difference of nearly equal numbers; the sum of all S_kj is none.
+    For a weak coupling S_jj − 1 is a difference of nearly equal numbers and loses digits, which the sum does not.
     """
     change = to_real_matrix(tensor)
     change = change - jnp.eye(change.shape[0], dtype=change.dtype)

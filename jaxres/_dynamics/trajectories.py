@@ -4,9 +4,10 @@ A realisation alternates free flights and collisions,
 
     ρ_{n+1} = S e^{−iH_S τ_n/ħ} ρ_n e^{iH_S τ_n/ħ}                                           (Eq. 5)
 
-with ρ_n the state right after collision n and waiting times τ_n drawn independently from one law of
-mean 1/Γ. For the exponential law the average over realisations at a fixed time t solves the master
-equation (Eq. 8); for any law the average after a fixed number of collisions is that of `cycle_map`.
+with ρ_n the state right after collision n and waiting times τ_n drawn independently from one
+distribution of mean 1/Γ. For the exponential distribution the average over realisations at a fixed
+time t solves the master equation (Eq. 8); for any distribution the average after n collisions is
+given by the n-th power of `cycle_map`.
 """
 
 from collections.abc import Sequence
@@ -52,10 +53,10 @@ class Trajectory(eqx.Module):
     - `times`: 0 and the times of the collisions, shape (n + 1,).
     - `states`: the initial state and the state right after each collision, shape (n + 1, N, N); NaN from the first
       collision on, unless `result` is successful.
-    - `result`: one of `jaxres.RESULTS`, whether the scattering map could be used.
+    - `result`: one of `jaxres.RESULTS`; successful if the scattering map can be used.
     - `map_error`: estimated largest error of an entry of the scattering map.
 
-    Between collisions the state evolves freely: `jaxres.state_at` gives it at any time.
+    Between collisions the state evolves freely: `jaxres.state_at` returns it at any time.
     """
 
     times: Float[Array, " C"]
@@ -87,18 +88,19 @@ def trajectory(
     - `system`, `reservoir`, `amplitudes`, `quadrature`: as for `scattering_map`. The rate Γ must be
       positive.
     - `rho0`: initial state, shape (N, N), in the energy eigenbasis.
-    - `collisions`: how many, n.
-    - `key`: a JAX random key. The first collisions are the same for every n.
-    - `dephase`: apply the full dephasing D (Eq. 3) after each collision; then, where the map obeys
+    - `collisions`: the number n of collisions.
+    - `key`: a JAX random key. The first collisions do not depend on n.
+    - `dephase`: apply the full dephasing D (Eq. 3) after each collision; then, if the map obeys
       detailed balance, the states converge to the Gibbs state (Eq. 4).
-    - `waiting_times`: law of the τ_n: `Exponential()` as in the Letter, `Regular()` or `GammaDistributed(shape)`.
+    - `waiting_times`: the distribution of the τ_n: `Exponential()` as in the Letter, `Regular()` or
+      `GammaDistributed(shape)`.
     - `throw`: raise a `RuntimeError`, inside jit too, if the result is not successful.
 
     **Returns:** `Trajectory`. `jax.vmap` over keys gives many realisations with one scattering map.
-    NaN for a rate that is traced and zero.
+    For a traced rate of 0 the states are NaN.
 
     **Raises:** `ValueError` for a rate that is not positive and finite, fewer than one collision,
-    or a `rho0` that is no state.
+    or a `rho0` that is not a state.
 
     !!! example
         >>> system, reservoir = jr.letter.model(rate=1.0)
@@ -119,7 +121,7 @@ def trajectory(
 
 
 def _usable(system, c):
-    """The single map, NaN if it is refused, and the rate."""
+    """The single map, NaN unless it can be used, and the rate."""
     (S,) = c.maps
     good = c.result == RESULTS.successful
     return eqx.tree_at(lambda S: S.tensor, S, or_nan(good, S.tensor, (system, c.inputs))), c.rates[
@@ -153,7 +155,7 @@ def _collide(system, S, rho, wait, dephased):
 
 
 def _flight(system, rho, time):
-    """e^{−iH_S t} ρ e^{iH_S t}."""
+    """Free evolution, e^{−iH_S t} ρ e^{iH_S t}."""
     return jnp.exp(-1j * gaps(system.levels) * time) * rho
 
 
@@ -161,18 +163,17 @@ def _flight(system, rho, time):
 def state_at(
     system: Checked[System], path: Checked[Trajectory], times: Times
 ) -> Complex[Array, "T N N"]:
-    """The states along one realisation at the given times; at a collision, the state right after.
+    """The states along one realisation at the given times; at a collision, the state right after it.
 
     **Arguments:**
 
-    - `system`: the one of the trajectory.
-    - `path`: what `trajectory` returned.
-    - `times`: shape (T,), in any order, between 0 and the last collision of the path: what happens
-      later is not known.
+    - `system`: the system of the trajectory.
+    - `path`: a `Trajectory`.
+    - `times`: shape (T,), in any order, between 0 and the last collision of the path.
 
     **Returns:** shape (T, N, N). The average over Poissonian realisations is
-    `evolve(system, reservoir, rho0, times)`. Inside jit or vmap, NaN at times outside the path: let it
-    have more than Γt collisions, by a few times √Γt.
+    `evolve(system, reservoir, rho0, times)`. Inside jit or vmap the states are NaN at times outside the
+    path: to avoid this, draw more than Γt collisions, by a few times √Γt.
 
     **Raises:** `ValueError` for times outside the path.
 
@@ -219,9 +220,9 @@ class Ensemble(eqx.Module):
 
     - `times`: shape (T,).
     - `mean`: the average state at these times, shape (T, N, N).
-    - `standard_error`: of the real part of `mean` (as real part) and of its imaginary part (as
-      imaginary part), shape (T, N, N).
-    - `realisations`: how many.
+    - `standard_error`: the standard errors of the real part of `mean` (as real part) and of its
+      imaginary part (as imaginary part), shape (T, N, N).
+    - `realisations`: the number of realisations.
     - `result`, `map_error`: as in `Trajectory`.
     """
 
@@ -252,21 +253,22 @@ def trajectories(
 ) -> Ensemble:
     """The average over many realisations (Eq. 5) at the given times, for long runs.
 
-    Realisation i is `trajectory(..., key=jax.random.fold_in(key, i))`, with as many collisions as
-    happen until the last time. No history is kept: the memory needed is that of the states of
-    `chunk` realisations at the given times, however many realisations and collisions there are.
+    Realisation i is `trajectory(..., key=jax.random.fold_in(key, i))`, with all collisions up to the
+    last time. The memory needed is that of the states of `chunk` realisations at the given times; it
+    does not depend on the number of realisations and collisions.
 
-    **Arguments:** as for `trajectory`, and
+    **Arguments:** as for `trajectory`, except `collisions`, and
 
     - `times`: times t ≥ 0, shape (T,), in any order.
-    - `realisations`: how many, at least 2.
-    - `chunk`: how many at a time. It does not change the result, except by rounding.
+    - `realisations`: their number, at least 2.
+    - `chunk`: the number of realisations computed at a time. It changes the result only by rounding.
     - `progress`: show a progress bar (needs tqdm, which comes with the extra `sweep`).
 
     **Returns:** `Ensemble`.
 
-    **Raises:** `ValueError` as `trajectory`, for other times, and for traced arguments: this is a
-    loop in Python. Inside jit, grad and vmap use `jax.vmap` over `trajectory` and `state_at`.
+    **Raises:** `ValueError` as `trajectory`, for times that are negative or not finite, and for traced
+    arguments, since this is a loop in Python. Inside jit, grad and vmap use `jax.vmap` over
+    `trajectory` and `state_at`.
 
     !!! example
         >>> system, reservoir = jr.letter.model(rate=5.0)
@@ -338,7 +340,7 @@ def _observe(system, c, rho0, times, key, index, dephased, law):
 
 @eqx.filter_jit
 def _accumulate(moments, states, wanted):
-    """Number, mean and summed squared deviations with one more chunk (Chan et al., 1979)."""
+    """Adds one chunk to the number, the mean and the summed squared deviations (Chan et al., 1979)."""
     count, mean, squares = moments
     weight = wanted.astype(count.dtype)
     added = jnp.sum(weight)
@@ -353,5 +355,5 @@ def _accumulate(moments, states, wanted):
 
 
 def _parts(f, z):
-    """F of the real and of the imaginary part, apart."""
+    """Applies f to the real part and to the imaginary part of z."""
     return jax.lax.complex(f(jnp.real(z)), f(jnp.imag(z)))

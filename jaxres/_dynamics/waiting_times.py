@@ -1,10 +1,10 @@
-r"""Collisions whose waiting times follow any law, on average.
+r"""Distributions of the waiting times between collisions, and the average over a flight and a collision.
 
-The waiting times τ between collisions are drawn independently from one law of mean 1/Γ. A flight
-turns the coherence (j, k) by e^{−iΔ_jk τ/ħ}; on average it multiplies it with the law's
-characteristic function, ⟨e^{−iΔ_jk τ/ħ}⟩. So the states right after collisions follow, on average,
-one map that does not depend on time, although between them no master equation holds unless the law
-is the exponential one.
+The waiting times τ between collisions are drawn independently from one distribution of mean 1/Γ. A
+flight multiplies the coherence (j, k) by e^{−iΔ_jk τ/ħ}, and on average by the characteristic
+function of the distribution, ⟨e^{−iΔ_jk τ/ħ}⟩. So on average the same map leads from each collision
+to the next. A master equation for the time between collisions exists only for the exponential
+distribution.
 """
 
 import abc
@@ -31,25 +31,25 @@ from .collisions import Collisions, requested
 
 
 class AbstractWaitingTimes(eqx.Module):
-    """The law of θ = Γτ, the time between two collisions in units of its mean; so ⟨θ⟩ = 1."""
+    """The distribution of θ = Γτ, the time between two collisions in units of its mean, so that ⟨θ⟩ = 1."""
 
     @abc.abstractmethod
     def sample(self, key: Checked[PRNGKeyArray]) -> Float[Array, ""]:
-        """One θ ≥ 0."""
+        """Draws one θ ≥ 0 with a JAX random key."""
 
     @abc.abstractmethod
     def characteristic_function(self, u: Checked[Float[ArrayLike, "*s"]]) -> Complex[Array, "*s"]:
-        """⟨e^{−iuθ}⟩, elementwise: what a flight leaves of a coherence, on average."""
+        """Returns ⟨e^{−iuθ}⟩, elementwise: the factor by which a flight multiplies a coherence, on average."""
 
     @abc.abstractmethod
     def residual_characteristic_function(
         self, u: Checked[Float[ArrayLike, "*s"]]
     ) -> Complex[Array, "*s"]:
-        """(1 − ⟨e^{−iuθ}⟩)/iu, and 1 at u = 0: what is left of it at a random instant of time."""
+        """Returns (1 − ⟨e^{−iuθ}⟩)/iu, and 1 at u = 0: the same factor at a random instant of time."""
 
 
 class Exponential(AbstractWaitingTimes):
-    r"""Collisions that know nothing of one another: waiting times of density $Γ e^{-Γτ}$.
+    r"""Independent (Poissonian) collisions: waiting times of density $Γ e^{-Γτ}$.
 
     !!! example
         >>> print(jr.waiting_times.Exponential().characteristic_function(jnp.array(1.0)))
@@ -71,7 +71,7 @@ class Exponential(AbstractWaitingTimes):
 
 
 class Regular(AbstractWaitingTimes):
-    """Collisions at regular intervals 1/Γ: the system is kicked periodically.
+    """Collisions at regular intervals 1/Γ.
 
     !!! example
         >>> print(jnp.abs(jr.waiting_times.Regular().characteristic_function(jnp.array(1.0))))
@@ -130,8 +130,8 @@ _LOG1P = (-1.0) ** np.arange(10) / np.arange(1.0, 11.0)
 
 
 def _over(f, coefficients, z):
-    """f(z)/z for f(0) = 0; near 0 by its series: the value and its derivatives are right there."""
-    small = jnp.abs(z) < 0.02
+    """Returns f(z)/z for f(0) = 0. Near 0 it sums the series, so that value and derivatives are right there."""
+    small = jnp.abs(z) < 0.02  # the first term that the series leave out is at most z¹⁰/11 = 1e-18
     near, far = jnp.where(small, z, 0), jnp.where(small, 1, z)
     series = jnp.polyval(jnp.asarray(coefficients[::-1], near.dtype), near)
     return jnp.where(small, series, f(far) / far)
@@ -151,22 +151,23 @@ def cycle_map(
     amplitudes: Checked[AbstractAmplitudes] = Exact(),
     quadrature: Checked[AbstractQuadrature] = DoubleExponential(),
 ) -> Superoperator:
-    r"""The average of one cycle, a flight and a collision: the map from collision to collision.
+    r"""The average map of one cycle, a flight and a collision.
 
     $$C = S \circ χ, \qquad (χρ)_{jk} = χ_{jk}\, ρ_{jk}, \qquad χ_{jk} = ⟨e^{-iΔ_{jk}τ/ħ}⟩$$
 
-    Different waiting times are independent, so the average state after n collisions is exactly
-    $C^n ρ_0$, whatever their law. With `Exponential()`, $χ_{jk} = Γ/(Γ + iΔ_{jk}/ħ)$.
+    The waiting times are independent, so the average state after n collisions is exactly $C^n ρ_0$ for
+    any distribution. For `Exponential()`, $χ_{jk} = Γ/(Γ + iΔ_{jk}/ħ)$.
 
     **Arguments:**
 
+    - `system`, `reservoir`, `amplitudes`, `quadrature`: as for `scattering_map`. The rate must be
+      positive.
     - `waiting_times`: `Exponential()`, `Regular()` or `GammaDistributed(shape)`.
-    - the others: as for `scattering_map`. The rate must be positive.
 
-    **Returns:** `Superoperator`, completely positive and trace-preserving where S is. NaN for a
-    rate that is traced and zero.
+    **Returns:** `Superoperator`, completely positive and trace-preserving where S is; NaN for a traced
+    rate of 0.
 
-    **Raises:** `ValueError` for a rate that is not positive and finite.
+    **Raises:** `ValueError` for a rate that is not positive and finite, or arguments of the wrong kind.
 
     !!! example
         >>> system, reservoir = jr.letter.model(rate=5.0)
@@ -180,7 +181,7 @@ def cycle_map(
 
 
 def check_law(waiting_times: Any) -> None:
-    """That waiting times follow a law of this file or one like it."""
+    """Raises a ValueError unless `waiting_times` is an `AbstractWaitingTimes`."""
     check_instance(
         "waiting_times",
         waiting_times,
@@ -193,6 +194,6 @@ def check_law(waiting_times: Any) -> None:
 def make_cycle_map(
     system: System, S: Superoperator, rate: Float[Array, ""], law: AbstractWaitingTimes
 ) -> Superoperator:
-    """`cycle_map` of one map and rate, for use inside other pure functions."""
+    """Computes `cycle_map` of one map and rate without checks, for use inside other pure functions."""
     flight = law.characteristic_function(gaps(system.levels) / rate)
     return S.linearly(lambda tensor: tensor * flight[None, None])
