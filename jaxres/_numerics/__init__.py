@@ -1,1 +1,1 @@
-"""Numerical building blocks that know nothing of physics: small matrices, guarded functions, one-pass loops."""
+"""Numerical building blocks without physics: small matrices, guarded functions, loops over arrays in one pass."""

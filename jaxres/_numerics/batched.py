@@ -1,8 +1,8 @@
 """Linear algebra of many small matrices, without a call to LAPACK for each of them.
 
-Such calls cost more than the arithmetic. And in jaxlib 0.10 they may never end: each blocks a thread of the pool until
-others have done its share, so that as many at once as there are threads wait for each other. Two are enough on two
-cores (jaxlib 0.11 has no such calls any more).
+Such calls cost more than the arithmetic. And in jaxlib 0.10 they can deadlock: each call blocks a thread of the pool
+until other threads have done its share, so as many simultaneous calls as there are threads wait for each other; on two
+cores, two calls suffice. jaxlib 0.11 does not block in this way.
 """
 
 import math
@@ -17,7 +17,7 @@ from .elementary import times
 
 @jax.custom_jvp
 def inverse(A: Inexact[Array, "n n *s"]) -> Inexact[Array, "n n *s"]:
-    """A⁻¹ of many small matrices; the matrices are the two leading axes, the batch is behind.
+    """The inverses A⁻¹ of many small matrices. The two leading axes are those of a matrix, the others the batch.
 
     d(A⁻¹) = −A⁻¹ dA A⁻¹, so a derivative costs two products and no new elimination.
     """
@@ -46,12 +46,12 @@ def _inverse_jvp(primals, tangents):
 
 #: largest size for which elimination and products are written out over the batch
 UNROLLED = 6
-#: largest size for which LAPACK is not called
+#: largest size for which elimination and Jacobi's method replace LAPACK
 OWN = 64
 
 
 def _by_cofactors(A):
-    """Columns of the adjugate are cross products of the rows."""
+    """The inverse of 3 × 3 matrices; the columns of the adjugate are cross products of the rows."""
     x, y, z = A
     columns = jnp.stack([_cross(y, z), _cross(z, x), _cross(x, y)], axis=1)
     det = x[0] * columns[0, 0] + x[1] * columns[1, 0] + x[2] * columns[2, 0]
@@ -85,9 +85,9 @@ def _gauss_jordan(A):
 def _exchange(A):
     """Elimination in place, one column after the other in a loop (Jordan's exchange steps), with row pivoting.
 
-    Step k solves row p of y = A x, p the one with the largest entry in column k among those that are left, for x_k and
-    exchanges it with y_p. In the end all x and y have changed sides. Real and imaginary parts are kept apart: so the
-    loops over the batch are vectorised.
+    Step k takes, of the rows of y = A x that are left, the row p with the largest entry in column k, solves it for x_k
+    and exchanges x_k with y_p. After all steps the x and y have changed sides. Real and imaginary parts are separate
+    arrays, so that the compiler vectorises the loops over the batch.
     """
     n, batch = A.shape[0], A.shape[2:]
     A = A.reshape(n, n, -1)
@@ -120,7 +120,7 @@ def _exchange(A):
 
     state = (parts, jnp.ones(A.shape[::2], bool), jnp.zeros(A.shape[::2], int))
     parts, _, order = jax.lax.fori_loop(0, n, step, state)
-    # x_k stands in row order[k], y_p in the column where it was exchanged
+    # x_k is in row order[k], y_p in the column k in which it was exchanged
     back = jnp.argsort(order, axis=0)
     parts = [jnp.take_along_axis(x, order[:, None], axis=0) for x in parts]
     parts = [jnp.take_along_axis(x, back[None], axis=1) for x in parts]
@@ -137,18 +137,18 @@ def hermitian_eigh(
 ) -> tuple[Float[Array, "*b n"], Inexact[Array, "*b n n"]]:
     """Eigenvalues, ascending, and eigenvectors (columns) of Hermitian matrices, without a derivative.
 
-    By Jacobi's method: rotations make one pair of columns after the other orthogonal, n/2 disjoint pairs at a time, in
-    the order of a round-robin tournament, until nothing is left to rotate.
+    The method is Jacobi's: each step rotates n/2 disjoint pairs of levels, in the order of a round-robin tournament,
+    such that the off-diagonal element of each pair vanishes, until all off-diagonal elements are at rounding.
     """
     n = H.shape[-1]
     if n > OWN:
         return jnp.linalg.eigh(H)
     if n == 1:
         return jnp.real(H[..., 0]), jnp.ones_like(H)
-    even = n + n % 2  # a level that takes part in no rotation makes the number even
+    even = n + n % 2  # an added level, which is never rotated, makes the number even
     A = jnp.pad((H + jnp.conj(jnp.swapaxes(H, -1, -2))) / 2, _behind(H, even - n))
     V = jnp.broadcast_to(jnp.eye(even, dtype=A.dtype), A.shape)
-    # pairs are neighbours (0, 1), (2, 3), …; the first stays, the others move on by one place
+    # the pairs are the neighbours (0, 1), (2, 3), …; the first level stays, the others move on by one place
     ring = [*range(1, even, 2), *range(even - 2, 0, -2)]
     order = np.arange(even)
     order[ring] = np.roll(ring, 1)
@@ -176,7 +176,7 @@ def hermitian_eigh(
             -2,
         )
 
-        def turn(X):  # X J, and places changed
+        def turn(X):  # X J, then the levels move on
             X = X.reshape(*X.shape[:-1], even // 2, 2)
             X = X[..., 0, None] * J[..., None, :, 0, :] + X[..., 1, None] * J[..., None, :, 1, :]
             return X.reshape(*X.shape[:-2], even)[..., order]
@@ -185,10 +185,10 @@ def hermitian_eigh(
         return A, turn(V)
 
     def off(A):
-        """Whether anything is left beside the diagonal."""
+        """Whether an off-diagonal element is above rounding."""
         beside = jnp.where(jnp.eye(even, dtype=bool), 0, jnp.abs(A))
-        room = even * jnp.finfo(A.dtype).eps * jnp.max(jnp.abs(A), axis=(-2, -1))
-        return jnp.any(jnp.max(beside, axis=(-2, -1)) > room)
+        tolerance = even * jnp.finfo(A.dtype).eps * jnp.max(jnp.abs(A), axis=(-2, -1))
+        return jnp.any(jnp.max(beside, axis=(-2, -1)) > tolerance)
 
     def sweep(state):
         A, V, count = state
@@ -196,7 +196,7 @@ def hermitian_eigh(
         return A, V, count + 1
 
     A, V, _ = jax.lax.while_loop(lambda x: off(x[0]) & (x[2] < SWEEPS), sweep, (A, V, 0))
-    # after whole sweeps all places are as they were
+    # after a whole sweep the levels are in their original order
     values, V = jnp.real(jnp.diagonal(A, axis1=-2, axis2=-1))[..., :n], V[..., :n, :n]
     order = jnp.argsort(values, axis=-1)
     return (
@@ -205,12 +205,12 @@ def hermitian_eigh(
     )
 
 
-#: more sweeps than Jacobi's method ever needs
+#: upper limit of sweeps; Jacobi's method needs fewer
 SWEEPS = 30
 
 
 def _behind(H, more):
-    """Padding behind the last two axes."""
+    """The padding of `more` entries at the end of the last two axes."""
     return [(0, 0)] * (H.ndim - 2) + [(0, more)] * 2
 
 
@@ -219,7 +219,7 @@ def _size(z):
 
 
 def matmul(A: Inexact[Array, "m k *#s"], B: Inexact[Array, "k n *#s"]) -> Inexact[Array, "m n *s"]:
-    """A B for many small matrices; the matrices are the two leading axes, the batch is behind."""
+    """The products A B of many small matrices. The two leading axes are those of a matrix, the others the batch."""
     if A.shape[1] <= UNROLLED or A.shape[0] == 1:
         return jnp.sum(A[:, :, None] * B[None], axis=1)
     if math.prod(B.shape[2:]) == 1:  # one matrix B for all A: a single large product
@@ -229,10 +229,10 @@ def matmul(A: Inexact[Array, "m k *#s"], B: Inexact[Array, "k n *#s"]) -> Inexac
 
 
 def linear(values: Float[Array, "*b k"], table: np.ndarray) -> Float[Array, "*b m"]:
-    """A fixed linear map, out_i = Σ_k table_ik values_k.
+    """A constant linear map, out_i = Σ_k table_ik values_k.
 
-    Rearranging a few numbers by an index would be a gather, whose derivative is a scatter, and compilers for CPUs
-    turn that into a loop over single numbers; a product with a constant matrix is not.
+    It also serves to rearrange a few numbers. Indexing would be a gather, whose derivative is a scatter, which XLA
+    compiles for CPUs to a loop over single numbers; a product with a constant matrix is vectorised.
     """
     return values @ jnp.asarray(table.T, values.dtype)
 
@@ -240,6 +240,6 @@ def linear(values: Float[Array, "*b k"], table: np.ndarray) -> Float[Array, "*b 
 def pieces(
     x: Shaped[Array, "*s n"], count: int, size: int, fill: str = "edge"
 ) -> Shaped[Array, "{count} *s {size}"]:
-    """The last axis cut into so many pieces; the last one is filled up with copies of the last entry, or `fill`."""
+    """Cuts the last axis into `count` pieces of `size`, and pads the last piece as `jnp.pad` does in mode `fill`."""
     x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, count * size - x.shape[-1])], fill)
     return jnp.moveaxis(x.reshape(*x.shape[:-1], count, size), -2, 0)

@@ -1,8 +1,8 @@
-"""sin, cos and exp of whole arrays, written as polynomials.
+"""sin, cos and exp of whole arrays as polynomials, and products of complex numbers as pairs.
 
-Compilers for CPUs call those of the C library one number at a time, or evaluate them in a loop of their own, which
-costs more than everything else in a slab. Written out they are vectorised, and are a part of the loop that they stand
-in. Complex numbers are pairs (real, imaginary) there: most factors are real, which compilers cannot know.
+On CPUs XLA calls these functions of the C library for one number at a time, or evaluates them in a separate loop,
+which costs more than all the rest of a slab. As polynomials they are vectorised and fused with the surrounding loop.
+There, complex numbers are pairs (real, imaginary), since most factors are real, which the compiler cannot infer.
 """
 
 import math
@@ -18,18 +18,23 @@ _LOG_2 = Fraction("0.693147180559945309417232121458176568075500134360255254121")
 
 
 def _coefficients(series, lower, upper, single, double):
-    """By precision, of the polynomials with so many terms through a power series at the Chebyshev points."""
+    """Coefficients of the polynomials that interpolate a power series at Chebyshev points, for each precision.
+
+    `single` and `double` are the numbers of terms.
+    """
     tables = {}
     for dtype, n in (("float32", single), ("float64", double)):
         t = np.cos(np.pi * (2 * np.arange(n) + 1) / (2 * n))
         x = (lower + upper) / 2 + (upper - lower) / 2 * t
-        x = [Fraction(round(a * 2**12), 2**12) for a in x.tolist()]  # short ones are as good
+        x = [
+            Fraction(round(a * 2**12), 2**12) for a in x.tolist()
+        ]  # 12 bits keep the fractions short
         divided = [sum(a * y**k for k, a in enumerate(series)) for y in x]
-        for k in range(1, n):  # Newton's divided differences, …
+        for k in range(1, n):  # Newton's divided differences
             higher = [(divided[i] - divided[i - 1]) / (x[i] - x[i - k]) for i in range(k, n)]
             divided = divided[:k] + higher
         table = [Fraction(0)]
-        for point, a in zip(x[::-1], divided[::-1], strict=True):  # … multiplied out
+        for point, a in zip(x[::-1], divided[::-1], strict=True):  # the Newton form, multiplied out
             table = [y - point * z for y, z in zip([a, *table], [*table, 0], strict=True)]
         tables[np.dtype(dtype)] = [float(a) for a in table[:n]]
     return tables
@@ -46,7 +51,7 @@ _EXPONENTIAL = _coefficients(
 
 
 def polynomial(coefficients: list[float], z: Float[Array, "*s"]) -> Float[Array, "*s"]:
-    """Σ_k a_k z^k."""
+    """The polynomial Σ_k a_k z^k, by Horner's rule."""
     total = jnp.full_like(z, coefficients[-1])
     for coefficient in coefficients[-2::-1]:
         total = total * z + coefficient
@@ -64,13 +69,16 @@ def cosine_series(z: Float[Array, "*s"]) -> Float[Array, "*s"]:
 
 
 def half_turns(x: Float[Array, "*s"]) -> tuple[Float[Array, "*s"], Float[Array, "*s"]]:
-    """What is left of x after n half turns, x = nπ + r with |r| ≤ π/2, and (−1)^n."""
+    """Returns r and (−1)^n with x = nπ + r and |r| ≤ π/2."""
     n = jnp.round(x / math.pi)
     return _minus(x, n, _PI), 1 - 2 * (n - 2 * jnp.floor(n / 2))
 
 
 def _minus(x, n, constant):
-    """The difference x − n·constant for integers n, by pieces of the constant whose products with n are exact."""
+    """The difference x − n·constant for integers n, by pieces of the constant whose products with n are exact.
+
+    A piece of 33 bits and an n of 20 fit into the 53 bits of a double, 12 and 12 into the 24 of a single.
+    """
     bits = 33 if x.dtype == jnp.float64 else 12
     for _ in range(3):
         unit = Fraction(2) ** (math.frexp(float(constant))[1] - bits)
@@ -81,9 +89,9 @@ def _minus(x, n, constant):
 
 @jax.custom_jvp
 def sin_cos(x: Float[Array, "*s"]) -> tuple[Float[Array, "*s"], Float[Array, "*s"]]:
-    """(sin x, cos x).
+    """The pair (sin x, cos x).
 
-    In double precision right to 3e-16 up to |x| of about 1e6; beyond, the absolute error grows as x·1e-22.
+    In double precision it is right to 3e-16 for |x| up to about 1e6; beyond, the absolute error grows as x·1e-22.
     """
     r, sign = half_turns(x)
     return sign * r * sine_series(r * r), sign * cosine_series(r * r)
@@ -98,7 +106,7 @@ def _sin_cos_jvp(primals, tangents):
 
 @jax.custom_jvp
 def falling_exp(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
-    """e^x for x ≤ 0, in double precision right to 3e-16; never less than the smallest normal number."""
+    """The exponential e^x for x ≤ 0, right to 3e-16 in double precision and never below the smallest normal number."""
     x = jnp.maximum(x, math.log(jnp.finfo(x.dtype).tiny))
     n = jnp.round(x / math.log(2))
     return polynomial(_EXPONENTIAL[x.dtype], _minus(x, n, _LOG_2)) * _power_of_two(n)
@@ -112,7 +120,7 @@ def _falling_exp_jvp(primals, tangents):
 
 
 def _power_of_two(n):
-    """2^n by its bits, for integers n stored as floating-point numbers."""
+    """The power 2^n for integers n stored as floating-point numbers, assembled from its bits."""
     kind = jnp.finfo(n.dtype)
     integer = jnp.int64 if kind.bits == 64 else jnp.int32
     # the lowest bits of n + 3·2^(mantissa − 1) are n
@@ -122,7 +130,7 @@ def _power_of_two(n):
 
 
 def times(x, y):
-    """The product of two numbers, each a pair (real, imaginary), or (real,) if it is real."""
+    """The product of two numbers, each of them a pair (real, imaginary), or (real,) if it is real."""
     if len(x) == 1 or len(y) == 1:
         return tuple(a * b for a in x for b in y)
     return x[0] * y[0] - x[1] * y[1], x[0] * y[1] + x[1] * y[0]

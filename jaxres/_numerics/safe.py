@@ -1,7 +1,7 @@
 """Guarded mathematics: functions whose textbook form has a removable singularity.
 
-Every function here is smooth; every one has a formula that is not, somewhere. Each is written so that its value
-*and its derivatives* are right at and beside that point, in forward and in reverse mode.
+Every function here has a textbook formula that fails at some point. Each is written so that its value *and its
+derivatives* are right at and beside that point, in forward and in reverse mode.
 """
 
 import math
@@ -16,20 +16,20 @@ from .one_loop import one_loop
 
 
 def safe_sqrt(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
-    """√x for x ≥ 0, and 0 (with derivative 0) for x ≤ 0: a closed channel has no momentum. NaN stays NaN."""
+    """√x for x > 0, and 0 with derivative 0 for x ≤ 0, as for the momentum in a closed channel. NaN gives NaN."""
     closed = x <= 0
-    # not jnp.where: jax 0.12 fails to transpose that inside a derivative rule (spectral_functions)
+    # jax.lax.select, since jax 0.12 fails to transpose jnp.where inside a derivative rule (spectral_functions)
     root = jnp.sqrt(jax.lax.select(closed, jnp.ones_like(x), x))
     return jax.lax.select(closed, jnp.zeros_like(x), root)
 
 
 def modulus(z: Inexact[Array, "*s"]) -> Float[Array, "*s"]:
-    """|z| with derivative 0 at z = 0.
+    """The modulus |z|, with derivative 0 at z = 0.
 
-    The modulus has no derivative there; 0 is the mean over directions, and keeps a gradient finite.
+    The modulus does not have a derivative there; 0 is the mean over directions, and keeps a gradient finite.
     """
     squared = jnp.real(z) ** 2 + jnp.imag(z) ** 2
-    # z may be as small as 1e-200: scale before squaring would cost more than it is worth, so guard at underflow.
+    # The square underflows for |z| below 1e-160; scaling z first would cost more than it is worth.
     return safe_sqrt(squared)
 
 
@@ -47,20 +47,20 @@ def modulus(z: Inexact[Array, "*s"]) -> Float[Array, "*s"]:
 
 
 def slab_waves(z: Float[Array, "*s"]) -> tuple[Float[Array, "*s"], ...]:
-    """C, S, z S and 1 for z = 2m(E − V)h²/ħ², all divided by the growth of an evanescent wave (z < 0)."""
+    """Returns C, S, z S and 1 for z = 2m(E − V)h²/ħ², divided by the growth e^κ of an evanescent wave (z < 0)."""
     roots = slab_roots(z)
     c, fs, zs, decay, _ = one_loop(unit_waves, z, roots)
     return c, fs * roots[1], zs, decay
 
 
 def slab_roots(z: Float[Array, "*s"]) -> tuple[Float[Array, "*s"], Float[Array, "*s"]]:
-    """√|z| and its inverse, which is 1 for small z: what `unit_waves` is to be given, and knows the derivative of."""
+    """Returns √|z| and its inverse, set to 1 for small z, held fixed here: `unit_waves` has their derivative."""
     root = jnp.sqrt(jnp.abs(jax.lax.stop_gradient(z)))
     return root, 1 / jnp.where(root < _SMALL, 1, root)
 
 
 def _is_small(root, inverse):
-    """Which z are small, read off the inverse: z itself may be rounded otherwise where it is computed again."""
+    """Whether z is small, by the inverse: z itself may be rounded differently where it is recomputed."""
     return (inverse == 1) & (root < 2 * _SMALL)
 
 
@@ -68,9 +68,9 @@ def _is_small(root, inverse):
 def unit_waves(
     z: Float[Array, "*s"], roots: tuple[Float[Array, "*s"], Float[Array, "*s"]]
 ) -> tuple[Float[Array, "*s"], ...]:
-    """C, f S, z S and 1, all divided by the growth, and f, which is √|z| unless that is small; elementwise.
+    """Returns C, f S, z S and 1, divided by the growth e^κ, and f, which is √|z|, or 1 for small z; elementwise.
 
-    f saves quotients; it too is held fixed under differentiation.
+    The factor f avoids divisions; it is held fixed under differentiation, too.
     """
     root = roots[0]
     small = _is_small(*roots)
@@ -100,7 +100,7 @@ def _unit_waves_jvp(primals, tangents):
 
 
 def slab_slope(z, c, s, roots):
-    """∂S/∂z = (C − S)/(2z), scaled; as a series where z is small."""
+    """Returns ∂S/∂z = (C − S)/(2z), divided by the growth e^κ; as a series where z is small."""
     small, inverse = _is_small(*roots), roots[1]
     series = polynomial(_SLOPE, jnp.where(small, z, 0))
     return jnp.where(
@@ -110,7 +110,7 @@ def slab_slope(z, c, s, roots):
 
 @jax.custom_jvp
 def reciprocal(x: Float[Array, "*s"], value: Float[Array, "*s"]) -> Float[Array, "*s"]:
-    """1/x where its value is known already, though not as a function of x."""
+    """Returns `value`, which must be 1/x, with the derivative of 1/x; this avoids a division."""
     return value
 
 
@@ -120,18 +120,18 @@ def _reciprocal_jvp(primals, tangents):
     return value, -(value**2) * tangents[0]
 
 
-#: the |√z| below which power series in z are used
+#: power series in z are used for |√z| below this; above it (C − S)/(2z) loses one digit at most
 _SMALL = 0.5
 _SLOPE = [(-1) ** k * k / math.factorial(2 * k + 1) for k in range(1, 10)]
 
 
 # --------------------------------------------------------------------------------------------------------------
-# Eigenvectors, where a derivative of them is asked for
+# Eigenvectors with derivatives
 # --------------------------------------------------------------------------------------------------------------
 
 
 def rounding(levels: Float[Array, "*b N"]) -> Float[Array, "*b"]:
-    """The difference up to which levels, or eigenvalues, are equal: 64 roundings of the largest |e_j|."""
+    """The largest difference of levels, or eigenvalues, that count as equal: 64 roundings of the largest |e_j|."""
     return 64 * jnp.finfo(levels.dtype).eps * jnp.max(jnp.abs(levels), axis=-1)
 
 
@@ -139,9 +139,9 @@ def rounding(levels: Float[Array, "*b N"]) -> Float[Array, "*b"]:
 def eigh(H: Shaped[Array, "*b n n"]) -> tuple[Float[Array, "*b n"], Inexact[Array, "*b n n"]]:
     """Eigenvalues, ascending, and eigenvectors (columns), their largest component real and positive.
 
-    Inside a degenerate level no eigenvector has a derivative; the rotation within the level is left out of it
-    (derivative 0). For everything that does not depend on the choice of basis there this is exact if dH is diagonal
-    within the level. A dH that is not would split it along other vectors: see `resolve`.
+    Within a degenerate level eigenvectors do not have a derivative; the one returned omits the rotation within the
+    level. For quantities that do not depend on the choice of basis there, it is exact if dH is diagonal within the
+    level. Otherwise dH would split the level along other vectors: see `resolve`.
     """
     values, vectors = hermitian_eigh(H)
     rows = jnp.argmax(jnp.abs(vectors), axis=-2, keepdims=True)
@@ -158,7 +158,7 @@ def _eigh_jvp(primals, tangents):
     apart = jnp.abs(gap) > rounding(values)[..., None, None]
     generator = jnp.where(apart, X / jnp.where(apart, gap, 1), 0)
     dU = U @ generator
-    # keep the phase convention: remove the component that turns the largest entry's phase
+    # the phase convention: remove the component that changes the phase of the largest entry
     rows = jnp.argmax(jnp.abs(U), axis=-2, keepdims=True)
     pivot, dpivot = jnp.take_along_axis(U, rows, axis=-2), jnp.take_along_axis(dU, rows, axis=-2)
     dU = dU - 1j * U * jnp.imag(dpivot / pivot) if jnp.iscomplexobj(U) else dU
@@ -169,9 +169,9 @@ def resolve(
     H: Inexact[Array, "n n"],
     T: Inexact[Array, "n n"],
 ) -> tuple[Float[Array, " n"], Inexact[Array, "n n"]]:
-    """Eigenvalues and eigenvectors of H, which inside degenerate levels are eigenvectors of T.
+    """Eigenvalues of H, and eigenvectors that within degenerate levels are eigenvectors of T, too.
 
-    So the derivative is right for every dH that commutes with T inside the levels, such as T itself.
+    So the derivative is right for every dH that commutes with T within the levels, such as T itself.
     """
     dtype = jnp.result_type(H, T)
     values, U = eigh(H.astype(dtype))
@@ -179,12 +179,11 @@ def resolve(
     X = jax.lax.stop_gradient(jnp.conj(U.T) @ T.astype(dtype) @ U)
     X = jnp.where(level[:, None] == level[None], X, 0)
     size = jnp.linalg.norm(X)
-    X = X / jnp.where(
-        size > 0, size, 1
-    )  # its eigenvalues are less than 1 apart from 0: levels keep their order
+    X = X / jnp.where(size > 0, size, 1)
+    # the eigenvalues of X are in [−1, 1], so a distance of 4 keeps the levels in order
     X = X + jnp.diag(4.0 * level).astype(dtype)
     U = U @ jax.lax.stop_gradient(hermitian_eigh(X)[1])
-    # values whose derivatives are those of the new vectors, v† dH v
+    # the derivatives of the values are those of the new vectors, v† dH v
     fixed = jax.lax.stop_gradient(U)
     energy = jnp.real(jnp.sum(jnp.conj(fixed) * (H @ fixed), axis=0))
     return with_derivative(values, energy), U
@@ -192,7 +191,7 @@ def resolve(
 
 @jax.custom_jvp
 def with_derivative(value, function):
-    """The value itself; its derivative is that of a function which is equal to it up to rounding."""
+    """Returns the value, with the derivative of a function that is equal to it up to rounding."""
     return value
 
 

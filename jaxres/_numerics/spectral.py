@@ -1,13 +1,13 @@
 r"""Functions of a Hermitian matrix, with derivatives that are right where eigenvalues meet.
 
 For H = U diag(v) U† and a scalar function f, F(H) = U diag(f(v)) U† is smooth in H wherever f is smooth, but U is not:
-its derivative diverges where eigenvalues meet. The derivative of F has no such trouble (Daleckii and Krein, 1951):
+its derivative diverges where eigenvalues meet. The derivative of F stays finite (Daleckii and Krein, 1951):
 
     dF  = U ( f[v_a, v_b] ∘ X ) U†,                         X = U† dH U,
     d²F = U ( Σ_b f[v_a, v_b, v_c] (X_ab Y_bc + Y_ab X_bc) ) U†,
 
-with the divided differences f[a, b] = (f(a) − f(b))/(a − b), f[a, a] = f'(a), and so on. Here this is written as three
-functions, each the derivative rule of the one before, so that first and second derivatives never see a derivative of U.
+with the divided differences f[a, b] = (f(a) − f(b))/(a − b), f[a, a] = f'(a), and so on. Three functions implement
+this, each the derivative rule of the one before, so that first and second derivatives do not differentiate U.
 """
 
 from collections.abc import Callable
@@ -27,15 +27,15 @@ def spectral_functions(
 ) -> Inexact[Array, "F N N *s"]:
     """F(H) for several scalar functions at once: `f(v, parameters)` maps eigenvalues (N,) to values (F, N, *s).
 
-    Element a of f's second axis must depend on v_a alone. Everything else that f depends on and that may be traced
-    goes through `parameters`, a pytree of real floating-point arrays. H is a pure number, in units in which f changes
-    over distances of one: eigenvalues much closer than that count as meeting.
+    Element a of f's second axis must depend on v_a alone. All traced quantities on which f depends must be in
+    `parameters`, a pytree of real floating-point arrays. H must be dimensionless, in units in which f changes over
+    distances of one, since eigenvalues much closer than that count as meeting.
     """
     return _value(f, H, parameters)
 
 
 def _sandwich(U, middle):
-    """U M U† over the two axes after the first."""
+    """The products U M U†, where M has its rows and columns in the second and third axis."""
     extra = (1,) * (middle.ndim - 3)
     U = U.reshape(U.shape + extra)
     adjoint = jnp.conj(jnp.swapaxes(U, 0, 1))
@@ -47,7 +47,7 @@ def _value(f, H, parameters):
     values, U = eigh(H)
     scalars = f(values, parameters)  # (F, N, *s)
     N, batch = U.shape[0], scalars.shape[2:]
-    # Σ_a f(v_a) |a⟩⟨a|: one product of real matrices for the whole batch, the parts of |a⟩⟨a| by those of f
+    # Σ_a f(v_a) |a⟩⟨a| as a single product of real matrices: the real and imaginary parts of |a⟩⟨a| times those of f
     projectors = (U[:, None] * jnp.conj(U)[None]).reshape(N * N, N)
     parts = [jnp.real(projectors), jnp.imag(projectors)]
     weights = scalars.reshape(scalars.shape[0], N, -1)
@@ -100,7 +100,7 @@ def _second(f, H, X, Y, parameters):
 
 
 def _along(f):
-    """The derivative of f along its parameters, as a function of the eigenvalue again."""
+    """The derivative of f along a change of its parameters, again as a function of the eigenvalues."""
 
     def derivative(values, pair):
         parameters, tangent = pair
@@ -110,12 +110,12 @@ def _along(f):
 
 
 def _slope(f, values, parameters):
-    """f'(v), elementwise in the eigenvalues."""
+    """The derivative f'(v), elementwise in the eigenvalues."""
     return jax.jvp(lambda v: f(v, parameters), (values,), (jnp.ones_like(values),))[1]
 
 
-# Below this distance, for a matrix of size one, a divided difference is the derivative at the midpoint;
-# the error is of second order in the distance, and at the switch equal to that of the quotient's rounding.
+# Times ε^(1/3), this is the distance below which a divided difference is the derivative at the midpoint, for a matrix
+# of size one. The error is of second order in the distance, and at the switch equal to the quotient's rounding error.
 _NEAR = 0.2
 
 
@@ -124,7 +124,7 @@ def _near(values):
 
 
 def _divided(f, values, parameters):
-    """f[v_a, v_b], shape (F, N, N, *s)."""
+    """The divided differences f[v_a, v_b], shape (F, N, N, *s)."""
     f0 = f(values, parameters)
     gap = values[:, None] - values[None, :]
     near = jnp.abs(gap) < _near(values)
@@ -136,7 +136,7 @@ def _divided(f, values, parameters):
 
 
 def _divided_twice(f, values, parameters):
-    """f[v_a, v_b, v_c], shape (F, N, N, N, *s): the quotient over the pair that is furthest apart."""
+    """The differences f[v_a, v_b, v_c], shape (F, N, N, N, *s), by the quotient over the pair furthest apart."""
     a, b, c = values[:, None, None], values[None, :, None], values[None, None, :]
     low, high = jnp.minimum(jnp.minimum(a, b), c), jnp.maximum(jnp.maximum(a, b), c)
     middle = a + b + c - low - high
