@@ -1,8 +1,9 @@
-r"""What reservoirs are designed for: losses for `jaxres.design`.
+r"""Losses for `jaxres.design`: quantities that a design of reservoirs minimises.
 
-Each is a value, called with a system and its reservoirs, and uses one set of scattering maps for all it needs. Some
-return constraints beside the loss: `Penalised` makes one number of both, for methods that know no constraints.
-Logarithms make a loss free of units, so that tolerances mean the same everywhere.
+A loss is an object that is called with a system and its reservoirs, and computes one set of scattering maps per call.
+It returns a number, or a number and a dict of constraints, which are satisfied where they are ≥ 0. `Penalised` combines
+these to one number, for methods without constraints. Losses are logarithms where possible, so that they do not depend
+on units, and a tolerance has the same meaning for all of them.
 """
 
 from collections.abc import Callable
@@ -37,7 +38,10 @@ Loss = Float[Array, ""] | tuple[Float[Array, ""], dict[str, Float[Array, ""]]]
 
 
 class AbstractLoss(eqx.Module):
-    """A loss of a system's steady state; how that is computed is by keyword in every loss."""
+    """A loss of a system's steady state.
+
+    - `amplitudes`, `quadrature`: as for `steady_state`, in every loss by keyword.
+    """
 
     amplitudes: Checked[AbstractAmplitudes] = eqx.field(default=Exact(), kw_only=True)
     quadrature: Checked[AbstractQuadrature] = eqx.field(default=DoubleExponential(), kw_only=True)
@@ -49,7 +53,7 @@ class AbstractLoss(eqx.Module):
     def solve(
         self, system: Checked[System], reservoirs: Checked[Reservoirs]
     ) -> tuple[Collisions, SteadyState]:
-        """The collisions and their steady state."""
+        """Returns the collisions and their steady state."""
         computed = isinstance(reservoirs, Collisions)
         numerics = (
             (Exact(), DoubleExponential()) if computed else (self.amplitudes, self.quadrature)
@@ -63,8 +67,10 @@ class Thermostat(AbstractLoss):
 
     **Arguments:**
 
-    - `beta`: β of the state that is wanted.
-    - `slowest`: the longest relaxation time τ allowed; then a constraint $\log(τ_{max}/τ) ≥ 0$ comes with the loss.
+    - `beta`: β of the desired Gibbs state.
+    - `slowest`: the largest relaxation time τ_max allowed; it adds the constraint $\log(τ_{max}/τ) ≥ 0$.
+
+    **Raises:** `ValueError` for a β that is not finite, or a `slowest` that is not positive and finite.
 
     !!! example
         >>> system, reservoir = jr.letter.model(rate=5.0)
@@ -80,7 +86,7 @@ class Thermostat(AbstractLoss):
 
     @door
     def __call__(self, system: Checked[System], reservoirs: Checked[Reservoirs]) -> Loss:
-        """The loss; constraints beside it, if there are any."""
+        """Returns log D; with `slowest`, also the constraint log(τ_max/τ), named relaxation_time."""
         c, sol = self.solve(system, reservoirs)
         loss = jnp.log(trace_distance(sol.rho, gibbs_state(system, self.beta)))
         if self.slowest is None:
@@ -90,9 +96,11 @@ class Thermostat(AbstractLoss):
 
 
 class FastThermostat(AbstractLoss):
-    r"""The relaxation time, $\log τ$, with the Gibbs state to be reached: $\log(D_{max}/D) ≥ 0$.
+    r"""The relaxation time, $\log τ$, with the constraint $\log(D_{max}/D) ≥ 0$ on the distance D to the Gibbs state.
 
-    **Arguments:** `beta`: β of the state that is wanted; `distance`: the largest trace distance D allowed.
+    **Arguments:** `beta`: β of the desired Gibbs state; `distance`: the largest trace distance D_max allowed.
+
+    **Raises:** `ValueError` for a β that is not finite, or a `distance` that is not positive and finite.
     """
 
     beta: Float[Array, ""] = eqx.field(converter=lambda x: as_scalar("beta", x))
@@ -102,7 +110,7 @@ class FastThermostat(AbstractLoss):
 
     @door
     def __call__(self, system: Checked[System], reservoirs: Checked[Reservoirs]) -> Loss:
-        """The loss; constraints beside it, if there are any."""
+        """Returns log τ and the constraint log(D_max/D), named distance."""
         c, sol = self.solve(system, reservoirs)
         far = trace_distance(sol.rho, gibbs_state(system, self.beta))
         time = slowest_time(system, c)
@@ -116,8 +124,11 @@ class CoherenceAt(AbstractLoss):
 
     - `value`: c > 0.
     - `j`, `k`: the levels, by default 0 and 1.
-    - `least_rate`: find the slowest reservoir that does it. The loss is then $\log Γ$, Γ the sum of all rates, and
-      $\log(|ρ_{jk}|/c) ≥ 0$ a constraint.
+    - `least_rate`: search for the lowest rate that reaches the coherence. The loss is then $\log Γ$, with the sum Γ of
+      all rates, and $\log(|ρ_{jk}|/c) ≥ 0$ is a constraint.
+
+    **Raises:** `ValueError` for a `value` that is not positive and finite, or a `j` or `k` that is not the index of a
+    level.
 
     !!! example
         >>> system, reservoir = jr.letter.model(rate=5.0)
@@ -134,29 +145,31 @@ class CoherenceAt(AbstractLoss):
 
     @door
     def __call__(self, system: Checked[System], reservoirs: Checked[Reservoirs]) -> Loss:
-        """The loss; constraints beside it, if there are any."""
+        """Returns log²(|ρ_jk|/c); with `least_rate`, log Γ and the constraint log(|ρ_jk|/c), named coherence."""
         check_instance("system", system, System, "a jaxres.System")
         for name, level in (("j", self.j), ("k", self.k)):
             as_index(name, level, system.size)
         c, sol = self.solve(system, reservoirs)
-        room = jnp.log(coherence(sol.rho, self.j, self.k) / self.value)
-        return (jnp.log(jnp.sum(c.rates)), {"coherence": room}) if self.least_rate else room**2
+        excess = jnp.log(coherence(sol.rho, self.j, self.k) / self.value)
+        return (jnp.log(jnp.sum(c.rates)), {"coherence": excess}) if self.least_rate else excess**2
 
 
 class TargetState(AbstractLoss):
-    r"""A given steady state: $\mathrm{Tr}(ρ - ρ^*)^2$.
+    r"""The squared distance to a given steady state ρ*: $\mathrm{Tr}(ρ - ρ^*)^2$.
 
-    Of second order in the distance, so that its slope is small well before: give `jaxres.design` the `target` that will
-    do, and a `tol` of 1e-9.
+    It is of second order in the distance, so its slope is small well before the minimum: call `jaxres.design` with the
+    `target` that suffices, and with `tol=1e-9`.
 
     **Arguments:** `rho`: ρ*, shape (N, N), in the energy eigenbasis.
+
+    **Raises:** `ValueError` for a matrix that is not a state.
     """
 
     rho: Complex[Array, "N N"] = eqx.field(converter=lambda x: as_rough_state("rho", x))
 
     @door
     def __call__(self, system: Checked[System], reservoirs: Checked[Reservoirs]) -> Loss:
-        """The loss; constraints beside it, if there are any."""
+        """Returns Tr(ρ − ρ*)²; raises `ValueError` if ρ* has another size than the system."""
         check_instance("system", system, System, "a jaxres.System")
         check_size("rho", self.rho.shape[0], system)
         _, sol = self.solve(system, reservoirs)
@@ -165,16 +178,18 @@ class TargetState(AbstractLoss):
 
 
 class HeatCurrent(AbstractLoss):
-    r"""The most heat that one of several reservoirs brings in the steady state: $-J_r$, $J_r$ as in `jaxres.heat_flow`.
+    r"""The heat current from one of several reservoirs in the steady state: $-J_r$, $J_r$ as in `jaxres.heat_flow`.
 
-    **Arguments:** `index`: r, the place of the reservoir in the sequence. Alone, a reservoir brings none.
+    **Arguments:** `index`: r, the index of the reservoir in the sequence. For a single reservoir J_r vanishes.
+
+    **Raises:** `ValueError` for an `index` that is not a whole number ≥ 0.
     """
 
     index: int = eqx.field(static=True, converter=lambda x: as_count("index", x, 0), default=0)
 
     @door
     def __call__(self, system: Checked[System], reservoirs: Checked[Reservoirs]) -> Loss:
-        """The loss; constraints beside it, if there are any."""
+        """Returns −J_r; raises `ValueError` if there is no reservoir r."""
         count = requested(system, reservoirs, Exact(), DoubleExponential()).count
         if self.index >= count:
             raise ValueError(
@@ -185,30 +200,34 @@ class HeatCurrent(AbstractLoss):
 
 
 class Ergotropy(AbstractLoss):
-    """The most work that could be drawn from the steady state: −W, W as in `jaxres.ergotropy`."""
+    """The extractable work of the steady state: −W, with W as in `jaxres.ergotropy`."""
 
     @door
     def __call__(self, system: Checked[System], reservoirs: Checked[Reservoirs]) -> Loss:
-        """The loss; constraints beside it, if there are any."""
+        """Returns −W."""
         return -ergotropy(system, self.solve(system, reservoirs)[1].rho)
 
 
 class ErgotropyRate(AbstractLoss):
-    r"""Ergotropy per unit time, $-W/τ$: a battery that is emptied and charged again, each relaxation time τ."""
+    r"""The ergotropy per relaxation time, $-W/τ$: the power of a battery that is charged and emptied in each time τ."""
 
     @door
     def __call__(self, system: Checked[System], reservoirs: Checked[Reservoirs]) -> Loss:
-        """The loss; constraints beside it, if there are any."""
+        """Returns −W/τ."""
         c, sol = self.solve(system, reservoirs)
         return -ergotropy(system, sol.rho) / slowest_time(system, c)
 
 
 class Penalised(eqx.Module):
-    r"""A loss with constraints c as one number: $f + w \sum \min(c, 0)^2$.
+    r"""A loss f with constraints c as one number: $f + w \sum \min(c, 0)^2$.
 
-    Its minimum violates an active constraint by about μ/2w, with μ the constraint's multiplier: raise `weight` for
-    less. A search that knows the sum alone takes many short steps along the penalty's bend; `jaxres.SciPy("SLSQP")`
-    sees the parts, if this is the outermost loss, as in `Penalised(Letter(…))`.
+    Its minimum violates an active constraint by about μ/2w, with the constraint's multiplier μ: increase `weight` to
+    reduce this. A search that uses only the sum takes many short steps along the bend of the penalty.
+    `jaxres.SciPy("SLSQP")` uses the parts, if this is the outermost loss, as in `Penalised(Letter(…))`.
+
+    **Arguments:** `loss`: a loss with constraints; `weight`: w ≥ 0.
+
+    **Raises:** `ValueError` for a `loss` that is not a function, or a negative weight.
 
     !!! example
         >>> loss = jr.losses.Penalised(lambda x: (x, {"positive": x}), weight=10.0)
@@ -226,7 +245,7 @@ class Penalised(eqx.Module):
 
     @door
     def __call__(self, *model: Any) -> Float[Array, ""]:
-        """The loss; constraints beside it, if there are any."""
+        """Returns the sum of loss and penalty; raises `ValueError` if the loss has no constraints."""
         parts = self.loss(*model)
         if not isinstance(parts, tuple):
             raise ValueError(
@@ -237,11 +256,19 @@ class Penalised(eqx.Module):
 
 
 class Letter(eqx.Module):
-    """A loss of the Letter's model as one of its parameters, a dict such as `{"rate": 5.0, "coupling": 1.0}`.
+    """A loss as a function of the parameters of the Letter's model, a dict such as `{"rate": 5.0, "coupling": 1.0}`.
 
-    The coupling λ and the splitting Δ are no fields of a `Reservoir` or a `System`, but they are parameters of
-    `jaxres.letter.model`; `function` may be another function of keyword parameters that returns a system and its
-    reservoirs.
+    So a design can vary the coupling λ and the splitting Δ, which are not fields of a `Reservoir` or a `System`.
+
+    **Arguments:**
+
+    - `loss`: a loss of a system and its reservoirs.
+    - `fixed`: the parameters that are not varied, by name.
+    - `function`: a function of keyword parameters that returns a system and its reservoirs; by default
+      `jaxres.letter.model`.
+
+    **Raises:** `ValueError` for a `loss` or a `function` that cannot be called, or a `fixed` that is not a dict; in a
+    call, for a parameter that is fixed.
 
     !!! example
         >>> loss = jr.losses.Letter(jr.losses.CoherenceAt(0.05), {"beta": 0.1})
@@ -263,7 +290,7 @@ class Letter(eqx.Module):
 
     @door
     def __call__(self, parameters: Checked[dict[str, Any]]) -> Loss:
-        """The loss; constraints beside it, if there are any."""
+        """Returns the loss, and its constraints if it has any, of the model with these parameters."""
         from . import letter
 
         _check_parameters("parameters", parameters)
@@ -276,7 +303,7 @@ class Letter(eqx.Module):
 
 
 def _check_parameters(name, x):
-    """Values by their names."""
+    """Raises a ValueError unless x is a dict with names as keys."""
     if not (isinstance(x, dict) and all(isinstance(key, str) for key in x)):
         raise ValueError(
             f"Argument `{name}` must be a dict of values by their names, but is {x!r}."

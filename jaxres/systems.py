@@ -1,11 +1,11 @@
-r"""Systems that are often used, and the operators that couple to them.
+r"""Common systems, and the operators that couple to them.
 
     system = jr.systems.qubit(0.6, direction=[1.0, 0.0, 0.0])      a jaxres.System
     V = jr.systems.pauli([1.0, 1.0, 0.0])                          σ_x + σ_y, in the same basis
 
-Every number may be traced and differentiated, where levels meet too (see `chain` for what is asked there). Operators
-stand in the usual bases: spin up first for a qubit, m = j first for a spin, the ground state first for an oscillator,
-and products of them, the first qubit's index first, for a chain.
+All real parameters may be traced, and are differentiable also where levels meet (`chain` states the condition).
+Operators are in the usual bases: spin up first for a qubit, m = j first for a spin, the ground state first for an
+oscillator, and products with the first qubit's index first for a chain.
 """
 
 from functools import lru_cache
@@ -34,7 +34,7 @@ from ._quantum.operators import PAULI, annihilation_matrix, spin_matrices
 from ._quantum.system import System
 
 Z = (0.0, 0.0, 1.0)
-#: more levels are refused: a map on them has over 10¹² entries
+#: largest number of levels, since a map on more levels would have over 10¹² entries
 MOST = 1024
 
 
@@ -45,12 +45,14 @@ def qubit(splitting: Scalar, direction: Numbers = Z) -> System:
     **Arguments:**
 
     - `splitting`: Δ ≥ 0 (energy).
-    - `direction`: the vector n, of any length but 0; only its direction counts.
+    - `direction`: the vector n, shape (3,), of any length but 0; only its direction counts.
 
-    Couplings are given in the basis of σ_z, spin up first: `pauli`. The Letter's qubit has n along z and
-    V = λ(σ_x + σ_y). Differentiable in both, at Δ = 0 from above.
+    Couplings are given in the basis of σ_z, spin up first, as by `pauli`. The Letter's qubit has n along z and
+    V = λ(σ_x + σ_y).
 
-    **Raises:** `ValueError` for a negative splitting or a direction without length.
+    **Returns:** `System`, differentiable in both arguments, at Δ = 0 from above.
+
+    **Raises:** `ValueError` for a negative splitting or a direction of length 0.
 
     !!! example
         >>> system = jr.systems.qubit(0.6, direction=[1.0, 0.0, 0.0])
@@ -72,9 +74,11 @@ def spin(j: Scalar, splitting: Scalar, direction: Numbers = Z) -> System:
     - `j`: 1/2, 1, 3/2, …
     - `splitting`, `direction`: as for `qubit`, which is the case j = 1/2.
 
-    Couplings are given in the basis of J_z, m = j first: `spin_operator`.
+    Couplings are given in the basis of J_z, m = j first, as by `spin_operator`.
 
-    **Raises:** `ValueError` if 2j is no positive integer, and as `qubit`.
+    **Returns:** `System`, differentiable as `qubit`.
+
+    **Raises:** `ValueError` if 2j is not a positive integer below 1024, and as `qubit`.
 
     !!! example
         >>> print(jr.systems.spin(1.5, 0.5).levels)
@@ -87,13 +91,12 @@ def spin(j: Scalar, splitting: Scalar, direction: Numbers = Z) -> System:
         require(np.any(np.asarray(n)), f"Argument `direction` must have a direction, but is {n}.")
     else:
         n = or_nan(jnp.any(n != 0), n)
-    # squares of its own numbers may be too large, or too small
+    # scaled first, since the squares of n may overflow or underflow
     n = n / jax.lax.stop_gradient(jnp.max(jnp.abs(n)))
-    # the levels are known, and the eigenvectors do not depend on Δ: nothing meets at Δ = 0
+    # eigenvectors of n·J, not of Δ n·J: they do not depend on Δ, and no levels meet at Δ = 0
     _, basis = eigh(spin_operator(j, n / jnp.sqrt(jnp.sum(n**2))))
-    basis = (
-        basis if concrete(n) else or_nan(jnp.all(jnp.isfinite(n)), basis)
-    )  # eigh(NaN) need not be
+    # eigenvectors of NaN need not be NaN
+    basis = basis if concrete(n) else or_nan(jnp.all(jnp.isfinite(n)), basis)
     return System(splitting * np.arange(-(N - 1) / 2, N / 2).astype(splitting.dtype), basis)
 
 
@@ -106,10 +109,12 @@ def oscillator(size: Count, frequency: Scalar) -> System:
     - `size`: number N of levels kept, at least 1.
     - `frequency`: ω ≥ 0 (ħ = 1).
 
-    Its eigenbasis is that of the couplings: `annihilation`. The truncation is a good one while the highest level is
+    Couplings are given in its eigenbasis, as by `annihilation`. The truncation is accurate if the highest level is
     empty: βωN ≫ 1.
 
-    **Raises:** `ValueError` for a negative frequency or no level.
+    **Returns:** `System`, differentiable in ω.
+
+    **Raises:** `ValueError` for a negative frequency, or a size below 1 or above 1024.
 
     !!! example
         >>> print(jr.systems.oscillator(3, 2.0).levels)
@@ -129,16 +134,17 @@ def chain(sites: Count, *, field: Numbers, exchange: Numbers) -> System:
     **Arguments:**
 
     - `sites`: number n of qubits, at least 1.
-    - `field`: h, shape (3,), or (n, 3) for one of its own at each qubit.
-    - `exchange`: J, shape (3,), or (n − 1, 3) for one of its own at each bond; (J, J, 0) is the XX chain, (J, J, J)
-      Heisenberg's, (0, 0, J) Ising's.
+    - `field`: h, shape (3,), or (n, 3) for a different field at each qubit.
+    - `exchange`: J, shape (3,), or (n − 1, 3) for a different exchange at each bond; (J, J, 0) is the XX chain,
+      (J, J, J) the Heisenberg chain, (0, 0, J) the Ising chain.
 
-    Particles that meet one end couple to it alone: V ⊗ 1 = `on_site(V, 0, sites)`.
+    Particles that collide with one end couple to it alone: V ⊗ 1 = `on_site(V, 0, sites)`.
 
-    Differentiable in h and J. Where levels meet, this is right as long as the terms that are not 0 commute within the
-    level; a term that is 0 and would split it otherwise is missed (see `System.from_hamiltonian`).
+    **Returns:** `System`, differentiable in h and J. Where levels meet, the derivative is right if the terms that are
+    not 0 commute within the level. It misses a term that is 0 and would split the level along other vectors (see
+    `System.from_hamiltonian`).
 
-    **Raises:** `ValueError` for shapes that do not fit.
+    **Raises:** `ValueError` for other shapes, values that are not finite, or more than 10 qubits.
 
     !!! example
         >>> system = jr.systems.chain(2, field=[0.0, 0.0, 1.0], exchange=[0.1, 0.1, 0.0])
@@ -150,7 +156,7 @@ def chain(sites: Count, *, field: Numbers, exchange: Numbers) -> System:
     sites = as_count("sites", sites, 1, MOST.bit_length() - 1)
     h, J = _vectors("field", field, (sites,)), _vectors("exchange", exchange, (sites - 1,))
     H = _chain(sites, h, J)
-    # The same terms in other proportions tell apart what happens to meet.
+    # The same terms in other proportions split levels that meet by accident.
     return System.from_hamiltonian(H, resolve=_chain(sites, _uneven(h), _uneven(J)))
 
 
@@ -164,13 +170,13 @@ def _chain(sites, h, J):
 
 @lru_cache(maxsize=8)
 def _terms(sites):
-    """All σ_a^(i), and all σ_a^(i) σ_a^(i+1)."""
+    """All operators σ_a^(i), and all products σ_a^(i) σ_a^(i+1)."""
     sigma = np.array([[_embed(s, i, sites) for s in PAULI] for i in range(sites)])
     return sigma, np.matmul(sigma[:-1], sigma[1:])
 
 
 def _uneven(x):
-    """The entries in proportions that no symmetry gives them."""
+    """Changes the proportions of the entries by irrational factors, which no symmetry produces."""
     golden = (np.sqrt(5) - 1) / 2
     return x * (1 + (1 + np.arange(x.size)) * golden % 1).reshape(x.shape).astype(x.dtype)
 
@@ -182,7 +188,9 @@ def _uneven(x):
 
 @door
 def pauli(vector: Numbers) -> Complex[Array, "2 2"]:
-    r"""$v·σ = v_x σ_x + v_y σ_y + v_z σ_z$ for any vector v, spin up first.
+    r"""The operator $v·σ = v_x σ_x + v_y σ_y + v_z σ_z$ for any finite vector v, shape (3,); spin up first.
+
+    **Raises:** `ValueError` for another shape, or values that are not finite.
 
     !!! example
         >>> print(jr.systems.pauli([1.0, 1.0, 0.0])[0, 1])  # the Letter's coupling
@@ -193,7 +201,9 @@ def pauli(vector: Numbers) -> Complex[Array, "2 2"]:
 
 @door
 def spin_operator(j: Scalar, vector: Numbers) -> Complex[Array, "N N"]:
-    r"""$v·J = v_x J_x + v_y J_y + v_z J_z$ of a spin j, for any vector v; m = j first.
+    r"""The operator $v·J = v_x J_x + v_y J_y + v_z J_z$ of a spin j for any finite vector v, shape (3,); m = j first.
+
+    **Raises:** `ValueError` as `spin` for j, and as `pauli` for v.
 
     !!! example
         >>> print(jnp.abs(jr.systems.spin_operator(1, [0.0, 0.0, 1.0])))
@@ -208,7 +218,9 @@ def spin_operator(j: Scalar, vector: Numbers) -> Complex[Array, "N N"]:
 
 @door
 def annihilation(size: Count) -> Float[Array, "N N"]:
-    r"""$a\,|n⟩ = \sqrt n\,|n-1⟩$ on the lowest levels of an oscillator; a + a† couples to its position.
+    r"""The operator $a\,|n⟩ = \sqrt n\,|n-1⟩$ on the lowest levels of an oscillator; a + a† couples to its position.
+
+    **Arguments:** `size`: number N of levels, from 1 to 1024. **Raises:** `ValueError` for another size.
 
     !!! example
         >>> a = jr.systems.annihilation(3)
@@ -220,7 +232,12 @@ def annihilation(size: Count) -> Float[Array, "N N"]:
 
 @door
 def on_site(operator: Numbers, site: Count, sites: Count) -> Inexact[Array, "N N"]:
-    r"""An operator of one qubit of a chain, $1 ⊗ … ⊗ X ⊗ … ⊗ 1$; the first is `site` 0, the last `sites` − 1.
+    r"""An operator X on one qubit of a chain, $1 ⊗ … ⊗ X ⊗ … ⊗ 1$.
+
+    **Arguments:** `operator`: X, shape (2, 2); `site`: index of the qubit, from 0 to `sites` − 1; `sites`: number of
+    qubits, from 1 to 10.
+
+    **Returns:** shape (2ⁿ, 2ⁿ) for n sites. **Raises:** `ValueError` for other values.
 
     !!! example
         >>> print(jnp.diagonal(jr.systems.on_site(jr.systems.pauli([0.0, 0.0, 1.0]), 1, sites=2)).real)
@@ -247,7 +264,7 @@ def _dimension(j: Scalar) -> int:
 
 
 def _vectors(name: str, x, many: tuple[int, ...]) -> Float[Array, "*n 3"]:
-    """One vector, or one for each of `many`."""
+    """Converts to one finite vector, or to an array of them with the leading axes `many`."""
     v = as_real(name, x)
     allowed = [(3,), (*many, 3)]
     if v.shape not in allowed:
