@@ -1,4 +1,4 @@
-"""The form of the figures' data: what stands in the datasets, and in which units.
+"""The form of the figures' datasets: their variables and units.
 
 The units are λ (energy), L (length) and ħ, all 1 in the Letter.
 """
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 DOI = "10.1103/PhysRevLett.130.200402"
 MODEL, STATE = ("model",), ("j", "k")
 
-#: long name and unit of everything in the datasets
+#: long name and unit of each variable and coordinate of the datasets
 LABELS = {
     "model": ("model of the collision", ""),
     "curve": ("curve", ""),
@@ -47,7 +47,7 @@ LABELS = {
 def dataset(
     title: str, variables: Mapping[str, tuple], coordinates: Mapping[str, Any], **parameters: Any
 ) -> "xarray.Dataset":
-    """Variables that know their names and units, with `parameters` and where they come from."""
+    """A dataset of variables with long names and units; its attributes are `parameters` and its source."""
     import xarray
 
     arrays = {name: (dims, np.asarray(values)) for name, (dims, values) in variables.items()}

@@ -1,4 +1,4 @@
-"""The Letter's model and parameters, and the data of its figures."""
+"""The Letter's model and its parameters, and the data of its figures."""
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -37,7 +37,7 @@ _NONNEGATIVE, _POSITIVE = ("splitting", "rate"), ("length", "beta", "mass", "wid
 
 
 def _parameter(name: str, x: Any) -> Float[Array, ""]:
-    """One of the model's numbers, checked by itself."""
+    """Converts and checks one parameter of the model."""
     return as_scalar(name, x, positive=name in _POSITIVE, nonnegative=name in _NONNEGATIVE)
 
 
@@ -56,13 +56,17 @@ def model(
 ) -> tuple[System, Reservoir]:
     r"""The Letter's qubit and its reservoir.
 
-    $H_S = \frac{Δ}{2} σ_z$, $V = λ(σ_x + σ_y)$ on $0 < x < L$, effusion packets. Defaults are the
-    Letter's parameters with Γ = 5 and Δ = 0.6 (ħ = 1).
+    $$H_S = \frac{Δ}{2} σ_z, \qquad V = λ(σ_x + σ_y) \text{ on } 0 < x < L$$
 
-    **Arguments:** `splitting` Δ ≥ 0, `coupling` λ, `length` L, `beta` β, `mass` m, `width` Δx,
-    `position` x₀, `rate` Γ.
+    The particles are effusion packets. Defaults are the Letter's parameters with Γ = 5 and Δ = 0.6 (ħ = 1). In the
+    energy eigenbasis, ground state (spin down) first, V_01 = λ(1 + i).
 
-    In the energy eigenbasis, ground state (spin down) first, V_01 = λ(1 + i).
+    **Arguments:** `splitting` Δ ≥ 0, `coupling` λ, `length` L, `beta` β, `mass` m, `width` Δx, `position` x₀, `rate` Γ;
+    `incidence` as for `Reservoir`.
+
+    **Returns:** the system and the reservoir.
+
+    **Raises:** `ValueError` for a parameter that is not admissible.
 
     !!! example
         >>> system, reservoir = jr.letter.model(rate=1.0)
@@ -93,23 +97,23 @@ def figure1(
 ) -> "xarray.Dataset":
     r"""Populations along one realisation of the collision times (Fig. 1, Eq. 5).
 
-    The qubit starts in its excited state. One curve for each rate Γ, and a last one at the first
-    rate with full dephasing (Eq. 3) after each collision, which goes to the Gibbs state (Eq. 4).
-    All curves see the same realisation: their collisions happen at the same Γt.
+    The qubit starts in its excited state. There is one curve for each rate Γ, and a last one at the
+    first rate with full dephasing (Eq. 3) after each collision, which converges to the Gibbs state
+    (Eq. 4). All curves have the same realisation: their collisions happen at the same Γt.
 
     **Arguments:**
 
     - `amplitudes`: collision models by name.
-    - `rates`: Γ of the curves.
+    - `rates`: the rates Γ of the curves.
     - `collisions`: number n of collisions.
-    - `key`: the realisation, by default `jax.random.key(0)`.
+    - `key`: the random key of the realisation, by default `jax.random.key(0)`.
     - `progress`: wraps the sequence of work items, e.g. `tqdm.tqdm`.
-
-    **Raises:** `ValueError` for no rate, a negative one, or fewer than 1 collision.
 
     **Returns:** `xarray.Dataset` with `rho` (model, curve, collision, j, k), the state right after
     each collision, where collision 0 is the start, `time` (curve, collision) and the populations
     `gibbs` (j).
+
+    **Raises:** `ValueError` for no rate, a rate that is not positive, or fewer than 1 collision.
 
     !!! example
         >>> data = jr.letter.figure1(collisions=100)
@@ -162,16 +166,18 @@ def figure2(
     rates: Float[Array, " G"] | Sequence[float] | None = None,
     progress: Callable[[Sequence], Iterable] = iter,
 ) -> "xarray.Dataset":
-    r"""The steady state against the collision rate (Fig. 2). One scattering map serves all rates.
+    r"""The steady state as a function of the collision rate (Fig. 2), from one scattering map.
 
     **Arguments:**
 
     - `amplitudes`: collision models by name.
-    - `rates`: Γ, by default 201 of them from 0.01 to 100.
+    - `rates`: the rates Γ, by default 201 from 0.01 to 100.
     - `progress`: wraps the sequence of work items, e.g. `tqdm.tqdm`.
 
     **Returns:** `xarray.Dataset` with `rho` (model, rate, j, k), its trace distance to the Gibbs
     state `distance` (model, rate), `map_error` (model) and the populations `gibbs` (j).
+
+    **Raises:** `ValueError` for a negative rate.
 
     !!! example
         >>> data = jr.letter.figure2(rates=[1.0, 5.0])
@@ -210,8 +216,8 @@ def figure3(
 ) -> "xarray.Dataset":
     r"""Three maps of the steady coherence (Fig. 3): over (Γ, Δ), over (Δx, Δ), over (Δx, Γ).
 
-    What is not on an axis is Δx = 1, Γ = 5, Δ/2 = 0.6. The axes are logarithmic: Γ from 0.01 to
-    100, Δ from 0.1 to 20, Δx from 0.1 (the validity bound of the packet is 0.08) to 30.
+    The parameter that is not on an axis is Δx = 1, Γ = 5, or Δ/2 = 0.6. The axes are logarithmic: Γ from
+    0.01 to 100, Δ from 0.1 to 20, Δx from 0.1 (the validity bound of the packet is 0.08) to 30.
 
     **Arguments:**
 
@@ -220,8 +226,8 @@ def figure3(
     - `progress`: wraps the sequence of rows, e.g. `tqdm.tqdm`.
 
     **Returns:** `xarray.Dataset` with the complex `rho01_rate_splitting`, `rho01_width_splitting`
-    and `rho01_width_rate`; what Eq. (24) says of their moduli, `law_rate_splitting` and so on, up
-    to its `prefactor`; and `map_error` (splitting, width). States that cannot be trusted are NaN.
+    and `rho01_width_rate`; their moduli by Eq. (24) without the prefactor, `law_rate_splitting` and so
+    on; the `prefactor`; and `map_error` (splitting, width). Failed states are NaN.
 
     **Raises:** `ValueError` for fewer than 2 points.
 
@@ -238,7 +244,7 @@ def figure3(
     rate, splitting, width = np.array([5.0, 1.2, 1.0])
 
     def row(splitting):
-        """The levels, the maps at all widths, and the map at the fixed one."""
+        """Returns the levels, the maps at all widths, and the map at the fixed width."""
         splitting = jnp.asarray(splitting)
         S = _over_widths(splitting, jnp.asarray([*widths, width]), amplitudes)
         levels = jnp.stack([-splitting / 2, splitting / 2])
@@ -256,7 +262,7 @@ def figure3(
     def law(g, d, w):
         return coherence_law(g, d, w, _PARAMETERS["beta"], _PARAMETERS["mass"])
 
-    # matched where the collisions are rare and the packets narrow
+    # matched at the smallest rate and width, where Eq. (24) holds
     prefactor = abs(width_rate[0][0]) / law(rates[0], splitting, widths[0])
     column = (slice(None), None)
     over_rate, over_width, below = ("splitting", "rate"), ("splitting", "width"), ("rate", "width")
@@ -282,7 +288,7 @@ def figure3(
 
 @eqx.filter_jit
 def _over_widths(splitting, widths, amplitudes):
-    """The scattering maps of one row, one after the other: each is a batch of nodes already."""
+    """The scattering maps of one row, in a loop, since each map is a batch of nodes already."""
 
     def one(width):
         return scattering_map(*model(splitting=splitting, width=width), amplitudes=amplitudes)
@@ -318,7 +324,7 @@ def _gibbs():
 
 
 def _parameters(*varied):
-    """The model's parameters that are the same throughout a figure."""
+    """The parameters of the model that are not varied in a figure."""
     return {name: value for name, value in _PARAMETERS.items() if name not in varied}
 
 

@@ -1,7 +1,7 @@
 """The Letter's figures, drawn from the datasets of `jaxres.letter`.
 
-Needs the extra `figures`. The small functions draw into `ax` (a new one without it) and return it;
-`figure1`, `figure2` and `figure3` compose them at the width of a journal's column.
+The module needs the extra `figures`. `trajectory`, `steady_states` and `coherence_map` draw into `ax`, by default into
+new axes, and return it. `figure1`, `figure2` and `figure3` draw whole figures at the width of a journal's column.
 """
 
 from collections.abc import Iterator
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     import matplotlib.figure
     import xarray
 
-COLUMN = 8.6 / 2.54  # inches
+#: width of a column of Physical Review, 8.6 cm, in inches
+COLUMN = 8.6 / 2.54
 
-#: Okabe and Ito's colours, told apart with any colour vision
+#: colours of Okabe and Ito, distinguishable with any colour vision
 BLACK, ORANGE, BLUE, GREEN, VERMILION, PURPLE = (
     "#000000",
     "#E69F00",
@@ -38,7 +39,7 @@ _SYMBOLS = {
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Type of 8 points, thin lines, ticks inside, fonts kept as text in the PDF."""
+    """A context with 8-point type, thin lines, ticks inside the axes, and text kept as text in PDFs."""
     import matplotlib
 
     settings: dict[Any, Any] = {
@@ -73,7 +74,10 @@ def style() -> Iterator[None]:
 def trajectory(
     data: "xarray.Dataset", *, ax: "matplotlib.axes.Axes | None" = None
 ) -> "matplotlib.axes.Axes":
-    """ρ_00 against Γt along one realisation (Fig. 1); further models dashed."""
+    """Draws ρ_00 against Γt along one realisation (Fig. 1), with all models but the first dashed.
+
+    **Arguments:** `data`: from `jaxres.letter.figure1`. **Returns:** the axes.
+    """
     ax = _axes(ax)
     ax.axhline(float(data.gibbs[0]), color="0.5", lw=0.7, label="Gibbs")
     for m in range(data.sizes["model"]):
@@ -100,7 +104,12 @@ def trajectory(
 def steady_states(
     data: "xarray.Dataset", *, ax: "matplotlib.axes.Axes | None" = None
 ) -> "matplotlib.axes.Axes":
-    """ρ_00, ρ_11, |ρ_10| against Γ (Fig. 2), Gibbs values as thin lines; further models dashed."""
+    """Draws ρ_00, ρ_11, |ρ_10| against Γ (Fig. 2), with Gibbs values as thin lines.
+
+    All models but the first are dashed.
+
+    **Arguments:** `data`: from `jaxres.letter.figure2`. **Returns:** the axes.
+    """
     ax = _axes(ax)
     for value in (*data.gibbs.values, 0.0):
         ax.axhline(value, color="0.5", lw=0.6, label="Gibbs" if value == 0 else None)
@@ -133,10 +142,17 @@ def coherence_map(
     limits: tuple[float, float] = (1e-4, 0.5),
     levels: tuple[float, ...] = (1e-3, 1e-2, 1e-1),
 ) -> "matplotlib.axes.Axes":
-    """|ρ_01| over two parameters (Fig. 3) on a logarithmic colour scale, `ax.collections[0]`.
+    """Draws |ρ_01| over two parameters (Fig. 3) on a logarithmic colour scale, `ax.collections[0]`.
 
-    Contours of |ρ_01| at `levels` are drawn solid, those of the qualitative law (Eq. 24), if given,
-    dashed.
+    Contours of |ρ_01| are solid, those of the qualitative law (Eq. 24), if given, dashed.
+
+    **Arguments:**
+
+    - `coherence`, `law`: two-dimensional arrays of `jaxres.letter.figure3`.
+    - `limits`: range of the colour scale.
+    - `levels`: values of the contours.
+
+    **Returns:** the axes.
     """
     from matplotlib.colors import LinearSegmentedColormap, LogNorm
     from matplotlib.ticker import LogLocator
@@ -144,7 +160,7 @@ def coherence_map(
     ax = _axes(ax)
     y, x = coherence.dims
     size = np.abs(coherence.values)
-    # light enough for black lines
+    # the lower 72 % of the colour map are light enough for black lines
     pale = LinearSegmentedColormap.from_list("pale", _sequential(np.linspace(0, 0.72, 256)))
     ax.pcolormesh(
         coherence[x],
@@ -176,7 +192,7 @@ def coherence_map(
 
 
 def figure1(data: "xarray.Dataset") -> "matplotlib.figure.Figure":
-    """Fig. 1, from `jaxres.letter.figure1`."""
+    """Returns Fig. 1, drawn from the dataset of `jaxres.letter.figure1`."""
     from matplotlib import pyplot
 
     with style():
@@ -187,7 +203,7 @@ def figure1(data: "xarray.Dataset") -> "matplotlib.figure.Figure":
 
 
 def figure2(data: "xarray.Dataset") -> "matplotlib.figure.Figure":
-    """Fig. 2, from `jaxres.letter.figure2`."""
+    """Returns Fig. 2, drawn from the dataset of `jaxres.letter.figure2`."""
     from matplotlib import pyplot
 
     with style():
@@ -198,7 +214,7 @@ def figure2(data: "xarray.Dataset") -> "matplotlib.figure.Figure":
 
 
 def figure3(data: "xarray.Dataset") -> "matplotlib.figure.Figure":
-    """Fig. 3, from `jaxres.letter.figure3`."""
+    """Returns Fig. 3, drawn from the dataset of `jaxres.letter.figure3`."""
     from matplotlib import pyplot
 
     levels, limits, fixed = (1e-3, 1e-2, 1e-1), (1e-4, 0.5), data.attrs
@@ -222,7 +238,7 @@ def figure3(data: "xarray.Dataset") -> "matplotlib.figure.Figure":
 
 
 def _key(ax, colors, levels, prefactor):
-    """The colour bar and what the contours mean."""
+    """Draws the colour bar and the legend of the contours."""
     ax.axis("off")
     bar = ax.figure.colorbar(
         colors, cax=ax.inset_axes((0, 0.7, 1, 0.08)), orientation="horizontal", extend="min"
@@ -244,7 +260,7 @@ def _sequential(x):
 
 
 def _name_models(ax, data):
-    """Entries of the legend that tell the models apart, where there are several."""
+    """Adds legend entries that distinguish the models, if there are several."""
     if data.sizes["model"] > 1:
         for name, dashes in zip(data.model.values, cycle(DASHES), strict=False):
             ax.plot([], [], color="0.5", dashes=dashes, label=str(name))

@@ -1,11 +1,11 @@
-r"""SI units: from kelvin, gigahertz, proton masses and nanometres to the numbers of the model, and back.
+r"""Conversion of SI units, such as kelvin, gigahertz, proton masses and nanometres, to numbers of the model and back.
 
 jaxres computes with ħ = k = 1. Then every quantity is a power of an energy times a power of a length,
 
     energy, temperature, frequency, rate   E        time       1/E        momentum   1/L
     length                                 L        mass       1/(E L²)   velocity   E L
 
-and a system of units is fixed by the two quantities that shall be 1. Constants are CODATA's, from `scipy.constants`.
+and two quantities that are 1 fix a system of units. The constants are those of CODATA, from `scipy.constants`.
 """
 
 import math
@@ -19,7 +19,7 @@ from ._checks import Checked, Numbers, as_choice, as_float, as_real, door, requi
 
 _HBAR, _K = constants.hbar, constants.k
 
-#: what a unit is in joules and metres with ħ = k = 1: its size, the power of energy, the power of length
+#: each unit in joules and metres, with ħ = k = 1: its size, its power of energy, its power of length
 UNITS = MappingProxyType(
     {
         "J": (1.0, 1, 0),
@@ -50,9 +50,9 @@ UNITS = MappingProxyType(
 
 
 class Units(eqx.Module):
-    r"""The units of a model, fixed by two quantities that are 1 in it: `Units((300, "K"), (1000, "m_p"))`.
+    r"""The units of a model, fixed by two quantities that are 1 in it, as in `Units((300, "K"), (1000, "m_p"))`.
 
-    **Arguments:** two pairs (number, unit), independent of each other. Units are
+    **Arguments:** `first`, `second`: two independent pairs (number, unit). The units are
 
     | of | units |
     |---|---|
@@ -66,13 +66,13 @@ class Units(eqx.Module):
     | mass | `kg`, `m_p` (proton masses), `u` |
     | momentum, velocity | `kg m/s`, `m/s` |
 
-    A splitting "of 1 GHz" is 2π·10⁹ rad/s; the Letter's ω = 10⁹ s⁻¹ is 1e9 `rad/s`, which differs. β is 1 over the
-    temperature.
+    A splitting of 1 `GHz` is 2π·10⁹ rad/s, which differs from the Letter's ω = 10⁹ s⁻¹, 1e9 `rad/s`. β is the inverse
+    of the temperature.
 
-    **Attributes:** `energy` (J) and `length` (m), what 1 is in the model.
+    **Attributes:** `energy` (J) and `length` (m), the units of energy and length of the model.
 
-    **Raises:** `ValueError` for unknown units, numbers that are not positive, or two quantities of which one fixes
-    the other, as a time and an energy.
+    **Raises:** `ValueError` for unknown units, numbers that are not positive, two quantities of which one fixes the
+    other, such as a time and an energy, or units beyond the range of floating-point numbers.
 
     !!! example
         >>> units = jr.units.Units((300, "K"), (1000, "m_p"))
@@ -112,7 +112,11 @@ class Units(eqx.Module):
 
     @door
     def to_model(self, value: Numbers, unit: Checked[str]) -> Float[Array, "*s"]:
-        """The number that `value` `unit` is in the model.
+        """Converts a value in the given unit to a number of the model.
+
+        **Arguments:** `value`: an array of any shape; `unit`: one of the table. **Returns:** the same shape.
+
+        **Raises:** `ValueError` for an unknown unit.
 
         !!! example
             >>> units = jr.units.Units((1e9, "rad/s"), (1, "nm"))
@@ -123,7 +127,11 @@ class Units(eqx.Module):
 
     @door
     def from_model(self, value: Numbers, unit: Checked[str]) -> Float[Array, "*s"]:
-        """A number of the model in `unit`s.
+        """Converts a number of the model to a value in the given unit.
+
+        **Arguments:** `value`: an array of any shape; `unit`: one of the table. **Returns:** the same shape.
+
+        **Raises:** `ValueError` for an unknown unit.
 
         !!! example
             >>> units = jr.units.Units((1e9, "rad/s"), (1, "nm"))
@@ -138,7 +146,7 @@ class Units(eqx.Module):
 
 
 def _quantity(name, x):
-    """A pair (number, unit) in joules and metres, and the powers of energy and of length."""
+    """Converts a pair (number, unit) to joules and metres; also returns the powers of energy and of length."""
     if not isinstance(x, tuple | list) or len(x) != 2:
         raise ValueError(f"Argument `{name}` must be a pair (number, unit), but is {shown(x)}.")
     value, (size, a, b) = as_float(name, x[0]), UNITS[as_choice(name, x[1], tuple(UNITS))]
