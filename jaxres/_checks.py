@@ -1,4 +1,4 @@
-"""Conversion and validation at the door: what is known is checked at once, what is traced is NaN where it is wrong."""
+"""Conversion and validation of arguments: wrong concrete values raise a ValueError, wrong traced ones become NaN."""
 
 import abc
 import operator
@@ -21,18 +21,18 @@ from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Inexact, PRNGKeyAr
 _T = TypeVar("_T")
 Function = TypeVar("Function", bound=Callable)
 
-#: `Checked[T]` says that the function itself checks that it is given a T, and what it says if not. So its message is
-#: the same with and without a checker of annotations, and what its converter accepts is never refused before.
+#: `Checked[T]` marks an argument that the function itself checks to be a T. A checker of annotations accepts anything
+#: there, so the error message is the same with and without it, and every value that the converter accepts reaches it.
 Checked = _T | Any
 
-#: what a user may pass for one real number, for an array of numbers, for a whole number
+#: annotations of arguments: one real number, an array of numbers, a whole number
 Scalar = Checked[Real[ArrayLike, ""]]
 Numbers = Checked[Inexact[ArrayLike, "..."]]
 Count = Checked[int]
 
 
 def concrete(*values: Any) -> bool:
-    """Whether every leaf is a known number (not a tracer of jit, grad or vmap)."""
+    """Whether every leaf is a concrete number and not a tracer of jit, grad or vmap."""
     leaves = jax.tree_util.tree_leaves(values)
     return all(
         isinstance(leaf, (np.ndarray, np.generic, float, int, complex))
@@ -42,20 +42,20 @@ def concrete(*values: Any) -> bool:
 
 
 def known(condition: Callable[[], Any]) -> bool:
-    """A condition on concrete numbers, evaluated at once also where a function around it is being traced."""
+    """Evaluates a condition on concrete numbers at once, also while JAX traces the calling function."""
     with jax.ensure_compile_time_eval():
         return bool(condition())
 
 
 def _strong(x: Any) -> Array:
-    """An array whose precision is its own, also if it was made from a Python number, and known if `x` is."""
+    """Converts to an array that is not weakly typed, also from a Python number, and is concrete if `x` is."""
     with jax.ensure_compile_time_eval() if concrete(x) else nullcontext():
         array = jnp.asarray(x)
         return array.astype(array.dtype) if array.weak_type else array
 
 
 def require(condition: Any, message: str) -> None:
-    """Raise `ValueError(message)` unless the (concrete) condition holds everywhere."""
+    """Raises `ValueError(message)` unless the (concrete) condition holds everywhere."""
     if not bool(np.all(condition)):
         raise ValueError(message)
 
@@ -63,7 +63,7 @@ def require(condition: Any, message: str) -> None:
 def check_scalar(
     name: str, x: Any, *, positive: bool = False, nonnegative: bool = False, finite: bool = False
 ) -> None:
-    """A real scalar of the given sign, finite; a `nonnegative` one, as a rate, may be infinite if not `finite`."""
+    """Checks a real scalar for its sign and for being finite; a `nonnegative` one may be infinite unless `finite`."""
     if not concrete(x):
         return
     value = np.asarray(x)
@@ -80,7 +80,7 @@ def check_scalar(
 
 
 def check_shape(name: str, x: Any, ndim: int, shape: str) -> None:
-    """The number of axes, known also while tracing."""
+    """Checks the number of axes, which is known also while tracing."""
     if np.ndim(x) != ndim:
         raise ValueError(
             f"Argument `{name}` must have shape {shape}, but has shape {np.shape(x)}."
@@ -88,12 +88,12 @@ def check_shape(name: str, x: Any, ndim: int, shape: str) -> None:
         )
 
 
-#: differences from an adjoint that are taken for rounding, in units of it, relative to the largest entry
+#: tolerance for the difference from the adjoint, in units of ε times the largest entry
 ROUNDINGS = 64
 
 
 def check_hermitian(name: str, x: Any) -> None:
-    """A square Hermitian matrix without NaN."""
+    """Checks that x is a square, finite and Hermitian matrix."""
     check_shape(name, x, 2, "(N, N)")
     n, m = np.shape(x)
     if n != m:
@@ -115,13 +115,13 @@ def check_hermitian(name: str, x: Any) -> None:
 
 
 def check_instance(name: str, x: Any, kind: type | tuple[type, ...], remedy: str) -> None:
-    """An object of one of the given classes; `remedy` says which ones there are."""
+    """Checks that x is an instance of one of the classes, which `remedy` names in the error message."""
     if not isinstance(x, kind):
         raise ValueError(f"Argument `{name}` must be {remedy}, but is {shown(x)}.")
 
 
 def shown(x: Any) -> str:
-    """What a message says of an argument: its `repr`, cut short."""
+    """The `repr` of an argument for an error message, shortened."""
     try:
         return _REPR.repr(x)
     except (ValueError, RecursionError):  # a whole number of thousands of digits, a list in itself
@@ -134,7 +134,7 @@ _REPR.maxother = _REPR.maxstring = 80
 
 @lru_cache(maxsize=4)
 def warn_of_single_precision(dtype: Any) -> None:
-    """Say once in a process what single precision is worth here."""
+    """Warns of the accuracy of single precision, once per process."""
     if dtype == jnp.float32:
         warnings.warn(
             "jaxres is computing in single precision: expect an accuracy of about 1e-6 in maps and 1e-5 in states. "
@@ -146,28 +146,28 @@ def warn_of_single_precision(dtype: Any) -> None:
 # --------------------------------------------------------------------------------------------------
 # One converter for each kind of argument
 # --------------------------------------------------------------------------------------------------
-# All take the argument's name first, accept what a physicist may have at hand (numbers, nested lists,
-# NumPy and JAX arrays, Qobjs), and give an array of the process's own precision: double where
-# jax_enable_x64 is set, single elsewhere, whatever came in. Mixed precisions never get past them.
+# All converters take the argument's name first, accept numbers, nested lists, NumPy and JAX arrays and
+# Qobjs, and return an array in the precision of the process: double if jax_enable_x64 is set, else single,
+# for input of any precision. So the code behind them does not meet mixed precisions.
 #
-# What is known and wrong raises a `ValueError` that names the argument. What is traced and wrong cannot:
-# it becomes NaN, its derivative too, and so does everything that is computed from it.
+# A wrong concrete value raises a `ValueError` that names the argument. A wrong traced value cannot raise:
+# it becomes NaN, with NaN derivatives, and so do all results that are computed from it.
 
 
 def as_inexact(name: str, x: Any) -> Array:
-    """A real or complex floating-point array of any shape; entries may be anything."""
+    """Converts to a real or complex floating-point array of any shape, with any entries."""
     return _promoted(numbers(name, x))
 
 
 def as_complex(name: str, x: Any) -> Array:
-    """A complex array of any shape; entries may be anything."""
+    """Converts to a complex array of any shape, with any entries."""
     array = as_inexact(name, x)
     with _arithmetic(concrete(array)):
         return array.astype(jnp.result_type(complex))
 
 
 def as_real(name: str, x: Any) -> Array:
-    """A real floating-point array of any shape; entries may be anything."""
+    """Converts to a real floating-point array of any shape, with any entries."""
     array = numbers(name, x)
     if jnp.iscomplexobj(array):
         raise ValueError(
@@ -179,7 +179,7 @@ def as_real(name: str, x: Any) -> Array:
 def as_scalar(
     name: str, x: Any, *, positive: bool = False, nonnegative: bool = False, finite: bool = False
 ) -> Float[Array, ""]:
-    """One real number, as `check_scalar` wants it."""
+    """Converts to one real number that satisfies `check_scalar`."""
     value = as_real(name, x)
     check_shape(name, value, 0, "()")
     check_scalar(name, value, positive=positive, nonnegative=nonnegative, finite=finite)
@@ -191,14 +191,14 @@ def as_scalar(
 
 
 def as_vector(name: str, x: Any, *, shape: str = "(N,)") -> Float[Array, " N"]:
-    """Finite real numbers in one row; `shape` is what an error calls it."""
+    """Converts to a vector of finite real numbers; `shape` is its shape in the error message."""
     value = as_real(name, x)
     check_shape(name, value, 1, shape)
     return _finite(name, value)
 
 
 def as_matrix(name: str, x: Any, size: int | None = None) -> Inexact[Array, "N N"]:
-    """A finite square matrix, of so many rows if `size` is given."""
+    """Converts to a finite square matrix, of `size` rows if given."""
     value = as_inexact(name, x)
     check_shape(name, value, 2, "(N, N)" if size is None else str((size, size)))
     wanted = (value.shape[0] if size is None else size,) * 2
@@ -211,12 +211,12 @@ def as_matrix(name: str, x: Any, size: int | None = None) -> Inexact[Array, "N N
     return _finite(name, value)
 
 
-# What holds to rounding is asked for to the rounding of the precision in which the matrix comes, and then made to hold
-# in the process's own.
+# Hermiticity, unitarity and the trace are checked to the rounding of the precision in which the matrix comes. If that
+# is not the precision of the process, the matrix is then corrected, so that they hold in this one too.
 
 
 def as_hermitian(name: str, x: Any, size: int | None = None) -> Inexact[Array, "N N"]:
-    """A finite Hermitian matrix."""
+    """Converts to a finite Hermitian matrix, of `size` rows if given."""
     came = numbers(name, x)
     value = as_matrix(name, came, size)
     check_hermitian(name, came)
@@ -227,7 +227,7 @@ def as_hermitian(name: str, x: Any, size: int | None = None) -> Inexact[Array, "
 
 
 def as_unitary(name: str, x: Any, size: int | None = None) -> Inexact[Array, "N N"]:
-    """A unitary matrix."""
+    """Converts to a unitary matrix, of `size` rows if given."""
     came = numbers(name, x)
     value = as_matrix(name, came, size)
     if concrete(came):
@@ -239,25 +239,27 @@ def as_unitary(name: str, x: Any, size: int | None = None) -> Inexact[Array, "N 
         )
     if came.dtype != value.dtype:
         with _arithmetic(concrete(came)):
-            for _ in range(3):  # Newton–Schulz: each step squares the distance to a unitary
+            for _ in range(
+                3
+            ):  # Newton–Schulz: each step squares the distance, so three lead from 1e-3 below 1e-16
                 value = 1.5 * value - 0.5 * value @ (jnp.conj(value.T) @ value)
     return value if concrete(came) else or_nan(unitary(came), value)
 
 
 def as_state(name: str, x: Any, size: int | None = None) -> Complex[Array, "N N"]:
-    """A Hermitian matrix of trace 1; whether it is positive is another question."""
+    """Converts to a Hermitian matrix of trace 1, of `size` rows if given; positivity is not checked."""
     came = numbers(name, x)
     value = as_complex(name, as_matrix(name, came, size))
     if concrete(came):
         rho = np.asarray(came)
         skew, trace = np.max(np.abs(rho - rho.conj().T)), np.trace(rho).real
-        room = 1e3 * np.finfo(rho.dtype).eps
+        tolerance = 1e3 * np.finfo(rho.dtype).eps
         require(
-            skew <= room,
+            skew <= tolerance,
             f"Argument `{name}` must be Hermitian, but differs from its adjoint by {skew:.2g}.",
         )
         require(
-            abs(trace - 1) <= room,
+            abs(trace - 1) <= tolerance,
             f"Argument `{name}` must have trace 1, but has trace {trace:g}. Divide it by that.",
         )
     if jnp.finfo(came.dtype).eps > jnp.finfo(value.dtype).eps:
@@ -267,12 +269,12 @@ def as_state(name: str, x: Any, size: int | None = None) -> Complex[Array, "N N"
     return value if concrete(came) else or_nan(normalised(came), value)
 
 
-#: no count comes near this: what does is a slip, and would fill the memory
+#: largest accepted count; a larger one can only be a mistake, and would exhaust the memory
 MOST = 2**31 - 1
 
 
 def as_count(name: str, x: Any, least: int, most: int = MOST) -> int:
-    """A whole number from `least` to `most`, known while tracing: an int, or an integer of NumPy or JAX."""
+    """Converts to an int from `least` to `most`, known while tracing, from an int or an integer of NumPy or JAX."""
     wanted = f"a whole number of at least {least}"
     wanted += "" if most == MOST else f" and at most {most}"
     try:
@@ -289,10 +291,10 @@ def as_count(name: str, x: Any, least: int, most: int = MOST) -> int:
 
 
 def as_float(name: str, x: Any) -> float:
-    """One finite real number, known while tracing, as Python's: where more than single precision is always needed."""
+    """Converts to a finite Python float, known while tracing and of double precision in every process."""
     try:
         if not isinstance(x, Number):
-            x = np.asarray(x)[()]  # an array of no axes
+            x = np.asarray(x)[()]  # the entry of an array without axes
         if not isinstance(x, Number) or isinstance(x, complex | np.complexfloating):
             raise TypeError("not a real number")
         value = float(cast(Any, x))
@@ -306,7 +308,7 @@ def as_float(name: str, x: Any) -> float:
 
 
 def as_index(name: str, x: Any, size: int) -> int:
-    """The index of one of `size` levels, counted from 0."""
+    """Converts to the index of one of `size` levels, from 0."""
     value = as_count(name, x, 0)
     if value >= size:
         raise ValueError(
@@ -316,20 +318,20 @@ def as_index(name: str, x: Any, size: int) -> int:
 
 
 def as_instance(name: str, x: Any, kind: type | tuple[type, ...], remedy: str) -> Any:
-    """An object of one of the given classes; `remedy` says which ones there are."""
+    """Returns x if it is an instance of one of the classes, which `remedy` names in the error message."""
     check_instance(name, x, kind, remedy)
     return x
 
 
 def as_flag(name: str, x: Any) -> bool:
-    """True or False, known while tracing."""
+    """Converts to True or False, known while tracing."""
     if not isinstance(x, bool | np.bool_):
         raise ValueError(f"Argument `{name}` must be True or False, but is {shown(x)}.")
     return bool(x)
 
 
 def as_key(name: str, x: Any) -> PRNGKeyArray:
-    """One random key of JAX, of the new kind or the old one (two numbers)."""
+    """Returns x if it is one random key of JAX, typed or of the old kind (an array of numbers)."""
     if not isinstance(x, jax.Array):
         fits = False
     elif jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
@@ -345,14 +347,14 @@ def as_key(name: str, x: Any) -> PRNGKeyArray:
 
 
 def as_function(name: str, x: Any, *, static: bool = False) -> Callable:
-    """Something that can be called and, if `static`, is not an object with arrays, such as a map."""
+    """Returns x if it can be called and, if `static`, contains no arrays."""
     if not callable(x) or (static and any(map(eqx.is_array, jax.tree.leaves(x)))):
         raise ValueError(f"Argument `{name}` must be a function, but is {shown(x)}.")
     return x
 
 
 def as_choice(name: str, x: Any, choices: Sequence[str]) -> Any:
-    """One of a few names."""
+    """Returns x if it is one of the names `choices`."""
     if not isinstance(x, str) or x not in choices:
         raise ValueError(
             f"Argument `{name}` must be one of {', '.join(map(repr, choices))}, but is {shown(x)}."
@@ -361,7 +363,7 @@ def as_choice(name: str, x: Any, choices: Sequence[str]) -> Any:
 
 
 def check_finite(name: str, x: Array) -> None:
-    """No NaN and no infinity, where that is known."""
+    """Checks that x is finite, if it is concrete."""
     if concrete(x):
         require(
             np.isfinite(x),
@@ -375,7 +377,7 @@ def _finite(name: str, x: Array) -> Array:
 
 
 def _arithmetic(known: bool) -> ExitStack:
-    """In this context numbers are converted: at once if they are known, and by NumPy's rules of promotion."""
+    """A context for conversions: types promote as NumPy's do, and `known` numbers are converted at once."""
     stack = ExitStack()
     stack.enter_context(jax.numpy_dtype_promotion("standard"))
     if known:
@@ -384,7 +386,7 @@ def _arithmetic(known: bool) -> ExitStack:
 
 
 def numbers(name: str, x: Any) -> Array:
-    """A floating-point array in the precision in which it comes, known if `x` is."""
+    """Converts to a floating-point array in the precision in which it comes, concrete if `x` is."""
     try:
         if _deeper(x, 16):
             raise ValueError("lists in lists in lists, as in one that contains itself")
@@ -393,7 +395,7 @@ def numbers(name: str, x: Any) -> Array:
             if not (jnp.issubdtype(array.dtype, jnp.number) or array.dtype == bool):
                 raise TypeError("no numbers")
             if jnp.issubdtype(array.dtype, jnp.inexact):
-                return array.astype(array.dtype)  # of its own precision if it was a Python number
+                return array.astype(array.dtype)  # not weakly typed, also if it was a Python number
             return array.astype(jnp.result_type(float))
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(
@@ -402,7 +404,7 @@ def numbers(name: str, x: Any) -> Array:
 
 
 def _numpy_array(x: Any) -> Any:
-    """What JAX understands of something known."""
+    """Converts a concrete value to one that JAX understands."""
     if isinstance(x, jax.Array | float | complex):
         return x
     qutip = sys.modules.get("qutip")
@@ -411,7 +413,7 @@ def _numpy_array(x: Any) -> Any:
     if np.ma.is_masked(x):
         raise ValueError("masked entries")
     array = np.asarray(x)
-    if array.dtype == object:  # whole numbers beyond 64 bits, fractions
+    if array.dtype == object:  # integers beyond 64 bits, or fractions
         if not all(isinstance(item, Number) for item in array.flat):
             raise TypeError("objects that are not numbers")
         array = array.astype(
@@ -423,7 +425,7 @@ def _numpy_array(x: Any) -> Any:
 
 
 def _deeper(x, levels):
-    """Whether there are lists in `x` below so many others."""
+    """Whether lists in `x` are nested more than `levels` deep."""
     return isinstance(x, list | tuple) and (
         levels == 0 or any(_deeper(item, levels - 1) for item in x)
     )
@@ -434,7 +436,7 @@ def _traced(x):
 
 
 def _promoted(array: Array) -> Array:
-    """A floating-point array in the process's precision."""
+    """Converts a floating-point array to the precision of the process."""
     kind = complex if jnp.iscomplexobj(array) else float
     with _arithmetic(concrete(array)):
         return array.astype(jnp.result_type(kind))
@@ -446,10 +448,10 @@ def _promoted(array: Array) -> Array:
 
 
 def or_nan(valid: Bool[Array, "*#s"], tree: Any, inputs: Any = ()) -> Any:
-    """The arrays of `tree` where `valid`, NaN elsewhere: in the values and in all derivatives of them.
+    """Returns the arrays of `tree` where `valid`, and NaN elsewhere, in the values and in all their derivatives.
 
-    A selection alone would leave the derivatives 0 there, which an optimiser takes for a minimum. The derivatives by
-    numbers that a value does not depend on are NaN too if these are among `inputs`.
+    A selection by `jnp.where` would have derivatives 0 there, which an optimiser would mistake for a minimum.
+    Derivatives with respect to `inputs` are NaN even if a value does not depend on them.
     """
     numbers = jax.tree.leaves(eqx.filter(inputs, eqx.is_inexact_array))
     with jax.numpy_dtype_promotion("standard"):
@@ -468,7 +470,8 @@ def _or_nan_jvp(primals, tangents):
     real = jnp.finfo(x.dtype).dtype
     dx = jnp.where(valid, 1, jnp.nan).astype(real) * dx
     if numbers:
-        # Also where x does not depend on a number, and to second order: 0 × number × its change, with NaN for 0
+        # The term 0 × number × its change, with NaN for 0, also serves second derivatives and numbers on which x does
+        # not depend.
         none = jnp.where(valid, 0, jnp.nan).astype(real)
         value = sum(_total(jnp.where(jnp.isfinite(n), n, 0), real) for n in numbers)
         dx = dx + none * value * sum(_total(d, real) for d in changes)
@@ -480,7 +483,7 @@ def _total(x, dtype):
 
 
 def hermitian(X: Inexact[Array, "*b N N"], roundings: float = ROUNDINGS) -> Bool[Array, "*b"]:
-    """Whether matrices are finite and Hermitian to so many roundings of their largest entry."""
+    """Whether matrices are finite and Hermitian, to `roundings` times ε of their largest entry."""
     X = jax.lax.stop_gradient(X)
     skew = jnp.max(jnp.abs(X - jnp.conj(jnp.swapaxes(X, -1, -2))), axis=(-2, -1))
     return skew <= roundings * jnp.finfo(X.dtype).eps * jnp.max(jnp.abs(X), axis=(-2, -1))
@@ -495,11 +498,11 @@ def unitary(U: Inexact[Array, "N N"]) -> Bool[Array, ""]:
 
 
 def normalised(rho: Inexact[Array, "N N"]) -> Bool[Array, ""]:
-    """Whether a matrix is Hermitian and of trace 1, as `as_state` wants it."""
+    """Whether a matrix is Hermitian and of trace 1, to the tolerance of `as_state`."""
     rho = jax.lax.stop_gradient(rho)
-    room = 1e3 * jnp.finfo(rho.dtype).eps
+    tolerance = 1e3 * jnp.finfo(rho.dtype).eps
     skew = jnp.max(jnp.abs(rho - jnp.conj(rho.T)))
-    return (skew <= room) & (jnp.abs(jnp.trace(rho) - 1) <= room)
+    return (skew <= tolerance) & (jnp.abs(jnp.trace(rho) - 1) <= tolerance)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -508,19 +511,19 @@ def normalised(rho: Inexact[Array, "N N"]) -> Bool[Array, ""]:
 
 
 class Restorable(eqx.Module):
-    """An object with conditions that hold to rounding: in another precision it is made anew, and meets them there."""
+    """An object whose conditions hold to rounding, so that it must be constructed anew for another precision."""
 
     @abc.abstractmethod
     def restored(self) -> "Restorable":
-        """The object through its constructor once more."""
+        """Constructs the object anew from its fields."""
 
 
 def door(function: Function) -> Function:
-    """A public function, whatever the precision of the objects it is given and the process's rules of promotion.
+    """Makes a public function independent of the precision of its arguments and of the promotion rules of the process.
 
-    Objects convert their numbers when they are made; but what has become of them since, under `jax.tree.map` for
-    instance, may be anything. Here all of them get the process's own precision. And inside, types promote as NumPy's
-    do, under `jax_numpy_dtype_promotion="strict"` too.
+    Objects convert their numbers at construction, but later operations, such as `jax.tree.map`, may change their
+    precision. `door` converts all objects among the arguments to the precision of the process. Within the function,
+    types promote as NumPy's do, also under `jax_numpy_dtype_promotion="strict"`.
     """
 
     @wraps(function)
@@ -535,7 +538,7 @@ def door(function: Function) -> Function:
 
 
 def in_own_precision(x: Any) -> Any:
-    """An object, or those in a list, with all numbers in the process's precision; anything else as it is."""
+    """Converts an object, or those in a list, to the precision of the process; returns anything else unchanged."""
     if isinstance(x, list | tuple) and any(isinstance(item, eqx.Module) for item in x):
         return type(x)(map(in_own_precision, x)) if type(x) in (list, tuple) else x
     if not isinstance(x, eqx.Module) or not any(map(_foreign, jax.tree.leaves(x))):
@@ -550,7 +553,7 @@ def in_own_precision(x: Any) -> Any:
 
 
 def _foreign(x):
-    """Whether a leaf is an array of another precision than the process's."""
+    """Whether a leaf is a floating-point array of another precision than that of the process."""
     return (
         isinstance(x, jax.Array)
         and jnp.issubdtype(x.dtype, jnp.inexact)
