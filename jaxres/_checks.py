@@ -239,9 +239,8 @@ def as_unitary(name: str, x: Any, size: int | None = None) -> Inexact[Array, "N 
         )
     if came.dtype != value.dtype:
         with _arithmetic(concrete(came)):
-            for _ in range(
-                3
-            ):  # Newton–Schulz: each step squares the distance, so three lead from 1e-3 below 1e-16
+            # Newton–Schulz: each step squares the distance to a unitary, so three lead from 1e-3 below 1e-16
+            for _ in range(3):
                 value = 1.5 * value - 0.5 * value @ (jnp.conj(value.T) @ value)
     return value if concrete(came) else or_nan(unitary(came), value)
 

@@ -162,9 +162,8 @@ def hermitian_eigh(
         none = size <= tiny
         safe = jnp.where(none, 1, size)
         phase = jnp.where(none, 1, b / safe)
-        phase = (
-            phase * (3 - jnp.real(phase * jnp.conj(phase))) / 2
-        )  # of modulus 1 to the last digit
+        # a Newton step makes the modulus 1 to the last digit
+        phase = phase * (3 - jnp.real(phase * jnp.conj(phase))) / 2
         tau = (d - a) / (2 * safe)
         # t = tan θ, the smaller root of t² + 2τt = 1
         t = jnp.where(tau < 0, -1, 1) / (jnp.abs(tau) + jnp.hypot(tau, 1))

@@ -26,9 +26,8 @@ def _coefficients(series, lower, upper, single, double):
     for dtype, n in (("float32", single), ("float64", double)):
         t = np.cos(np.pi * (2 * np.arange(n) + 1) / (2 * n))
         x = (lower + upper) / 2 + (upper - lower) / 2 * t
-        x = [
-            Fraction(round(a * 2**12), 2**12) for a in x.tolist()
-        ]  # 12 bits keep the fractions short
+        # points of 12 bits serve as well, and keep the fractions short
+        x = [Fraction(round(a * 2**12), 2**12) for a in x.tolist()]
         divided = [sum(a * y**k for k, a in enumerate(series)) for y in x]
         for k in range(1, n):  # Newton's divided differences
             higher = [(divided[i] - divided[i - 1]) / (x[i] - x[i - k]) for i in range(k, n)]

@@ -243,9 +243,8 @@ def _logarithm_jvp(primals, tangents):
     r = jnp.maximum(values, tolerance)
     both = r[:, None] + r[None, :]
     z = (r[:, None] - r[None, :]) / both
-    small = (
-        jnp.abs(z) < 1e-3
-    )  # the first term that the series leaves out, z⁶/7, is below rounding there
+    # the first term that the series leaves out, z⁶/7, is below rounding there
+    small = jnp.abs(z) < 1e-3
     slope = jnp.where(small, 1 + z**2 / 3 + z**4 / 5, jnp.arctanh(z) / jnp.where(small, 1, z))
     # along a curve of states dρ vanishes within the kernel of ρ
     weight = jnp.where(kernel[:, None] & kernel[None, :], 0, 2 * slope / both)

@@ -180,7 +180,7 @@ def _pair(form, S, T):
     return S.preserving_hermiticity(form, None), T.preserving_hermiticity(form, None)
 
 
-# With √ρ √σ = P Σ Q† the root of the fidelity is Tr Σ, and its differential is
+# With √ρ √σ = P Σ Q†, the square root of the fidelity is Tr Σ, and its differential is
 # ½ Tr[√σ Q Σ⁻¹ Q† √σ dρ] + ½ Tr[√ρ P Σ⁻¹ P† √ρ dσ], where Σ⁻¹ inverts the singular values that are not 0.
 
 
