@@ -14,11 +14,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxres._design._drive import Prepared, prepare
-from jaxres._design._search import scalar_loss
 from scipy.optimize import differential_evolution, minimize
 
 import jaxres as jr
+from jaxres._design.prepare import Prepared, prepare
+from jaxres._design.search import scalar_loss
 
 BATCH = 16  # of points with few numbers; others are large enough to fill a cache alone
 #: the searches by gradients

@@ -134,7 +134,16 @@ class TestSearch:
         flat = jr.design(lambda p: (p["x"] + p["y"]) ** 2, START, bounds=WIDE, errors=0.5)
         assert any("not positive definite" in note for note in flat.notes)
 
-    @pytest.mark.parametrize("optimiser", [optax.adam(0.05), optax.lbfgs()], ids=["adam", "lbfgs"])
+    @pytest.mark.parametrize(
+        "optimiser",
+        [
+            optax.adam(0.05),
+            optax.lbfgs(),
+            # its functions close over names that are not set, and over one another
+            optax.chain(optax.clip(1.0), optax.sgd(optax.exponential_decay(0.3, 10, 0.9))),
+        ],
+        ids=["adam", "lbfgs", "scheduled"],
+    )
     def test_any_optimiser_of_optax(self, optimiser):
         bowl = lambda p: jnp.sum((p - jnp.array([0.3, -0.2])) ** 2)  # noqa: E731
         found = jr.design(
@@ -364,7 +373,7 @@ class TestMistakes:
             ({"bounds": {"x": (0, 1, 2)}}, "lowest < highest"),
             ({"bounds": {"x": (0.0, 1.0)}}, "must lie within the bounds, but 'x' is -1.2"),
             ({"optimiser": "adam"}, "must be jaxres.LBFGS"),
-            ({"steps": 0}, "`max_steps` must be a whole number of at least 1"),
+            ({"max_steps": 0}, "`max_steps` must be a whole number of at least 1"),
             ({"tol": -1.0}, "`tol` must be positive"),
             ({"errors": 0.0}, "positive rise"),
             ({"loss": lambda p: jnp.ones(2)}, "must return one real number"),

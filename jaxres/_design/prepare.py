@@ -188,15 +188,29 @@ def _describe(x):
     return ", ".join(map(_describe_function, x)) if isinstance(x, tuple) else _describe_function(x)
 
 
-def _describe_function(x):
-    """A function by its name and what it closes over; any other object by its value or its type."""
+def _describe_function(x, outer=()):
+    """A function by its name and what it closes over; any other object by its value or its type.
+
+    Functions that close over each other end where one of the `outer` ones comes again.
+    """
     if not callable(x) or isinstance(x, type):
         return (
             str(_plain(x)) if isinstance(x, bool | int | float | str | None) else type(x).__name__
         )
-    inside = [cell.cell_contents for cell in getattr(x, "__closure__", None) or ()]
+    if any(x is y for y in outer):
+        return function_name(x)
+    inside = [_content(cell) for cell in getattr(x, "__closure__", None) or ()]
     parts = [part for y in inside for part in (y if isinstance(y, tuple | list) else [y])]
-    return f"{function_name(x)}({', '.join(map(_describe_function, parts))})"
+    described = ", ".join(_describe_function(part, (*outer, x)) for part in parts)
+    return f"{function_name(x)}({described})"
+
+
+def _content(cell):
+    """What a function closes over; nothing, for a name that is not set."""
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return ()
 
 
 def _plain(x):
