@@ -822,3 +822,65 @@ for name, value in {"axes": [1.0], "of": 3, "executor": 4, "store": 7, "chunk": 
         raise AssertionError(name)
 """
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
+
+
+class TestWhatAFunctionComputes:
+    """A sweep computes again, and refuses to go on in a store, when its function computes something else."""
+
+    CLOSED = np.array([1.0, 2.0, 3.0])
+
+    @pytest.mark.parametrize("kind", ["jit", "scan", "cond", "custom", "plain"])
+    def test_an_array_that_an_inner_function_closes_over(self, kind, tmp_path):
+        def made(array):
+            def inner(y):
+                return y * jnp.asarray(array)[0]
+
+            custom = jax.custom_jvp(inner)
+            custom.defjvp(lambda primals, tangents: (custom(*primals), tangents[0]))
+            inside = {
+                "plain": inner,
+                "jit": jax.jit(inner),
+                "scan": lambda x: jax.lax.scan(lambda c, _: (inner(c), None), x, None, length=2)[0],
+                "cond": lambda x: jax.lax.cond(x > 0, inner, lambda y: y, x),
+                "custom": custom,
+            }[kind]
+
+            def function(x):
+                return inside(x)
+
+            return function
+
+        grid, store = {"x": [1.0, 2.0]}, tmp_path / "store"
+        first = jr.sweep(made(self.CLOSED), grid, store=store)
+        changed = made(self.CLOSED + 1)
+        assert np.array_equal(first.value, jnp.stack([made(self.CLOSED)(x) for x in (1.0, 2.0)]))
+        assert np.array_equal(
+            jr.sweep(changed, grid).value, jnp.stack([changed(x) for x in (1.0, 2.0)])
+        )
+        with pytest.raises(ValueError, match="function"):
+            jr.sweep(changed, grid, store=store)
+
+    def test_which_output_is_which(self, tmp_path):
+        swapped = False
+
+        def function(x):
+            p, q = x + 1, x * 10
+            return {"a": q, "b": p} if swapped else {"a": p, "b": q}
+
+        grid, store = {"x": [1.0, 2.0]}, tmp_path / "store"
+        assert list(jr.sweep(function, grid, store=store).a.values) == [2.0, 3.0]
+        swapped = True
+        assert list(jr.sweep(function, grid).a.values) == [10.0, 20.0]
+        with pytest.raises(ValueError, match="function"):
+            jr.sweep(function, grid, store=store)
+
+    def test_an_output_that_is_a_constant(self):
+        level = 1.0
+
+        def function(x):
+            return {"y": 2 * x, "level": jnp.asarray(level)}
+
+        grid = {"x": [1.0, 2.0]}
+        assert np.all(jr.sweep(function, grid).level == 1.0)
+        level = 2.0
+        assert np.all(jr.sweep(function, grid).level == 2.0)

@@ -133,11 +133,15 @@ def digest(closed: core.ClosedJaxpr) -> str:
         state.update(text if isinstance(text, bytes) else text.encode())
         state.update(b"\n")
 
-    for const in closed.consts:
-        array = np.asarray(const)
-        note(repr(const) if array.dtype == object else array.tobytes())
+    _note_constants(closed, note)
     _note_equations(closed.jaxpr, note)
     return state.hexdigest()
+
+
+def _note_constants(closed, note: Callable) -> None:
+    for const in getattr(closed, "consts", ()):
+        array = np.asarray(const)
+        note(repr(const) if array.dtype == object else array.tobytes())
 
 
 def _note_equations(jaxpr, note: Callable) -> None:
@@ -152,10 +156,17 @@ def _note_equations(jaxpr, note: Callable) -> None:
             note(np.asarray(v.val).tobytes() if literal else str(number[v]))
         types = [v.aval.str_short() for v in eqn.outvars]
         note(f"{eqn.primitive.name} {_parameters_as_text(eqn.params)} {types}")
+        for value in eqn.params.values():
+            for closed in value if isinstance(value, tuple | list) else (value,):
+                if isinstance(closed, core.ClosedJaxpr):
+                    _note_constants(closed, note)
         for sub in inner_jaxprs(eqn):
             _note_equations(sub, note)
         for v in eqn.outvars:
             number[v] = len(number)
+    for v in jaxpr.outvars:
+        literal = isinstance(v, core.Literal)
+        note(np.asarray(v.val).tobytes() if literal else str(number[v]))
 
 
 def _parameters_as_text(params):
