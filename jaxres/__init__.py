@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from . import (
     letter as letter,
     losses as losses,
+    plain as plain,
     systems as systems,
     waiting_times as waiting_times,
 )
