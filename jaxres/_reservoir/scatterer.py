@@ -16,7 +16,7 @@ from .._quantum.system import System
 
 
 class Layers(NamedTuple):
-    """A scatterer as the amplitudes see it: couplings in the energy eigenbasis, and thicknesses, left to right."""
+    """A scatterer as the amplitudes see it: M flat slabs in the energy eigenbasis, left to right."""
 
     couplings: Inexact[Array, "M N N"]
     thicknesses: Float[Array, " M"]
@@ -28,16 +28,49 @@ class Layers(NamedTuple):
     def valid(self) -> Bool[Array, ""]:
         """Whether all couplings are Hermitian and all thicknesses positive, also where they are traced."""
         d = self.thicknesses
-        # more room than at the door: the couplings were turned into the eigenbasis
+        # a larger tolerance than in the constructors: the couplings were turned into the eigenbasis
         return jnp.all(hermitian(self.couplings, 1e3)) & jnp.all((d > 0) & jnp.isfinite(d))
 
 
 class AbstractScatterer(eqx.Module):
-    """A stack of flat slabs that occupies [0, L]; inside slab n the system's Hamiltonian is H_S + W_n."""
+    r"""What the particle meets: a stack of M flat slabs on 0 < x < L, nothing outside.
+
+    Inside slab n the system's Hamiltonian is H_S + W_n. A kind of scatterer is a subclass, an `equinox.Module`, with
+    one method, `layers(system)`. It returns two arrays (a `Layers`):
+
+    | | shape | units (ħ = 1) |
+    |---|---|---|
+    | `couplings` W_n, Hermitian, in the *energy eigenbasis* (`system.to_eigenbasis`) | (M, N, N) | energy |
+    | `thicknesses` d_n > 0, Σ d_n = L | (M,) | length |
+
+    Both run from left to right.
+
+    The number of slabs M is static; the entries may be traced, and derivatives pass through them.
+
+    !!! example
+        A Gaussian barrier that is cut into 16 slabs, by way of a `Profile`:
+
+        >>> class Barrier(jr.AbstractScatterer):
+        ...     coupling: jax.Array
+        ...     width: jax.Array
+        ...
+        ...     def layers(self, system):
+        ...         x = (jnp.arange(16) + 0.5) / 16 * 6 - 3
+        ...         heights = jnp.exp(-(x**2) / 2)
+        ...         return jr.Profile(self.coupling, heights, 6 * self.width).layers(system)
+        >>> system, reservoir = jr.letter.model()
+        >>> barrier = Barrier(reservoir.scatterer.coupling, jnp.asarray(0.2))
+        >>> barrier.layers(system).couplings.shape
+        (16, 2, 2)
+        >>> amps = jr.amplitudes(system, barrier, mass=0.1, energy=2.0)
+        >>> flux = jnp.abs(amps.transmission) ** 2 + jnp.abs(amps.reflection) ** 2
+        >>> bool(jnp.allclose(jnp.sum(flux, axis=0), 1))
+        True
+    """
 
     @abc.abstractmethod
     def layers(self, system: System) -> Layers:
-        """Couplings W_n in the energy eigenbasis and thicknesses d_n, left to right."""
+        """Couplings W_n in the energy eigenbasis, shape (M, N, N), and thicknesses d_n, shape (M,), left to right."""
 
 
 _as_length = partial(as_scalar, "length", positive=True)

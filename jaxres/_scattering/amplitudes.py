@@ -62,7 +62,44 @@ TABULATED = 5
 
 
 class AbstractAmplitudes(eqx.Module):
-    """A model of one collision."""
+    r"""A model of one collision: its amplitudes (Eq. 16) at many energies.
+
+    A model is a subclass, an `equinox.Module`, with two methods: `matrices` gives the amplitudes as `jaxres.amplitudes`
+    returns them, `outgoing` in the form that the map integrates. Three more have defaults: `conserves_flux`, `analytic`
+    and `kinks`. All arguments are arrays (ħ = 1), N levels, n energies, R kinks:
+
+    | argument | meaning | shape | units |
+    |---|---|---|---|
+    | `kinetic` | E − e_j without cancellation (not `energy − levels`), negative if closed | (N, n) | energy |
+    | `energy` | E, from the same zero as `levels` | (n,) | energy |
+    | `beyond` | E − v_r, the distance from kink r, without cancellation | (R, n) | energy |
+    | `layers` | couplings (M, N, N) in the eigenbasis and thicknesses (M,), the `Layers` of the scatterer | | |
+    | `levels` | e_j, ascending; only their differences matter | (N,) | energy |
+    | `mass` | m | () | mass |
+
+    In `outgoing` the energies are counted from every outgoing level j' in turn, E = ε + e_j', so that `kinetic` and
+    `beyond` have one more leading axis j'. No energy coincides with a threshold.
+
+    !!! example
+        A scatterer that lets every particle pass and does nothing: the map is the identity.
+
+        >>> class Transparent(jr.AbstractAmplitudes):
+        ...     def matrices(self, kinetic, energy, beyond, layers, levels, mass):
+        ...         k = jnp.sqrt(2 * mass * jnp.where(kinetic > 0, kinetic, 0))
+        ...         to_right_edge = jnp.exp(1j * k * jnp.sum(layers.thicknesses))
+        ...         open_ = jnp.where(kinetic > 0, to_right_edge, 0)
+        ...         s = jnp.eye(len(levels))[:, :, None] * open_[:, None]
+        ...         return s, jnp.zeros_like(s)
+        ...
+        ...     def outgoing(self, kinetic, beyond, layers, levels, mass):
+        ...         passes = jnp.eye(len(levels), dtype=complex)  # √(k/p) is 1 where j' = j
+        ...         return jnp.broadcast_to(passes[None, :, :, None], (1, *kinetic.shape))
+        >>> system, reservoir = jr.letter.model()
+        >>> S = jr.scattering_map(system, reservoir, amplitudes=Transparent())
+        >>> rho = jnp.array([[0.6, 0.2j], [-0.2j, 0.4]])
+        >>> bool(jnp.allclose(S(rho), rho, atol=1e-12))
+        True
+    """
 
     @property
     def conserves_flux(self) -> bool:
@@ -80,7 +117,10 @@ class AbstractAmplitudes(eqx.Module):
     def kinks(
         self, layers: Layers, levels: Float[Array, " N"], mass: Float[Array, ""]
     ) -> Float[Array, " R"]:
-        """Total energies, besides the levels, at which the grid is to be split. None by default."""
+        """Total energies v_r, besides the levels, at which the amplitudes are not smooth, shape (R,); none by default.
+
+        The grid is split there.
+        """
         del layers, mass
         return jnp.zeros(0, levels.dtype)
 
@@ -94,10 +134,9 @@ class AbstractAmplitudes(eqx.Module):
         levels: Float[Array, " N"],
         mass: Float[Array, ""],
     ) -> tuple[Complex[Array, "N N n"], Complex[Array, "N N n"]]:
-        """s⁺ and s⁻ [out, in] at n energies, s⁺ referenced to the right edge.
+        """The amplitudes s⁺ and s⁻ [out, in] at n energies, flux-normalised, 0 for closed channels.
 
-        `kinetic[j]` is E − e_j and `beyond[r]` the distance of E from kink r, both free of cancellation; `energy` is E
-        from the same zero as `levels`.
+        s⁺ is referenced to the right edge of the scatterer, x = L, and s⁻ to the left edge, x = 0.
         """
 
     @abc.abstractmethod
@@ -111,16 +150,16 @@ class AbstractAmplitudes(eqx.Module):
     ) -> Complex[Array, "X N N n"]:
         """a[σ, j', j] = s^(σ)_{j'j}(ε + e_j') √(k/p), k the outgoing and p the incoming momentum, at n values of ε.
 
-        σ runs over two orthogonal exits of the particle, right and left or any rotation of them, or over one if the
-        particle never takes the other. In this normalisation the exact amplitudes are not singular at a threshold.
-        Closed incoming channels may have any finite value. `kinetic[j', j]` is ε + e_j' − e_j, and `beyond[j', r]` the
-        distance of ε + e_j' from kink r.
+        σ runs over the exits of the particle: right and left, or any rotation of the two, or only one if the particle
+        never takes the other. Phases that depend on ε and σ alone drop out of the map. In this normalisation the exact
+        amplitudes are not singular at a threshold. Closed incoming channels may have any finite value.
+        `kinetic[j', j]` is ε + e_j' − e_j, and `beyond[j', r]` the distance of ε + e_j' from kink r.
         """
 
     def table(
         self, grid: Grid, layers: Layers, levels: Float[Array, " N"], packet: AbstractPacket
     ) -> Table | None:
-        """What `outgoing` gives, in a form that is cheaper for all nodes of the grid; None: there is none."""
+        """The values of `outgoing` in a form that is cheaper for all nodes of the grid, or None (the default)."""
         del grid, layers, levels, packet
         return None
 
