@@ -121,6 +121,11 @@ def scattering_map(
         >>> bool(jnp.max(jnp.abs(S - fast.tensor)) < 1e-11)
         True
     """
+    if reservoir.internal is not None or reservoir.packet.sharp_momentum() is not None:
+        raise ValueError(
+            "Argument `reservoir` must have particles without internal levels and a packet with a density; use "
+            "jaxres.scattering_map for others."
+        )
     levels, packet, mass = system.levels, reservoir.packet, reservoir.packet.mass
     N, n = system.size, as_count("nodes", nodes, 5, 10**6)
     layers = reservoir.scatterer.layers(system)
@@ -179,7 +184,7 @@ def steady_state(
         >>> print(jnp.round(jr.coherence(rho), 7))
         0.0992995
     """
-    reservoirs = [reservoirs] if isinstance(reservoirs, Reservoir) else reservoirs
+    reservoirs = [reservoirs] if isinstance(reservoirs, Reservoir) else list(reservoirs)
     maps = [scattering_map(system, reservoir, nodes=nodes) for reservoir in reservoirs]
     return steady_state_of(system, maps, [reservoir.rate for reservoir in reservoirs])
 

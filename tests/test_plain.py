@@ -1,7 +1,8 @@
 """The plain reference: every fast path against the Letter's equations as `jaxres.plain` has them.
 
 Both agree to rounding where the density vanishes at p = 0 (effusion). Where it does not (a mixture), the default rule
-of the fast path leaves out momenta below √(e^{−36}) = 1.5e-8, which its error includes; the plain rule goes to √(e^{−70}).
+of the fast path leaves out momenta below √(e^{−36}) = 1.5e-8, which its error includes; the plain rule reaches
+√(e^{−70}).
 Gauss–Legendre nodes leave nothing out, and so they are the fast path's rule where the comparison is to be sharp.
 """
 

@@ -17,7 +17,54 @@ from .._numerics.elementary import falling_exp, sin_cos
 
 
 class AbstractPacket(eqx.Module):
-    """The state of a particle that comes from the left: a density matrix over momenta p, q > 0, of trace 1."""
+    r"""The state of a particle that comes from the left: a density matrix over momenta p, q > 0, of trace 1.
+
+    A kind of packet is a subclass, an `equinox.Module` with the field `mass`. Five methods make it complete: `density`,
+    `distribution`, `energy_scale`, `valid`, and the field itself; the others have defaults that are right for every
+    packet and only cost speed or nodes.
+
+    | method | returns | units (ħ = 1) |
+    |---|---|---|
+    | `density(p, q)` | ρ_U(p, q), elementwise, real or complex, Hermitian, positive semidefinite | 1/momentum |
+    | `distribution(p)` | ρ_U(p, p), real, with the integral 1 over p > 0 | 1/momentum |
+    | `energy_scale()` | the kinetic energy over which the distribution varies, a scalar | energy |
+    | `valid()` | whether the parameters describe a state, a scalar, also where they are traced | |
+    | `correlation(p, q, same)` | `density`, with the information where p and q are identical | 1/momentum |
+    | `sharp_momentum()` | None, or the momentum of a beam, which has no density | momentum |
+    | `window()` | kinetic energies at which the grid is split, shape (K,), none by default | energy |
+    | `decay()` | a rate γ with ρ_U(p, q) ≤ C e^{−γp²/2m}, 0 by default | 1/energy |
+    | `centred()`, `log_envelope()` | forms of the density that save work, none by default | |
+
+    `p` and `q` are arrays of one shape; every function is made of `jax.numpy`. For the integral over energies to
+    converge exponentially ρ_U is analytic in p and q, or else in their square roots.
+
+    !!! example
+        A positive relative of `EffusionPacket` with the same distribution,
+        $ρ_U = \sqrt{μ(p) μ(q)}\, e^{-Δx^2 (p-q)^2/2}$:
+
+        >>> class PositivePacket(jr.AbstractPacket):
+        ...     mass: jax.Array
+        ...     beta: jax.Array
+        ...     width: jax.Array
+        ...
+        ...     def distribution(self, p):
+        ...         return self.beta * p / self.mass * jnp.exp(-self.beta * p**2 / (2 * self.mass))
+        ...
+        ...     def density(self, p, q):
+        ...         size = jnp.sqrt(self.distribution(p) * self.distribution(q))
+        ...         return size * jnp.exp(-((self.width * (p - q)) ** 2) / 2)
+        ...
+        ...     def energy_scale(self):
+        ...         return 1 / self.beta
+        ...
+        ...     def valid(self):
+        ...         return (self.mass > 0) & (self.beta > 0) & (self.width > 0)
+        >>> packet = PositivePacket(*map(jnp.asarray, (0.1, 0.1, 1.0)))
+        >>> system, reservoir = jr.letter.model()
+        >>> S = jr.scattering_map(system, jr.Reservoir(packet, reservoir.scatterer, rate=5.0))
+        >>> bool(S.error < 1e-6), bool(jnp.linalg.eigvalsh(S.choi)[0] > -1e-12)
+        (True, True)
+    """
 
     mass: eqx.AbstractVar[Float[Array, ""]]
 
@@ -28,27 +75,37 @@ class AbstractPacket(eqx.Module):
     def correlation(
         self, p: Float[Array, "*s"], q: Float[Array, "*s"], same: Bool[Array, "*#s"]
     ) -> Inexact[Array, "*s"]:
-        """ρ_U(p, q), told where p and q are one and the same momentum, not just near: there a diagonal state counts.
+        """ρ_U(p, q); `same` marks where p and q are one and the same momentum, which rounding may hide.
 
-        The map asks for ρ_U at the incoming momenta of two transitions j → j' and k → k'. They are the same at every
-        energy if the gaps e_j − e_j' and e_k − e_k' are equal.
+        The map needs ρ_U at the incoming momenta of two transitions j → j' and k → k'. They are the same at every
+        energy if the gaps e_j − e_j' and e_k − e_k' are equal. Only a state that is diagonal in the momentum needs
+        this information; the default is the density.
         """
         del same
         return self.density(p, q)
 
-    def centred(self) -> tuple[Callable[..., Inexact[Array, "*s"]], Float[Array, ""] | None]:
-        """A function like `correlation`, of the state moved to the origin, and the x₀ it is moved from.
+    def sharp_momentum(self) -> Float[Array, ""] | None:
+        """The one momentum p₀ that all particles have, or None for a packet with a density (the default).
 
-        What is moved has the phase e^{−i(p−q)x₀}, of which each factor e^{−ipx₀} can be given to an amplitude. Here
-        `correlation` itself and None: nothing is known to be moved.
+        This chooses how the packet is integrated. With None the map is the integral over energies of the density. A
+        beam has ρ_U = δ(p − p₀) δ_pq instead: its map is a single term, and neither its `density` nor its
+        `distribution` is ever called.
+        """
+        return None
+
+    def centred(self) -> tuple[Callable[..., Inexact[Array, "*s"]], Float[Array, ""] | None]:
+        """A function like `correlation`, of the state moved to the origin, and the position x₀ it is moved from.
+
+        A state that is moved has the phase e^{−i(p−q)x₀}, of which each factor e^{−ipx₀} can be given to an amplitude.
+        The default is `correlation` itself and None: no phase is split off.
         """
         return self.correlation, None
 
     def log_envelope(self) -> Callable[..., Float[Array, "*s"]] | None:
         """A function of packet, p and q, elementwise in all three: ln ρ_U(p, q) of the state moved to the origin.
 
-        What does not depend on the packet may be left out. None, as here, where there is no such function. Where there
-        is, derivatives with respect to the packet are cheap.
+        Terms that do not depend on the packet may be left out. With such a function derivatives with respect to the
+        packet are cheap for two levels; None, the default, means that there is none.
         """
         return None
 
@@ -58,10 +115,13 @@ class AbstractPacket(eqx.Module):
 
     @abc.abstractmethod
     def energy_scale(self) -> Float[Array, ""]:
-        """The kinetic energy over which the distribution varies: the unit of the last quadrature panel."""
+        """The kinetic energy over which the distribution varies: the unit of the last quadrature panel.
+
+        It places nodes and is not differentiated. Above 36 of these units the packet has no weight.
+        """
 
     def decay(self) -> Float[Array, ""]:
-        r"""A rate γ such that $|ρ_U(p, q)| ≤ C e^{-γp^2/2m}$ for every q; 0, where nothing is known, by default."""
+        r"""A rate γ such that $|ρ_U(p, q)| ≤ C e^{-γp^2/2m}$ for every q; 0, which is always right, by default."""
         return jnp.zeros((), self.mass.dtype)
 
     def window(self) -> Float[Array, " K"]:
@@ -77,9 +137,18 @@ class AbstractPacket(eqx.Module):
 
 
 class LocalisedPacket(AbstractPacket):
-    """A state about a position x₀: ρ_U(p, q) = envelope(p, q) e^{−i(p−q)x₀}."""
+    """A state about a position x₀: ρ_U(p, q) = envelope(p, q) e^{−i(p−q)x₀}.
+
+    A subclass that has a `density` or `correlation` of its own gets the `centred` form of `AbstractPacket` back, which
+    is right for every density, unless it has a `centred` form of its own too.
+    """
 
     position: eqx.AbstractVar[Float[Array, ""]]
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if min(_defined(cls, "density"), _defined(cls, "correlation")) < _defined(cls, "centred"):
+            cls.centred = AbstractPacket.centred
 
     @abc.abstractmethod
     def envelope(self, p: Float[Array, "*s"], q: Float[Array, "*s"]) -> Inexact[Array, "*s"]:
@@ -96,10 +165,12 @@ class LocalisedPacket(AbstractPacket):
         return jax.lax.complex(envelope * cosine, -envelope * sine)
 
     def centred(self):
-        own = type(self)
-        if (own.density, own.correlation) != (LocalisedPacket.density, AbstractPacket.correlation):
-            return self.correlation, None
         return lambda p, q, same: self.envelope(p, q), self.position
+
+
+def _defined(cls: type, name: str) -> int:
+    """How far up among the classes that `cls` inherits from the attribute is defined: 0 for `cls` itself."""
+    return next(place for place, each in enumerate(cls.__mro__) if name in vars(each))
 
 
 #: converters of the fields: finite, and positive but for the position
@@ -173,8 +244,14 @@ class EffusionPacket(LocalisedPacket):
         mean, apart = (p + q) / 2, p - q
         return ratio * mean * falling_exp(-(ratio / 2 * mean**2 + self.width**2 / 2 * apart**2))
 
+    def __init_subclass__(cls, **kwargs):
+        # The logarithm is that of this density. A subclass may change the density, so it does not inherit it.
+        super().__init_subclass__(**kwargs)
+        if "log_envelope" not in vars(cls):
+            cls.log_envelope = AbstractPacket.log_envelope
+
     def log_envelope(self):
-        return _log_effusion if type(self) is EffusionPacket else None
+        return _log_effusion
 
     def energy_scale(self):
         return 1 / self.beta

@@ -195,7 +195,7 @@ class DiagonalPacket(AbstractPacket):
     )
 
     def __check_init__(self):
-        if isinstance(self.packet, MonochromaticBeam):
+        if self.packet.sharp_momentum() is not None:
             raise ValueError(
                 "Argument `packet` must have a momentum distribution, but is a MonochromaticBeam, which is diagonal "
                 "already. Use it as it is."
@@ -231,7 +231,7 @@ class DiagonalPacket(AbstractPacket):
 class MonochromaticBeam(AbstractPacket):
     r"""Particles of one momentum, ρ_U(p, q) = δ(p − p₀) δ_pq.
 
-    The energy integral is a single term, and the map is exact to rounding on no grid at all:
+    The energy integral is a single term, and the map is exact to rounding without any grid:
 
     $$S[j',k',j,k] = \sum_α s^{(α)}_{j'j}(κ + e_j)\, s^{(α)*}_{k'k}(κ + e_k), \qquad κ = p_0^2/2m,$$
 
@@ -256,6 +256,9 @@ class MonochromaticBeam(AbstractPacket):
 
     momentum: Float[Array, ""] = eqx.field(converter=positive["momentum"])
     mass: Float[Array, ""] = eqx.field(converter=positive["mass"])
+
+    def sharp_momentum(self):
+        return self.momentum
 
     def density(self, p, q):
         raise NotImplementedError("A monochromatic beam has a delta for a density.")

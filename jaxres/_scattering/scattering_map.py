@@ -35,7 +35,6 @@ from .._quantum.levels import gaps, pinned, same_gap
 from .._quantum.superoperator import Evidence, Superoperator
 from .._quantum.system import System
 from .._reservoir.internal_state import joint_system, trace_out
-from .._reservoir.particle_states import MonochromaticBeam
 from .._reservoir.reservoir import Reservoir
 from .amplitudes import AbstractAmplitudes, Exact
 from .energy_grid import AbstractQuadrature, DoubleExponential, outgoing_grid
@@ -148,8 +147,9 @@ def _collision_map(system, reservoir, amplitudes, quadrature):
     ]
     if layers.thicknesses.shape[0] == 1:  # its own mirror image
         sides = [layers]
-    if isinstance(packet, MonochromaticBeam):
-        maps = [_beam_map(amplitudes, side, system.levels, packet) for side in sides]
+    momentum = packet.sharp_momentum()
+    if momentum is not None:
+        maps = [_beam_map(amplitudes, side, system.levels, momentum, packet.mass) for side in sides]
         tensor = jnp.mean(jnp.stack(maps), axis=0)
         dtype = system.levels.dtype
         error = jnp.asarray(jnp.finfo(dtype).eps * system.size**2, dtype)
@@ -186,15 +186,15 @@ def joint_map(
     return S.linearly(placed)
 
 
-def _beam_map(amplitudes, layers, levels, packet):
+def _beam_map(amplitudes, layers, levels, momentum, mass):
     """Σ_α s_{j'j}(κ + e_j) conj(s_{k'k}(κ + e_k)) where the gaps are equal, κ = p₀²/2m; an integral over δ(p − p₀)."""
-    kinetic = packet.momentum**2 / (2 * packet.mass)
+    kinetic = momentum**2 / (2 * mass)
     below = kinetic + gaps(levels).T  # [j', j]: κ + e_j − e_j', outgoing
     energy = kinetic + levels
-    beyond = energy[None] - amplitudes.kinks(layers, levels, packet.mass)[:, None]
-    exits = amplitudes.matrices(below, energy, beyond, layers, levels, packet.mass)
+    beyond = energy[None] - amplitudes.kinks(layers, levels, mass)[:, None]
+    exits = amplitudes.matrices(below, energy, beyond, layers, levels, mass)
     own = np.arange(levels.shape[0])
-    # for equal gaps the outgoing momenta are equal, so that what s⁺ is referenced to is no matter
+    # for equal gaps the outgoing momenta are equal, so that the reference point of s⁺ does not matter
     s = jnp.stack([exit_[:, own, own] for exit_ in exits])
     tensor = jnp.einsum("xaj,xbk->abjk", s, jnp.conj(s))
     N = levels.shape[0]
