@@ -164,7 +164,7 @@ class LocalisedPacket(AbstractPacket):
             return envelope * jax.lax.complex(cosine, -sine)
         return jax.lax.complex(envelope * cosine, -envelope * sine)
 
-    def centred(self):
+    def centred(self) -> tuple[Callable[..., Inexact[Array, "*s"]], Float[Array, ""] | None]:
         return lambda p, q, same: self.envelope(p, q), self.position
 
 
@@ -250,7 +250,7 @@ class EffusionPacket(LocalisedPacket):
         if "log_envelope" not in vars(cls):
             cls.log_envelope = AbstractPacket.log_envelope
 
-    def log_envelope(self):
+    def log_envelope(self) -> Callable[..., Float[Array, "*s"]] | None:
         return _log_effusion
 
     def energy_scale(self):

@@ -163,17 +163,9 @@ class AbstractAmplitudes(eqx.Module):
         del grid, layers, levels, packet
         return None
 
-    def two_level_exits(self, kinetic, beyond, layers, levels, mass):
-        """The same for N = 2, in the form of `two_level_amplitudes.two_level_exits`."""
-        energy, below, above = kinetic
-        kinetic = jnp.stack([jnp.stack([energy, below]), jnp.stack([above, energy])])
-        a = self.outgoing(kinetic, beyond, layers, levels, mass)
-        real, imag = jnp.real(a), jnp.imag(a)
-        stays, flips = (
-            [[(x[j, k], y[j, k]) for x, y in zip(real, imag, strict=True)] for j, k in transitions]
-            for transitions in (((0, 0), (1, 1)), ((0, 1), (1, 0)))
-        )
-        return stays, flips
+    def two_level_exits(self, kinetic, beyond, layers, levels, mass) -> tuple[list, list] | None:
+        """The values of `outgoing` for N = 2 in real arithmetic, or None (the default); see `two_level_amplitudes`."""
+        del kinetic, beyond, layers, levels, mass
 
 
 def _outgoing_wavenumber(kinetic, mass, out):

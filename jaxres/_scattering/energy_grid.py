@@ -44,22 +44,29 @@ class Rule(NamedTuple):
 
 
 class Grid(eqx.Module):
-    """Nodes in the outgoing kinetic energy ε, shared by all entries of the map.
+    """Nodes in the outgoing kinetic energy ε, shared by all entries of the map: n of them, panel after panel.
 
-    `kinetic[j', j, n]` is ε_n + e_j' − e_j, the incoming kinetic energy of the transition j → j' (negative where
-    that channel is closed), free of cancellation; its diagonal is ε_n itself. `beyond[j', r, n]` is ε_n + e_j' − v_r,
-    the distance of the total energy from kink v_r of the amplitudes, just as exact. For two levels `transitions` are
-    0 → 0, 1 → 0 and 0 → 1 of `kinetic`, one by one. `stretch[n]` is the length of a node's panel, of the last one the
-    scale, and `shares[r, n]` the weight in units of it, of the rule (r = 0) and of the two coarser ones. The rules
-    leave out lengths at the ends of the panels, beside the `outermost` nodes: `end_shares`, in the same units, an error
-    that all three have in common. Each finite panel has `nodes_between` nodes, the one above the last threshold
-    `nodes_above`; an empty one keeps a length `tiny`. `plain` grids are split at differences of levels alone.
+    A node knows the `panel` that it is in, the edges of that panel, and its own distances from both, which come from
+    the substitution: `edges` and `from_edges`, lower and upper. Each distance ε − τ from a threshold τ or another edge
+    follows from these without cancellation. The edge's `rank` says on which side of it a panel lies: panels up to
+    number `rank` are below. `gaps[j', j]` is e_j − e_j', where the transition j → j' opens (rank −2, below all panels,
+    if that is not positive), and `away[j', r]` is v_r − e_j' for the kink v_r of the amplitudes.
+
+    `stretch[n]` is the length of a node's panel, on the last one the scale. `shares[r, n]` is the weight in units of
+    it, of the rule (r = 0) and of the two coarser ones. The rules leave out lengths at the ends of the panels, beside
+    the `outermost` nodes: `end_shares`, in the same units, an error that all three have in common. Each finite panel
+    has `nodes_between` nodes, the last one `nodes_above`; an empty panel keeps a length `tiny`. A `plain` grid has no
+    other edges than differences of levels.
     """
 
-    kinetic: Float[Array, "N N n"]
-    beyond: Float[Array, "N R n"]
-    transitions: tuple[Float[Array, " n"], ...]
+    edges: tuple[Float[Array, " n"], Float[Array, " n"]]
+    from_edges: tuple[Float[Array, " n"], Float[Array, " n"]]
+    gaps: Float[Array, "N N"]
+    away: Float[Array, "N R"]
+    rank_of_gaps: Int[Array, "N N"]
+    rank_of_away: Int[Array, "N R"]
     stretch: Float[Array, " n"]
+    panel: np.ndarray
     shares: np.ndarray
     end_shares: np.ndarray
     tiny: Float[Array, ""]
@@ -67,6 +74,38 @@ class Grid(eqx.Module):
     nodes_between: int = eqx.field(static=True)
     nodes_above: int = eqx.field(static=True)
     plain: bool = eqx.field(static=True)
+
+    @property
+    def kinetic(self) -> Float[Array, "N N n"]:
+        """[j', j, n]: ε_n + e_j' − e_j, the incoming kinetic energy of j → j', negative where that channel is closed.
+
+        The diagonal is ε_n itself.
+        """
+        return jax.vmap(jax.vmap(self._distance))(self.gaps, self.rank_of_gaps)
+
+    @property
+    def beyond(self) -> Float[Array, "N R n"]:
+        """[j', r, n]: ε_n + e_j' − v_r, the distance of the total energy from kink r of the amplitudes."""
+        return jax.vmap(jax.vmap(self._distance))(self.away, self.rank_of_away)
+
+    def incoming(self, out: int, into: int) -> Float[Array, " n"]:
+        """One row of `kinetic`, of the transition to level `out` from level `into`, computed by itself."""
+        return self._distance(self.gaps[out, into], self.rank_of_gaps[out, into])
+
+    def _distance(self, edge: Float[Array, ""], rank: Int[Array, ""]) -> Float[Array, " n"]:
+        """ε − edge at all nodes.
+
+        The side is decided by rank, not by value: in the empty panel below a threshold that coincides with another one
+        its channel is closed, and so the panel counts when its length is differentiated. The distance between an edge
+        and itself is not computed as a difference either: its derivatives may be huge.
+        """
+        (lower, upper), (from_lower, from_upper) = self.edges, self.from_edges
+        above = self.panel - rank
+        return jnp.where(
+            above > 0,
+            jnp.where(above == 1, 0, lower - edge) + from_lower,
+            -(jnp.where(above == 0, 0, edge - upper) + from_upper),
+        )
 
     def weights(self) -> Float[Array, "3 n"]:
         """dε of the rule and of the two coarser ones."""
@@ -382,28 +421,18 @@ def outgoing_grid(
     from_upper = nodes(lengths, finite.upper, 0 * last.lower)
     lower_edge, upper_edge = nodes(edges, *ones), nodes(jnp.append(thresholds, edges[-1]), *ones)
 
-    def distance(gap, rank):
-        """ε − gap at all nodes."""
-        # By rank, not by value: in the empty panel below a threshold that coincides with another one its channel is
-        # closed, and so the panel must count when its length is differentiated.
-        # The distance between a threshold and itself is no difference either: its derivatives may be huge.
-        above = panel - rank
-        return jnp.where(
-            above > 0,
-            jnp.where(above == 1, 0, lower_edge - gap) + from_lower,
-            -(jnp.where(above == 0, 0, gap - upper_edge) + from_upper),
-        )
-
     # The first and the last node of every panel. Above the very last one e^{−ε/scale} has an integral of one scale.
     size, start, n = sizes[0], sizes[0] * thresholds.size, panel.size
     outermost = *range(0, start, size), *range(size - 1, start, size), start, n - 1
     shares = np.repeat([finite.lower[0], finite.upper[-1]], thresholds.size)
-    transitions = ((0, 0), (0, 1), (1, 0)) if levels.size == 2 else ()
-    distances = jax.vmap(jax.vmap(distance))
     return Grid(
-        kinetic=distances(gap, rank),
-        beyond=distances(away, places),
-        transitions=tuple(distance(gap[j], rank[j]) for j in transitions),
+        edges=(lower_edge, upper_edge),
+        from_edges=(from_lower, from_upper),
+        gaps=gap,
+        away=away,
+        rank_of_gaps=rank,
+        rank_of_away=places,
+        panel=panel,
         stretch=nodes(lengths, *ones),
         shares=np.concatenate([np.tile(finite.weights, thresholds.size), last.weights], axis=1),
         end_shares=np.concatenate([shares, last.lower[:1], [1.0]]),
@@ -413,3 +442,8 @@ def outgoing_grid(
         nodes_above=n - start,
         plain=further.size == 0,
     )
+
+
+def entries(x: Float[Array, "*m n"], at: tuple[int, ...]) -> Float[Array, "*m K"]:
+    """x[..., at] by slices, which are cheaper than a gather."""
+    return x if len(at) == x.shape[-1] else jnp.stack([x[..., i] for i in at], axis=-1)

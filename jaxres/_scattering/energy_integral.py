@@ -6,6 +6,7 @@ rule. Here dk = (m/k) dε.
 """
 
 import operator
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -16,6 +17,8 @@ from jaxtyping import Array, Complex, Float
 from .._numerics.batched import pieces
 from .._numerics.elementary import sin_cos, times
 from .._quantum.levels import same_gap
+from .energy_grid import entries
+from .two_level_integral import two_level_moments, two_level_tensor
 
 #: numbers that one array over the nodes may have, N⁴ for each node
 AT_ONCE = 2**20
@@ -126,6 +129,14 @@ def _sum_over_nodes(grid, where, outgoing, unit, levels, packet):
     return jax.lax.scan(add, total, cut)[0]
 
 
+def integrals_of(size: int) -> tuple[Callable, Callable]:
+    """For so many levels: the function that gives the integrals, and that which makes the map of them.
+
+    This is the door to the two-level path, whose results differ from the general ones by rounding and by their layout.
+    """
+    return (two_level_moments, two_level_tensor) if size == 2 else (moments_of, tensor_of)
+
+
 def tensor_of(values: Float[Array, "2 B N N"]) -> Complex[Array, "N N N N"]:
     """S[j', k', j, k] from its blocks with j' ≤ k'."""
     N = values.shape[-1]
@@ -146,16 +157,9 @@ def weigh(
 ) -> Float[Array, "*m 4"]:
     """The integrals by the three rules, and the size of what these leave out: lengths `ends` beside the K nodes `at`.
 
-    All but the first only tell the error: they are not differentiated.
+    Only the first is differentiated: the others serve the error estimate.
     """
     fixed, coarse, ends = jax.lax.stop_gradient((rows, weights[1:], ends))
     left_out = entries(fixed, at) @ ends
     fine = rows @ weights[0]
-    if rows.ndim == 2:  # two levels: few rows, for which a product with one column is far cheaper
-        return jnp.stack([fine, fixed @ coarse[0], fixed @ coarse[1], left_out], axis=-1)
     return jnp.concatenate([fine[..., None], fixed @ coarse.T, left_out[..., None]], axis=-1)
-
-
-def entries(x, at):
-    """x[..., at] by slices, which are cheaper than a gather."""
-    return x if len(at) == x.shape[-1] else jnp.stack([x[..., i] for i in at], axis=-1)

@@ -38,8 +38,7 @@ from .._reservoir.internal_state import joint_system, trace_out
 from .._reservoir.reservoir import Reservoir
 from .amplitudes import AbstractAmplitudes, Exact
 from .energy_grid import AbstractQuadrature, DoubleExponential, outgoing_grid
-from .energy_integral import moments_of, tensor_of
-from .two_level_integral import two_level_moments, two_level_tensor
+from .energy_integral import integrals_of
 
 #: largest |S†(1) − 1| that is taken for a quadrature error and repaired
 REPAIRABLE = 0.5
@@ -206,9 +205,7 @@ def _integrated_map(amplitudes, quadrature, sides, system, packet):
     layers = sides[0]
     kinks = amplitudes.kinks(layers, system.levels, packet.mass)
     grid = outgoing_grid(system.levels, packet.energy_scale(), quadrature, kinks, packet.window())
-    moments, tensor = (
-        (two_level_moments, two_level_tensor) if system.size == 2 else (moments_of, tensor_of)
-    )
+    moments, tensor = integrals_of(system.size)
     sums = [moments(grid, amplitudes, side, system.levels, packet) for side in sides]
     values, inexact = (sum(x[1:], start=x[0]) / len(sides) for x in zip(*sums, strict=True))
     fine, half, quarter, left_out = jnp.moveaxis(values, -1, 0)

@@ -1,25 +1,37 @@
 r"""The exact amplitudes of a two-level system and one slab, written out in real arithmetic.
 
-The same formulas as `exact.parity_rows`; this file only makes them fast. Lengths are measured in half the slab's
-thickness h, energies in ħ²/2mh², so that neither mass nor thickness stands in a formula. Two more facts help.
+The formulas are those of `exact.parity_rows`; this file only makes them fast. Lengths are measured in half the slab's
+thickness h, energies in ħ²/2mh², so that neither mass nor thickness stands in a formula.
 
-A function of a 2×2 matrix H with eigenvalues μ ± δ is a straight line through its two values,
+| letter | meaning | in the code |
+|---|---|---|
+| K = diag(K₁, K₂) | lead wavenumbers √(E − e_j), iκ where the channel is closed | `k`, `lead` = (q, κ) |
+| H = H_S + W | Hamiltonian inside the slab, with eigenvalues μ ± δ | `middle`, `distance[0]` |
+| w = H_01 | the coupling of the two levels | `w`, a pair (real, imaginary) |
+| A = E − H | square of the wavenumber inside | `A`, at the two eigenvalues |
+| C, S | cos √A and sin(√A)/√A, over half the slab | `C`, `S`; `AS` is A S |
+| g | the wave that a source at one edge makes there, of one parity | |
+| F, G | (C, A S) for the even wave, (S, −C) for the odd one | `F`, `G` |
+| N | the matrix F₁F₂ G/F | `N1`, `N2`, `slope` (N') |
+| D | the determinant | `real` + i `imag` |
+
+Two facts help. A function of a 2×2 matrix H with eigenvalues μ ± δ is a straight line through its two values,
 
     f(H) = f̄ + f' (H − μ),     f̄ = [f(μ+δ) + f(μ−δ)]/2,    f' = [f(μ+δ) − f(μ−δ)]/2δ,
 
-with no eigenvector in it. And with H_01 = w every such matrix, every product of them with K, and every inverse has the
-form [[a, w b], [w* c, d]], in which w enters products only as |w|². So all matrices are real up to K, and w is a factor
-of the amplitudes that change the level.
+without eigenvectors. And with H_01 = w every such matrix, every product of them with K, and every inverse has the form
+[[a, w b], [w* c, d]], in which w enters products only as |w|². So all matrices are real up to K, and w is a factor of
+the amplitudes that change the level.
 
-In each row of amplitudes the outgoing level is called "own" and the other one "other"; arrays run over the nodes.
+In each row of amplitudes the outgoing level is called "own" (index 1 below) and the other one "other" (index 2); arrays
+run over the nodes. The indices of F and G number the two eigenvalues.
 
-The even wave is g = (i C K + A S)⁻¹ C and the odd one the transpose of (i S K − C)⁻¹ S: of the same form with
-(F, G) = (C, A S) or (S, −C),
+The even wave is g = (i C K + A S)⁻¹ C and the odd one the transpose of (i S K − C)⁻¹ S, which has the same form,
 
     g = (i F K + G)⁻¹ F,
 
-and in a row of this form a transpose only changes places of w and w*. With 1 and 2 for the two eigenvalues and for own
-and other let N = F₁F₂ G/F, the straight line through G₁F₂ and G₂F₁. Its determinant is F₁F₂G₁G₂, so F₁F₂ cancels in
+and in a row of this form a transpose only exchanges w and w*. N = F₁F₂ G/F is the straight line through G₁F₂ and G₂F₁.
+Its determinant is F₁F₂G₁G₂, so F₁F₂ cancels in
 
     g = (i F₁F₂ K + N)⁻¹ F₁F₂ = adj(i F₁F₂ K + N)/D,      D = G₁G₂ + i K₁N₂₂ + i K₂N₁₁ − K₁K₂ F₁F₂.
 
@@ -27,9 +39,11 @@ The amplitudes are a = (−1 + 2i k g)/√2. With k = K₁ real, K₂ = q + iκ 
 
     X = G₁G₂ − κN₁₁,   Y = kq F₁F₂,   U = k (N₂₂ − κ F₁F₂),   V = q N₁₁,
 
-    D = X − Y + i(U + V),    √2 D a_stay = −X − Y + i(U − V),    √2 D a_flip = −2i k w N',
+they are
 
-all unchanged if F and G of an eigenvalue get a common factor: the growth of a closed one is divided out.
+    D = X − Y + i(U + V),    √2 D a_stay = −X − Y + i(U − V),    √2 D a_flip = −2i k w N'.
+
+All of this is unchanged if F and G of an eigenvalue get a common factor: the growth of a closed one is divided out.
 """
 
 import jax

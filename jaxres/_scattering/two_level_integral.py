@@ -1,4 +1,12 @@
-"""The integrals of the map of two levels, as `energy_integral` has them for any number, by one loop over the nodes."""
+"""The integrals of the map of two levels by one loop over the nodes; `energy_integral` has any number of levels.
+
+Everything is real arithmetic in fixed tables. The four transitions j → j' are numbered as in TRANSITIONS, as (j', j).
+Their incoming momenta are only three, numbered as in MOMENTUM: k, the outgoing one, if the level stays; p of 1 → 0; q
+of 0 → 1. The map is the Hermitian matrix of all pairs of transitions, integrals of a conj(b) ρ_U(p_a, p_b) dk: 4
+diagonal entries, and the 6 of PAIRS above the diagonal.
+"""
+
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -11,26 +19,54 @@ from .._numerics.elementary import conjugate, sin_cos, times
 from .._numerics.one_loop import one_loop
 from .._numerics.safe import safe_sqrt
 from .._quantum.levels import same_gap
-from .energy_integral import weigh
+from .energy_grid import entries
+
+TRANSITIONS = ((0, 0), (0, 1), (1, 0), (1, 1))
+MOMENTUM = (0, 1, 2, 0)
+PAIRS = tuple(itertools.combinations(range(4), 2))
+#: each two of the momenta, with the first two transitions that have these
+MOMENTA = {(0, 1): (0, 1), (0, 2): (0, 2), (1, 2): (1, 2)}
 
 
 def two_level_moments(grid, amplitudes, layers, levels, packet):
-    """Real numbers, shape (16, 4): of the matrix in (j'j), (k'k) its diagonal, then the rest above that."""
-    # the kinetic energies of 0 → 0 and 1 → 1 (both the outgoing one), of 1 → 0 and of 0 → 1
-    energies = one_loop(lambda *x: x, *grid.transitions)
-    amplitudes = amplitudes.two_level_exits(energies, grid.beyond, layers, levels, packet.mass)
+    """Real numbers, shape (16, 4): the diagonal, then Re and Im of PAIRS, each by the rules of the grid."""
+    energies = one_loop(lambda *x: x, *(grid.incoming(*TRANSITIONS[i]) for i in range(3)))
+    exits = _exits(amplitudes, energies, grid, layers, levels, packet.mass)
     momenta = [safe_sqrt(2 * packet.mass * jnp.abs(x)) for x in energies]
-    same = same_gap(levels)  # of the transitions 00, 01, 10, 11
-    same = [same[i][None] for i in ((0, 1), (0, 2), (1, 2))]
+    same = same_gap(levels)
+    same = {pair: same[i][None] for pair, i in MOMENTA.items()}
     step = grid.stretch * (packet.mass / momenta[0])  # dk
     particle = momenta, step, [x > 0 for x in energies[1:]], same
     if packet.log_envelope() is None:
-        rows = one_loop(_joined, amplitudes, *_densities(packet, *particle))
+        rows = one_loop(_joined, exits, *_densities(packet, *particle))
     else:
-        rows = _two_level_rows(amplitudes, packet, particle)
-    rows = jnp.stack(rows)
+        rows = _two_level_rows(exits, packet, particle)
+    return _weigh(jnp.stack(rows), grid), 0.0
+
+
+def _exits(amplitudes, energies, grid, layers, levels, mass):
+    """By transition, the amplitudes into each exit of the particle as pairs (real, imaginary)."""
+    exits = amplitudes.two_level_exits(energies, grid.beyond, layers, levels, mass)
+    if exits is not None:
+        (stay_0, stay_1), (flip_0, flip_1) = exits
+        return [stay_0, flip_0, flip_1, stay_1]
+    energy, from_1, from_0 = energies
+    kinetic = jnp.stack([jnp.stack([energy, from_1]), jnp.stack([from_0, energy])])
+    a = amplitudes.outgoing(kinetic, grid.beyond, layers, levels, mass)
+    real, imag = jnp.real(a), jnp.imag(a)
+    return [
+        [(x[out, into], y[out, into]) for x, y in zip(real, imag, strict=True)]
+        for out, into in TRANSITIONS
+    ]
+
+
+def _weigh(rows, grid):
+    """`energy_integral.weigh`, column by column: for so few rows a product with one column is far cheaper."""
     shares, ends = (jnp.asarray(x, rows.dtype) for x in (grid.shares, grid.end_shares))
-    return weigh(rows, shares, ends, grid.outermost), 0.0
+    fixed, coarse, ends = jax.lax.stop_gradient((rows, shares[1:], ends))
+    left_out = entries(fixed, grid.outermost) @ ends
+    columns = rows @ shares[0], fixed @ coarse[0], fixed @ coarse[1], left_out
+    return jnp.stack(columns, axis=-1)
 
 
 def _rows_in_one_loop(amplitudes, packet, particle):
@@ -67,7 +103,6 @@ _two_level_rows.defjvp(_two_level_rows_jvp, symbolic_zeros=True)
 
 def _changes_by_packet(rows, packet, momenta, change):
     """The derivative of the rows along a change of the packet with the same mass."""
-    k, p, q = momenta
 
     def of_log(first, second):
         def function(packet):
@@ -75,60 +110,70 @@ def _changes_by_packet(rows, packet, momenta, change):
 
         return jax.jvp(function, (packet,), (change,))[1]
 
-    kk, pp, qq, kp, kq, pq = (
-        of_log(*pair) for pair in ((k, k), (p, p), (q, q), (k, p), (k, q), (p, q))
-    )
-    # ρ_U has the phase e^{−i(p − q)x₀}
-    to_p, to_q, none = change.position * (k - p), change.position * (k - q), 0
-    factors = (
-        (kp, -to_p), (kq, -to_q), (kk, none), (pq, to_p - to_q), (kp, to_p), (kq, to_q)
-    )  # fmt: skip
-    upper = [
-        times(z, factor)
-        for z, factor in zip(zip(rows[4:10], rows[10:], strict=True), factors, strict=True)
-    ]
-    diagonal = [x * y for x, y in zip(rows[:4], (kk, pp, qq, kk), strict=True)]
+    own = [of_log(x, x) for x in momenta]
+    joint = {(i, j): of_log(momenta[i], momenta[j]) for i, j in MOMENTA}
+    # ρ_U(p, q) has the phase e^{−i(p − q)x₀}, that of p relative to k is
+    turns = [change.position * (momenta[0] - x) for x in momenta[1:]]
+
+    def factor(a, b):
+        """The change of the logarithm for two transitions, real and imaginary part."""
+        i, j = MOMENTUM[a], MOMENTUM[b]
+        if i == j:
+            return own[i], 0
+        if i == 0:
+            return joint[i, j], -turns[j - 1]
+        if j == 0:
+            return joint[j, i], turns[i - 1]
+        return joint[i, j], turns[i - 1] - turns[j - 1]
+
+    pairs = zip(PAIRS, zip(rows[4:10], rows[10:], strict=True), strict=True)
+    upper = [times(z, factor(*pair)) for pair, z in pairs]
+    diagonal = [x * own[i] for x, i in zip(rows[:4], MOMENTUM, strict=True)]
     return diagonal + [real for real, _ in upper] + [imag for _, imag in upper]
 
 
 def _densities(packet, momenta, dk, open_, same):
-    """ρ_U(p, q) dk/dε of two transitions for p = q; p ≠ q, but for the phase of the packet's position; that phase."""
-    k, p, q = momenta
-    open_p, open_q = open_
+    """ρ_U dk/dε of each momentum with itself, of MOMENTA without the phase of the position, and the angles of that."""
     density, position = packet.centred()
-    single = [
-        dk * packet.distribution(k),
-        jnp.where(open_p, dk * packet.distribution(p), 0),
-        jnp.where(open_q, dk * packet.distribution(q), 0),
+    is_open = [True, *open_]
+    own = [
+        dk * packet.distribution(momenta[0]),
+        *(
+            jnp.where(here, dk * packet.distribution(x), 0)
+            for x, here in zip(momenta[1:], open_, strict=True)
+        ),
     ]
-    pairs = (k, p, open_p, same[0]), (k, q, open_q, same[1]), (p, q, open_p & open_q, same[2])
-    double = []
-    for first, second, both, equal in pairs:
-        rho = jnp.where(both, dk * density(first, second, equal), 0)
-        double.append((jnp.real(rho), jnp.imag(rho)) if jnp.iscomplexobj(rho) else (rho,))
-    return single, double, [] if position is None else [position * (k - p), position * (k - q)]
+    joint = {}
+    for (i, j), equal in same.items():
+        both = is_open[j] if i == 0 else is_open[i] & is_open[j]
+        rho = jnp.where(both, dk * density(momenta[i], momenta[j], equal), 0)
+        joint[i, j] = (jnp.real(rho), jnp.imag(rho)) if jnp.iscomplexobj(rho) else (rho,)
+    return (
+        own,
+        joint,
+        [] if position is None else [position * (momenta[0] - x) for x in momenta[1:]],
+    )
 
 
-def _joined(amplitudes, single, double, angles):
-    """Σ over exits of ρ_U a conj(a) for the pairs of transitions."""
-    (s0, s1), (f0, f1) = amplitudes
+def _joined(exits, own, joint, angles):
+    """Σ over exits of ρ_U a conj(b) for the pairs of transitions."""
     if angles:
         phases = [sin_cos(angle)[::-1] for angle in angles]
-        f0, f1 = (
-            [times(x, phase) for x in flip] for flip, phase in zip((f0, f1), phases, strict=True)
-        )
-    (kk, pp, qq), (kp, kq, pq) = single, double
-    diagonal = (s0, kk), (f0, pp), (f1, qq), (s1, kk)
-    upper = (
-        (s0, f0, kp),
-        (s0, f1, kq),
-        (s0, s1, (kk,)),
-        (f0, f1, pq),
-        (f0, s1, conjugate(kp)),
-        (f1, s1, conjugate(kq)),
-    )
-    upper = [times(_overlap(x, y), rho) for x, y, rho in upper]
-    diagonal = [sum(a * a + b * b for a, b in x) * rho for x, rho in diagonal]
+        exits = [
+            a if i == 0 else [times(x, phases[i - 1]) for x in a]
+            for a, i in zip(exits, MOMENTUM, strict=True)
+        ]
+
+    def rho(a, b):
+        i, j = MOMENTUM[a], MOMENTUM[b]
+        if i == j:
+            return (own[i],)
+        return joint[i, j] if i < j else conjugate(joint[j, i])
+
+    upper = [times(_overlap(exits[a], exits[b]), rho(a, b)) for a, b in PAIRS]
+    diagonal = [
+        sum(x * x + y * y for x, y in a) * own[i] for a, i in zip(exits, MOMENTUM, strict=True)
+    ]
     return diagonal + [real for real, _ in upper] + [imag for _, imag in upper]
 
 
@@ -139,8 +184,8 @@ def _overlap(x, y):
 
 
 def two_level_tensor(values: Float[Array, " 16"]) -> Complex[Array, "2 2 2 2"]:
-    """S[j', k', j, k] from the diagonal of the matrix in (j'j), (k'k), the real and the imaginary parts above it."""
-    rows, columns = np.triu_indices(4, 1)
+    """S[j', k', j, k] from the matrix of pairs of transitions: diagonal, real and imaginary parts above it."""
+    rows, columns = np.transpose(PAIRS)
     index, imaginary, sign = np.diag(np.arange(4)), np.zeros((4, 4), int), np.zeros((4, 4), int)
     index[rows, columns] = index[columns, rows] = 4 + np.arange(6)
     imaginary[rows, columns] = imaginary[columns, rows] = 10 + np.arange(6)
