@@ -1,12 +1,21 @@
 """Elementwise functions with several results, evaluated in one loop over the elements.
 
-XLA's compiler for CPUs makes one loop for every array: what several of them share it computes again in each, or stores
-first. Only a reduction may have several results, which then come from one loop, common parts computed once. So the
-function is applied to arguments with a new axis of length 2, along which they do not vary, and of its results a
-reduction takes the last entry. No trace of that axis is left in the machine code.
+XLA's compiler for CPUs makes one loop for every array: a part that several results share is computed again in each
+loop, or is stored first. Only a reduction may have several results, which then come from one loop that computes common
+parts once. So the function is applied to arguments with a new axis of length 2, along which they do not vary, and a
+reduction takes the last entry of each result. Nothing of that axis is left in the machine code.
 
 The derivatives of such a function are elementwise functions too, of its arguments and of tangents or cotangents. They
-are evaluated in the same way, in forward and in reverse mode: nothing but the arguments is kept for them.
+are evaluated in the same way, in forward and in reverse mode: only the arguments are kept for them.
+
+- *Gain.* The Letter's qubit, jax and jaxlib 0.10.2, two CPU cores, best of 9 runs over 2000 points: 19 µs instead of 82
+  for a steady state, 36 µs instead of 94 with its gradient in Γ, β and Δx. Compile times are the same.
+- *Scope.* It is a property of XLA's CPU compiler of that version, which `test_one_kernel_computes_all_results` holds.
+  On other platforms the function is lowered as it stands.
+- *Off.* `ONE_LOOP = False`, before anything is compiled, lowers the function as it stands on CPUs too. Results agree to
+  rounding.
+- *End.* It can go as soon as XLA fuses elementwise results that share work into one loop on CPUs: then the gain above
+  is gone with `ONE_LOOP = False`.
 """
 
 import dataclasses
@@ -18,15 +27,18 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+#: whether the trick is used on CPUs, read whenever a program is compiled
+ONE_LOOP = True
+
 
 def one_loop(function: Callable, *arguments):
     """function(*arguments) for an elementwise function, by one loop over the elements on a CPU.
 
     Arguments and results are pytrees of arrays; arguments are broadcast against each other.
 
-    A square root, a quotient or an exponential is best given as an argument, since XLA evaluates one that it meets
-    more than once in a loop of its own, together with all that leads there. So it does with numbers of two places of
-    one array that is computed here: what is indexed must be stored before.
+    A square root, a quotient or an exponential is best given as an argument: XLA evaluates one that it meets more than
+    once in a loop of its own, together with everything that leads to it. It does the same with entries of two places of
+    one array that is computed here, since an array is stored before it is indexed.
     """
     leaves, structure = jax.tree.flatten(arguments)
     shape = jnp.broadcast_shapes(*(jnp.shape(x) for x in leaves))
@@ -124,6 +136,8 @@ def _plain(*arguments, function, jaxpr):
 
 
 def _by_reduction(*arguments, function, jaxpr):
+    if not ONE_LOOP:
+        return _plain(*arguments, function=function, jaxpr=jaxpr)
     # A derivative contains parts of the function: with another length they are not mistaken for the same array, which
     # would be stored.
     length = 2 + function.order
