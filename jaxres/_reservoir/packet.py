@@ -164,7 +164,7 @@ class LocalisedPacket(AbstractPacket):
             return envelope * jax.lax.complex(cosine, -sine)
         return jax.lax.complex(envelope * cosine, -envelope * sine)
 
-    def centred(self) -> tuple[Callable[..., Inexact[Array, "*s"]], Float[Array, ""] | None]:
+    def centred(self) -> tuple[Callable, Any]:  # inside `one_loop` the fields are arrays over nodes
         return lambda p, q, same: self.envelope(p, q), self.position
 
 

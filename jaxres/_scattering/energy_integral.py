@@ -7,6 +7,7 @@ rule. Here dk = (m/k) dε.
 
 import operator
 from collections.abc import Callable
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -67,66 +68,105 @@ def _moments_without_table(grid, amplitudes, layers, levels, packet):
 
 
 def _sum_over_nodes(grid, where, outgoing, unit, levels, packet):
-    """The part of the sum over some nodes of the grid.
-
-    Where all at once would need too much memory they are taken piece by piece, of whole units of nodes, and of a piece
-    one block (j', k') after the other.
-    """
-    outermost = np.isin(np.arange(grid.stretch.size), grid.outermost)[where]
-    ends = jnp.zeros(grid.stretch.shape, levels.dtype)
-    ends = ends.at[np.array(grid.outermost)].add(grid.ends())
-    nodes = tuple(x[..., where] for x in (grid.kinetic, grid.beyond, grid.weights(), ends))
-    N, n = nodes[0].shape[1:]
+    """The part of the sum over some nodes of the grid; `outgoing` gives their amplitudes, in whole units of nodes."""
+    N = levels.shape[0]
+    nodes, plan = _nodes_of(grid, where), _plan(grid, where, unit, N)
     rows, columns = np.triu_indices(N)
-    piece = min(n, max(AT_ONCE // N**4 // unit, -(-64 // unit)) * unit)
-    count = -(-n // piece)
-    most = max(AT_ONCE // (4 * N**2 * piece), 1)
-    together = max(k for k in range(1, most + 1) if len(rows) % k == 0)  # blocks
-    places = np.pad(outermost, (0, count * piece - n)).reshape(count, piece)
-    at = tuple(np.flatnonzero(places.any(0)).tolist())
     same = same_gap(levels).reshape((N,) * 4).transpose(0, 2, 1, 3)[rows, columns]
-    density, position = packet.centred()
+    pairs = jnp.asarray(rows), jnp.asarray(columns), same
 
+    # A derivative computes each piece, and each block of it, once more: only the nodes themselves are kept for it.
     @jax.checkpoint
     def add(total, part):
-        kinetic, beyond, weights, ends = part
-        ends = entries(ends, at)
-        a = outgoing(kinetic, beyond)
-        open_ = kinetic > 0
-        k = jnp.sqrt(2 * packet.mass * kinetic[0, 0])
-        a = jnp.where(open_[None], a, 0) * jnp.sqrt(packet.mass / k)[None, None, None]
-        p = jnp.sqrt(2 * packet.mass * jnp.where(open_, kinetic, 1))
-        if position is not None:
-            sine, cosine = sin_cos(p * position)
-            a = a * jax.lax.complex(cosine, -sine)[None]
-        real, imag = jnp.real(a), jnp.imag(a)
+        a, p = _waves(part.kinetic, outgoing(part.kinetic, part.beyond), packet)
 
         @jax.checkpoint
         def block(pair):
-            j, k, same = pair  # j', k'
-            rho = density(*jnp.broadcast_arrays(p[j, :, None], p[k, None]), same[..., None])
-            overlap = 0, 0
-            for x in range(a.shape[0]):  # Σ over exits of a_{j'j} conj(a_{k'k})
-                first, second = (
-                    (real[x, j, :, None], imag[x, j, :, None]),
-                    (real[x, k, None], -imag[x, k, None]),
-                )
-                overlap = tuple(map(operator.add, overlap, times(first, second)))
-            rho = (jnp.real(rho), jnp.imag(rho)) if jnp.iscomplexobj(rho) else (rho,)
-            return jnp.stack([weigh(x, weights, ends, at) for x in times(overlap, rho)])
+            return _block(a, p, pair, part, plan.outermost, packet)
 
-        pairs = (jnp.asarray(rows), jnp.asarray(columns), same)
-        if together >= len(rows):
+        if plan.blocks >= len(rows):
             return total + jax.vmap(block, out_axes=1)(pairs), None
-        return total + jnp.moveaxis(jax.lax.map(block, pairs, batch_size=together), 0, 1), None
+        sums = jax.lax.map(block, pairs, batch_size=plan.blocks)
+        return total + jnp.moveaxis(sums, 0, 1), None
 
     total = jnp.zeros((2, len(rows), N, N, 4), levels.dtype)
-    if count == 1:
-        return add(total, nodes)[0]
+    if plan.number == 1:
+        return add(total, nodes._replace(ends=entries(nodes.ends, plan.outermost)))[0]
     # nodes that fill the last piece have no weight
     fills = "edge", "edge", "constant", "constant"
-    cut = tuple(pieces(x, count, piece, fill) for x, fill in zip(nodes, fills, strict=True))
-    return jax.lax.scan(add, total, cut)[0]
+    cut = (pieces(x, plan.number, plan.size, fill) for x, fill in zip(nodes, fills, strict=True))
+    kinetic, beyond, weights, ends = cut
+    ends = entries(ends, plan.outermost)
+    return jax.lax.scan(add, total, _Nodes(kinetic, beyond, weights, ends))[0]
+
+
+class _Nodes(NamedTuple):
+    """Some nodes of the grid: energies, weights by the three rules, and the lengths left out beside each node."""
+
+    kinetic: Float[Array, "N N n"]
+    beyond: Float[Array, "N R n"]
+    weights: Float[Array, "3 n"]
+    ends: Float[Array, " n"]
+
+
+def _nodes_of(grid, where) -> _Nodes:
+    ends = jnp.zeros(grid.stretch.shape, grid.stretch.dtype)
+    ends = ends.at[np.array(grid.outermost)].add(grid.ends())
+    return _Nodes(*(x[..., where] for x in (grid.kinetic, grid.beyond, grid.weights(), ends)))
+
+
+class _Plan(NamedTuple):
+    """How the sum is cut, where all nodes at once would need too much memory.
+
+    There are `number` pieces of `size` nodes, whole units of them, and of a piece so many `blocks` (j', k') at a time.
+    `outermost` are the places in a piece at which any piece has a node that is the outermost one of its panel.
+    """
+
+    number: int
+    size: int
+    blocks: int
+    outermost: tuple[int, ...]
+
+
+def _plan(grid, where, unit, N) -> _Plan:
+    outermost = np.isin(np.arange(grid.stretch.size), grid.outermost)[where]
+    n = outermost.size
+    size = min(n, max(AT_ONCE // N**4 // unit, -(-64 // unit)) * unit)
+    count = -(-n // size)
+    pairs, most = N * (N + 1) // 2, max(AT_ONCE // (4 * N**2 * size), 1)
+    blocks = max(k for k in range(1, most + 1) if pairs % k == 0)
+    places = np.pad(outermost, (0, count * size - n)).reshape(count, size)
+    return _Plan(count, size, blocks, tuple(np.flatnonzero(places.any(0)).tolist()))
+
+
+def _waves(kinetic, a, packet):
+    """Amplitudes √(m/k) a, 0 where the incoming channel is closed, with the phase of the position; the momenta."""
+    open_ = kinetic > 0
+    k = jnp.sqrt(2 * packet.mass * kinetic[0, 0])
+    a = jnp.where(open_[None], a, 0) * jnp.sqrt(packet.mass / k)[None, None, None]
+    p = jnp.sqrt(2 * packet.mass * jnp.where(open_, kinetic, 1))
+    _, position = packet.centred()
+    if position is not None:
+        sine, cosine = sin_cos(p * position)
+        a = a * jax.lax.complex(cosine, -sine)[None]
+    return a, p
+
+
+def _block(a, p, pair, nodes, outermost, packet):
+    """The integrals of one block (j', k'): ρ_U(p, q) Σ_α a_{j'j} conj(a_{k'k}) for all j and k, real and imaginary."""
+    j, k, same = pair
+    density, _ = packet.centred()
+    rho = density(*jnp.broadcast_arrays(p[j, :, None], p[k, None]), same[..., None])
+    real, imag = jnp.real(a), jnp.imag(a)
+    overlap = 0, 0
+    for x in range(a.shape[0]):  # the exits of the particle
+        first, second = (
+            (real[x, j, :, None], imag[x, j, :, None]),
+            (real[x, k, None], -imag[x, k, None]),
+        )
+        overlap = tuple(map(operator.add, overlap, times(first, second)))
+    rho = (jnp.real(rho), jnp.imag(rho)) if jnp.iscomplexobj(rho) else (rho,)
+    return jnp.stack([weigh(x, nodes.weights, nodes.ends, outermost) for x in times(overlap, rho)])
 
 
 def integrals_of(size: int) -> tuple[Callable, Callable]:
