@@ -42,6 +42,7 @@ def s_matrix(levels, couplings, lengths, energies, mass=MASS):
     return np.block([[np.asarray(r), to_edge * t_back], [to_edge * t, np.asarray(r_back)]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_s_matrix_is_unitary_over_open_channels(seed):
     couplings = [hermitian(10 * seed + n, 3, scale=2.0) for n in range(2)]
@@ -63,6 +64,7 @@ def test_complex_couplings_of_three_levels_are_not():
     assert np.all(np.max(np.abs(S - S.swapaxes(1, 2)), axis=(1, 2))[4:7] > 0.05)
 
 
+@pytest.mark.slow
 def test_the_letters_qubit_is_reciprocal_in_modulus_only():
     # V_01 = λ(1 + i): a diagonal unitary makes V real, which leaves |s| symmetric and gives the
     # off-diagonal amplitudes the phase of V, so s_01 = i s_10 where Eq. 19 would have s_01 = s_10
@@ -74,6 +76,7 @@ def test_the_letters_qubit_is_reciprocal_in_modulus_only():
         assert np.all(np.abs(s[3:, 0, 1]) > 1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("N", "length"), [(2, 1.5), pytest.param(3, 1.5, marks=pytest.mark.slow), (2, 25.0)]
 )
@@ -89,6 +92,7 @@ def test_a_slab_cut_in_pieces_is_the_same_slab(N, length):
         assert largest(r_cut - r) < 1e-12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [1e-14, 1e-10, 1e-5, 1e-2])
 def test_a_thin_stack_is_a_thin_slab(length):
     """Transparent, of finite height, and a δ of finite area; slow particles and fast ones."""
@@ -105,6 +109,7 @@ def test_a_thin_stack_is_a_thin_slab(length):
             assert largest(a.reflection - b.reflection) < 1e-12
 
 
+@pytest.mark.slow
 def test_a_constant_added_to_all_energies_changes_nothing():
     W = hermitian(1, 3)
     for scatterer in (jr.Slab(W, 1.0), stack([W, 2 * W], [0.4, 0.8])):
@@ -153,6 +158,7 @@ def test_diagonal_couplings_do_not_mix_levels():
     assert largest(t * off[None]) == largest(r * off[None]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slabs", [1, 2])
 def test_transfer_matrices_agree_where_nothing_is_opaque(slabs):
     couplings = [hermitian(7 + n, 3, scale=0.5) for n in range(slabs)]
@@ -167,6 +173,7 @@ def test_transfer_matrices_agree_where_nothing_is_opaque(slabs):
         assert largest(a - b) < 1e-11
 
 
+@pytest.mark.slow
 def test_a_profile_is_a_stack_and_converges():
     system, V, L = jr.System(LEVELS[:2]), hermitian(4, 2), 1.2
 

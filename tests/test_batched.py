@@ -31,6 +31,7 @@ def random_hermitian(kind, n, seed=0):
     return A
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 8, 16])
 def test_eigenvectors(n):
     for kind in ("real", "complex", "degenerate", "graded", "diagonal"):
@@ -49,6 +50,7 @@ def test_eigenvectors_of_what_is_no_matrix_are_not_numbers():
     assert bool(jnp.all(jnp.isnan(values)))
 
 
+@pytest.mark.slow
 def test_derivative_of_eigenvectors():
     """First and second derivatives of a function of the eigenvectors, against differences."""
     A = jnp.asarray(random_hermitian("complex", 4)[0])
@@ -65,6 +67,7 @@ def test_derivative_of_eigenvectors():
     np.testing.assert_allclose(second(0.3), (first(0.3 + h) - first(0.3 - h)) / (2 * h), rtol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [2, 3, 5, 6, 7, 16, 40])
 def test_inverses(n):
     """Each way of inverting, real and complex, is as good as LAPACK's, pivots that vanish included."""

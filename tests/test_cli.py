@@ -37,6 +37,7 @@ def results(tmp_path_factory):
 
 
 class TestReproduce:
+    @pytest.mark.slow
     def test_writes_three_figures_and_nothing_else(self, results):
         out, _ = results
         assert sorted(path.name for path in out.iterdir()) == FILES
@@ -54,6 +55,7 @@ class TestReproduce:
         last = data.rho.isel(model=0, curve=3, collision=-1).values
         np.testing.assert_allclose(last, np.diag(data.gibbs), atol=1e-4)
 
+    @pytest.mark.slow
     def test_data_of_figure_2(self, results):
         data = xarray.load_dataset(results[0] / "fig2.nc", engine="h5netcdf")
         assert data.rho.dtype == np.complex128
@@ -148,6 +150,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_any_work(idle, tmp_path)
     assert "cannot write to" in message and "Name a folder that you may write to" in message
 
 
+@pytest.mark.slow
 def test_an_interruption_keeps_what_is_finished(tmp_path):
     (tmp_path / "fig1.png").write_text("of an earlier run")
     (tmp_path / "fig2.png").write_text("of an earlier run")

@@ -27,6 +27,7 @@ def compilations(caplog):
     )
 
 
+@pytest.mark.slow
 def test_a_sweep_over_python_numbers_compiles_once(caplog):
     def solve(**numbers):
         system, reservoir = jr.letter.model(**numbers)
@@ -44,6 +45,7 @@ def test_a_sweep_over_python_numbers_compiles_once(caplog):
         assert compilations(caplog) == 0
 
 
+@pytest.mark.slow
 def test_a_users_own_jit_compiles_once():
     @eqx.filter_jit
     @eqx.debug.assert_max_traces(max_traces=1)

@@ -119,6 +119,7 @@ def literal_entry(j_out, k_out, j, k):
     return total
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("indices", [(2, 0, 1, 0), (0, 1, 0, 2), (1, 1, 0, 0), (0, 0, 2, 1)])
 def test_the_map_is_indexed_out_out_in_in(indices):
     packet = jr.EffusionPacket(beta=BETA, mass=MASS, width=WIDTH, position=POSITION)

@@ -84,6 +84,7 @@ def derivatives(f, orders, radius=0.6, n=32):
 
 
 class TestCumulants:
+    @pytest.mark.slow
     def test_they_are_derivatives_of_the_largest_eigenvalue(self, counted):
         for system, maps, rates, counts in counted:
             B = len(rates)
@@ -141,6 +142,7 @@ class TestCumulants:
         np.testing.assert_allclose(jnp.sum(split.noise[:2, :2]), whole.noise[0, 0], rtol=1e-11)
         np.testing.assert_allclose(split.mean[0] / split.mean[1], 0.7 / 1.3, rtol=1e-11)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("scale", [1e-6, 1e6])
     def test_rare_and_frequent_collisions(self, diagonal, scale):
         # without coherence, the rate is but the unit of time
@@ -197,6 +199,7 @@ class TestWithoutCoherence:
         full = top(tilted(system, maps, rates, [BETAS[0] - BETAS[1], 0.0]))
         assert abs(full) > 1e-3  # λ(0) = 0
 
+    @pytest.mark.slow
     def test_noise_in_equilibrium_is_the_response(self):
         # D = 2 ∂J_h/∂(β_c − β_h) at equal β
         system, reservoir = jr.letter.model(beta=0.4, rate=1.0)

@@ -61,6 +61,7 @@ def test_the_order_of_strokes_counts(maps):
     np.testing.assert_allclose(moved.heat, cycle.heat[jnp.array([1, 2, 0])], atol=1e-14)
 
 
+@pytest.mark.slow
 def test_the_same_reservoir_in_turn_with_itself_is_that_reservoir():
     for law in (Regular(), Exponential()):
         alone, twice = jr.cycle_state(SYSTEM, HOT, law), jr.limit_cycle(SYSTEM, [HOT, HOT], law)

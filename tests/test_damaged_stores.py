@@ -99,6 +99,7 @@ class TestChunks:
             Store(store).dataset()
         check_recovers(store, made[1], name)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", ["height/c/0/1", "pair/c/1/1/0", "failed/c/1/0", "x/c/0"])
     def test_every_single_bit_counts(self, made, store, name):
         chunk = store / name
@@ -343,6 +344,7 @@ class TestLeftovers:
         assert not any(file.exists() for file in left) and all(file.exists() for file in kept)
         assert not store.with_name(".store.a1b2c3d4").exists()
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("place", ["_fill", "write_json"])
     def test_a_process_that_is_killed_while_it_writes(self, made, tmp_path, place):
         code = f"""
@@ -400,6 +402,7 @@ class TestCheckpoints:
         shutil.copytree(designed[0], tmp_path / "run")
         return tmp_path / "run"
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("junk", [*JUNK, "PK\3\4", "\x93NUMPY", "truncated", "nan", "shape"])
     def test_a_damaged_state_is_one_error_with_file_and_remedy(self, designed, run, junk):
         state = run / "design/state.npz"

@@ -37,6 +37,7 @@ def line(p):
 
 
 class TestCoordinates:
+    @pytest.mark.slow
     def test_bounds_map_onto_the_box_and_back(self):
         model = {"a": 2.0, "b": 0.3, "c": -1.0, "d": 7.0, "e": jnp.array([0.2, -0.4])}
         bounds = {
@@ -192,6 +193,7 @@ class TestDoors:
         assert found.converged and found.losses.shape == (2,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "optimiser",
     [jr.LBFGS(), optax.adam(0.05), jr.SciPy("L-BFGS-B")],
@@ -207,6 +209,7 @@ def test_a_design_needs_no_nan(optimiser):
     assert found.loss < valley(START)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "optimiser",
     [jr.LBFGS(), optax.adam(0.05), jr.SciPy("L-BFGS-B")],

@@ -255,6 +255,7 @@ def size_of_map(name, numbers):
     return jnp.sum(weights * jnp.real(tensor) + weights.T * jnp.imag(tensor))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_each_number_alone_is_refused_where_it_is_known(name):
     for field, numbers in variations(name):
@@ -263,6 +264,7 @@ def test_each_number_alone_is_refused_where_it_is_known(name):
         assert "must" in str(info.value), field
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SOME)
 def test_each_number_alone_may_be_traced(name):
     build, numbers, _ = CASES[name]
@@ -286,6 +288,7 @@ def test_each_number_alone_may_be_traced(name):
         jax.eval_shape(jax.vmap(jax.grad(slope)), jnp.stack([value] * 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_traced_numbers_give_the_eager_result_or_a_named_one(name):
     numbers = CASES[name][1]

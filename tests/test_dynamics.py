@@ -40,6 +40,7 @@ def letter():
 # --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_evolution_is_the_exponential_of_the_generator(letter):
     system, reservoir, S = letter
     times = [3.0, 0.0, 0.4, 20.0]  # in any order
@@ -439,6 +440,7 @@ def test_poissonian_collisions_see_time_averages(letter, rate):
     assert abs(jr.coherence(cycle.before) / jr.coherence(rho) - 1) < 1e-11
 
 
+@pytest.mark.slow
 def test_states_after_collisions_follow_the_cycle_map():
     (system, reservoir), law, n = model(1.0), GammaDistributed(0.5), 600
 
@@ -485,6 +487,7 @@ def test_regular_kicks_have_a_fixed_point(letter):
     assert largest(cycle.average - jr.steady_state(system, reservoir).rho) > 1e-3
 
 
+@pytest.mark.slow
 def test_late_averages_at_a_fixed_time_are_the_average_state(letter):
     system, reservoir, _ = letter
     law, late = GammaDistributed(0.25), [40.0, 0.0, 0.0, 0.0]

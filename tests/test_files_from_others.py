@@ -153,6 +153,7 @@ class TestFunctions:
 class TestReading:
     """`info`, `plot` and `export` run nothing, start nothing, unpickle nothing, and listen nowhere."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "command", [["info", "."], ["plot", ".", "--out", "a.png"], ["export", ".", "a.nc"]]
     )

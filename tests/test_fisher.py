@@ -38,6 +38,7 @@ class TestQuantumFisher:
         F = jr.quantum_fisher(qubit(r), drho)
         np.testing.assert_allclose(F, [[bloch_information(r, dr)]], rtol=1e-13)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("N", [2, 4])
     def test_a_pure_state_has_four_times_its_generator_variance(self, N):
         G, psi = hermitian(1, N), unitary(2, N)[:, 0]

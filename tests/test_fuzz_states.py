@@ -283,6 +283,7 @@ def test_the_functions_take_what_they_should(tables):
         assert verdict(function, good, False) == "value", name
 
 
+@pytest.mark.slow
 def test_everyday(tables):
     counts, failures = campaign(300, 1, tables[:1])
     assert failures == []

@@ -11,7 +11,12 @@ import jaxres as jr
 
 DEFAULT = jr.DoubleExponential()
 FINE = DEFAULT.refined()
-MAPS = ["paper", "cold_qubit", "qutrit", "stack"]
+MAPS = [
+    "paper",
+    "cold_qubit",
+    pytest.param("qutrit", marks=pytest.mark.slow),
+    pytest.param("stack", marks=pytest.mark.slow),
+]
 
 
 @eqx.filter_jit
@@ -21,7 +26,11 @@ def amplitudes(system, scatterer, mass, energies, model):
     )(energies)
 
 
-@pytest.mark.parametrize("model", [jr.Exact(), jr.TransferMatrix()], ids=["exact", "transfer"])
+@pytest.mark.parametrize(
+    "model",
+    [jr.Exact(), pytest.param(jr.TransferMatrix(), marks=pytest.mark.slow)],
+    ids=["exact", "transfer"],
+)
 @pytest.mark.parametrize("name", [*MAPS, "opaque"])
 def test_amplitudes(golden, name, model):
     if name == "opaque" and isinstance(model, jr.TransferMatrix):
@@ -48,7 +57,11 @@ def test_amplitudes(golden, name, model):
 @pytest.mark.parametrize("name", MAPS)
 @pytest.mark.parametrize(
     ("quadrature", "bound"),
-    [(DEFAULT, 1e-8), (FINE, 1e-12), (jr.GaussLegendre(64, 128), 1e-12)],
+    [
+        (DEFAULT, 1e-8),
+        (FINE, 1e-12),
+        pytest.param(jr.GaussLegendre(64, 128), 1e-12, marks=pytest.mark.slow),
+    ],
     ids=["default", "twice", "legendre"],
 )
 def test_map(golden, name, quadrature, bound):

@@ -87,6 +87,7 @@ def position_of(numbers, name):
     return np.flatnonzero(ravel_pytree(marks)[0])
 
 
+@pytest.mark.slow
 def test_derivatives_of_the_map(structure):
     name, derivatives = structure
     numbers = spoiled(name)
@@ -118,6 +119,7 @@ def test_derivatives_where_levels_meet_inside_the_slabs(structure):
     derivatives.check(x)
 
 
+@pytest.mark.slow
 def test_derivatives_at_a_degenerate_level(structure):
     name, derivatives = structure
     levels = [0.1, 0.1] if len(STRUCTURES[name]["levels"]) == 2 else [-0.4, 0.1, 0.1]
@@ -194,6 +196,7 @@ def from_the_maps(request):
     return system.levels, Derivatives(f)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rates", [(2.0, 0.5), (1e-3, 3e-3), (1e4, 2e4)])
 def test_derivatives_for_any_rates(from_the_maps, rates):
     levels, derivatives = from_the_maps

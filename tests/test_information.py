@@ -68,6 +68,7 @@ class TestValues:
             singular = np.linalg.svd(root(rho) @ root(sigma), compute_uv=False)
             np.testing.assert_allclose(fidelity(rho, sigma), np.sum(singular) ** 2, rtol=1e-13)
 
+    @pytest.mark.slow
     def test_independent_systems_add_up(self):
         a, b, c, d = (state(seed, 2) for seed in range(4))
         ab, cd = jnp.kron(a, b), jnp.kron(c, d)
@@ -111,6 +112,7 @@ class TestValues:
             D = jr.relative_entropy_to_gibbs(system, rho, beta)
             np.testing.assert_allclose(D, relative(rho, jr.gibbs_state(system, beta)), rtol=1e-12)
 
+    @pytest.mark.slow
     def test_no_channel_raises_a_relative_entropy_or_lowers_a_fidelity(self):
         system, reservoir = jr.letter.model()
         S = jr.scattering_map(
@@ -189,6 +191,7 @@ class TestDerivatives:
         slope = (8 * one - two) / (12 * h)  # to fourth order
         check_derivative(f, t, slope, rtol=1e-8, atol=1e-10)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "p",
         [[0.2, 0.3, 0.5], [1 / 3, 1 / 3, 1 / 3], [0.25, 0.25, 0.5], [0.25, 0.2503, 0.4997]],
@@ -211,6 +214,7 @@ class TestDerivatives:
         )(jnp.zeros(2))
         np.testing.assert_allclose(hessian, expected, rtol=1e-11, atol=1e-13)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("small", [1e-3, 1e-7, 1e-11])
     def test_the_logarithm_of_small_close_probabilities(self, small):
         p = np.array([1 - 1.7 * small, small, 0.7 * small])
@@ -272,6 +276,7 @@ class TestDerivatives:
         expected = jax.grad(jax.grad(lambda t: closed(t)[2]))(0.0)
         np.testing.assert_allclose(curvature(0.0), expected, rtol=1e-9)
 
+    @pytest.mark.slow
     def test_of_two_states_with_one_kernel_that_turns(self):
         G = hermitian(2, 3)
         values, V = jnp.linalg.eigh(G)
@@ -289,6 +294,7 @@ class TestDerivatives:
         slope = [-0.3 / 0.6 + 0.7 / 0.4, root * (np.sqrt(0.3 / 0.6) - np.sqrt(0.7 / 0.4))]
         check_derivative(both, 0.0, slope, rtol=1e-12)
 
+    @pytest.mark.slow
     def test_at_a_pure_state_towards_mixed_ones_they_are_finite_and_point_inwards(self):
         rho, mixed = jnp.diag(jnp.array([1.0, 0.0])), jnp.eye(2) / 2
         slope = jax.grad(lambda t: jr.von_neumann_entropy((1 - t) * rho + t * mixed))(0.0)

@@ -55,6 +55,7 @@ def figure3():
 
 
 class TestFigure1:
+    @pytest.mark.slow
     def test_dephased_curve_goes_to_the_gibbs_state(self, figure1):
         dephased = figure1.isel(model=0, curve=-1)
         assert dephased.dephased
@@ -107,6 +108,7 @@ def test_figure2_is_the_steady_state_at_every_rate():
 
 
 class TestFigure3:
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", ["rate_splitting", "width_splitting", "width_rate"])
     @pytest.mark.parametrize("corner", [(0, 0), (1, 2), (-1, -1)])
     def test_is_the_steady_state_at_every_point(self, figure3, name, corner):
@@ -145,6 +147,7 @@ class TestFigure3:
         np.testing.assert_allclose(seen, np.geomspace(0.1, 20, 4))
 
 
+@pytest.mark.slow
 def test_everything_in_the_data_has_a_name_and_a_unit():
     data = jr.letter.figure2(rates=[5.0])
     for name, variable in data.variables.items():
@@ -156,6 +159,7 @@ def test_everything_in_the_data_has_a_name_and_a_unit():
     assert "10.1103/PhysRevLett.130.200402" in data.attrs["references"]
 
 
+@pytest.mark.slow
 def test_plots_draw_into_the_axes_they_are_given():
     from matplotlib import pyplot
 

@@ -24,6 +24,7 @@ def scaled(numbers, *, coupling=1.0, length=1.0):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("numbers", [TWO, STACK, THREE], ids=["two", "stack", "three"])
 def test_no_coupling_no_change(numbers):
     S, _ = solve(parameters(**scaled(numbers, coupling=0.0)))

@@ -25,6 +25,7 @@ def true_and_estimated(S, reference):
     return largest(S.tensor - reference), float(S.error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "quadrature",
     [COARSE, DEFAULT, FINE, FINE.refined(), jr.GaussLegendre(), jr.GaussLegendre().refined()],
@@ -99,6 +100,7 @@ def test_the_scatterer_moved_is_the_packet_moved_the_other_way():
     assert largest(S.tensor - jr.scattering_map(system, wrong, quadrature=FINE).tensor) > 1e-3
 
 
+@pytest.mark.slow
 def test_the_two_level_formulas_are_the_general_ones():
     levels, W = [-0.4, 0.5], hermitian(6, 2, scale=1.3)
     system, slab = build(parameters(levels=levels, couplings=[W], lengths=[1.2]))

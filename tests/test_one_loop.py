@@ -66,6 +66,7 @@ def test_one_kernel_computes_all_results():
     assert text.count(" sine(") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "derivative",
     [
@@ -84,6 +85,7 @@ def test_derivatives_of_every_order_and_mode(derivative):
     assert same(ours, jax.jit(derivative(summed(function)))(*ARGUMENTS))
 
 
+@pytest.mark.slow
 def test_batches():
     """Axes of any place and of some arguments only, in nested maps and behind derivatives."""
     x, pair, scale = ARGUMENTS
@@ -161,6 +163,7 @@ def beside(boundary):
     return [np.nextafter(boundary, -np.inf), boundary, np.nextafter(boundary, np.inf)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "z", [-9.3, -0.26, *beside(-0.25), -1e-9, *beside(0.0), 1e-9, *beside(0.25), 0.26, 2.0, 90.1]
 )
@@ -195,6 +198,7 @@ def test_waves_computed_from_roots_of_another_rounding(z):
             )
 
 
+@pytest.mark.slow
 def test_flux_where_the_wave_in_a_slab_changes_its_formula():
     """For m(V − E)d² = 1/2, and 1/8, in a slab and in a part of a stack."""
     slab = jr.Slab([[2.0]], 1.0)

@@ -46,6 +46,7 @@ PACKETS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PACKETS)
 def test_they_are_states(name):
     packet, low, high = PACKETS[name]
@@ -137,6 +138,7 @@ def test_one_state_in_five_ways():
     assert largest(scattering(ways[2]).tensor - S.tensor) < 1e-11
 
 
+@pytest.mark.slow
 def test_states_are_checked():
     def rho(p, q):
         return jnp.exp(-((p - 9) ** 2) - (q - 9) ** 2) * jnp.sqrt(2 / jnp.pi)
@@ -212,6 +214,7 @@ def test_packets_know_how_fast_they_decay(name):
     assert 0.98 < float(rate / packet.decay()) < 1.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("levels", [LEVELS, [-0.7, 0.1, 0.9], [0.2, 0.2, 0.9]], ids=str)
 def test_a_diagonal_state_is_the_limit_of_wide_packets(levels):
     levels = np.array(levels)
@@ -252,6 +255,7 @@ def test_a_beam_is_the_limit_of_packets_of_one_momentum():
     assert slow.trace_defect < 1e-13
 
 
+@pytest.mark.slow
 def test_only_effusion_thermalises():
     gibbs = jr.gibbs_state(SYSTEM, 0.4)
 

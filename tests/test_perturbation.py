@@ -26,6 +26,7 @@ def steady(system, S, rate):
     return jr.steady_state(system, jr.Collisions(S, rate)).rho
 
 
+@pytest.mark.slow
 def test_the_error_of_order_n_falls_as_the_power_n_plus_1(case):
     system, reservoir, S, _ = case
     rates = float(jnp.min(jnp.diff(system.levels))) * np.array([0.004, 0.04])
@@ -39,6 +40,7 @@ def test_the_error_of_order_n_falls_as_the_power_n_plus_1(case):
         assert abs(slope[0] - (n + 1)) < 0.1, (n, errors)
 
 
+@pytest.mark.slow
 def test_the_series_solves_the_stationary_equation_order_by_order(case):
     system, _, S, series = case
     e = np.asarray(system.levels)
@@ -52,6 +54,7 @@ def test_the_series_solves_the_stationary_equation_order_by_order(case):
     assert largest(series - jnp.conj(jnp.swapaxes(series, 1, 2))) < 1e-13 * largest(series)
 
 
+@pytest.mark.slow
 def test_the_first_coefficients_are_the_limit_and_its_slope(case):
     system, _, S, series = case
     zero, one = jnp.zeros(()), jnp.ones(())
@@ -95,6 +98,7 @@ def test_levels_that_meet_are_refused(case):
         assert np.all(np.isfinite(series(system.levels)))
 
 
+@pytest.mark.slow
 def test_uncoupled_levels_have_no_series(golden):
     system, reservoir = system_of(golden["paper"]), reservoir_of(golden["paper"])
     idle = eqx.tree_at(lambda b: b.scatterer.coupling, reservoir, 0 * reservoir.scatterer.coupling)
@@ -103,6 +107,7 @@ def test_uncoupled_levels_have_no_series(golden):
         jr.perturbation_series(system, reservoir, -1)
 
 
+@pytest.mark.slow
 def test_the_estimate_and_where_it_holds():
     """Eq. (24) follows the exact coherence up to z = √(βm) Δx ω of order 1, and z K₁(z) beyond."""
     splitting, widths = 1.2, jnp.array([4.0, 8.0, 16.0, 32.0])

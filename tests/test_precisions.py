@@ -47,6 +47,7 @@ def test_numbers_of_every_kind_become_the_process_s_own(kind):
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_whole_numbers_and_truth_values_are_numbers():
     flip = [[0, 1], [1, 0]]
     for H in ([[1, 0], [0, -1]], np.diag([1, -1]), np.diag([1, -1]).astype("int8")):
@@ -211,6 +212,7 @@ def test_packets_of_functions_and_tables_are_made_in_single_precision():
             assert abs(value - exact) < (1e-12 if x64 and "table" not in name else 3e-6), name
 
 
+@pytest.mark.slow
 def test_grids_made_in_single_precision_are_even():
     p = jnp.linspace(5.0, 13.0, 33, dtype="float32")
     p, x = 1.1 * p, jnp.linspace(-9, 9, 73, dtype="float32") / 3

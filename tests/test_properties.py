@@ -87,6 +87,7 @@ def assert_keeps_trace_and_hermiticity(S):
     assert largest(trace - np.eye(S.size)) <= 1e-12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("N", "M"),
     [
@@ -106,6 +107,7 @@ def test_a_completely_positive_trace_preserving_map(N, M, seed):
     assert lowest(S) >= -1e-13
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("N", "M"), [(2, 1), (3, 2)])
 @examples
 @given(seed=SEEDS)
@@ -137,6 +139,7 @@ def test_detailed_balance_of_two_levels(seed):
     assert unbalanced(system, reservoir, S) <= 1e-13 + S.error
 
 
+@pytest.mark.slow
 @examples
 @given(seed=SEEDS)
 def test_detailed_balance_of_real_couplings(seed):
@@ -181,6 +184,7 @@ def test_without_time_reversal_there_is_no_detailed_balance():
     assert unbalanced(system, reservoir, S) > 1e-4
 
 
+@pytest.mark.slow
 def test_a_stack_hit_from_one_side_does_not_keep_the_gibbs_populations():
     system, reservoir = draw(6, 3, 2)
     S = jr.scattering_map(system, reservoir, quadrature=FINE)
@@ -188,6 +192,7 @@ def test_a_stack_hit_from_one_side_does_not_keep_the_gibbs_populations():
     assert unstationary(system, reservoir, S) > 1e-4
 
 
+@pytest.mark.slow
 def test_incidence():
     system, reservoir = draw(6, 3, 2)
     left = jr.scattering_map(system, reservoir, quadrature=FINE).tensor

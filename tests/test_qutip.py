@@ -86,6 +86,7 @@ def test_kraus_operators_are_qutips_up_to_order_and_phase():
     np.testing.assert_allclose(overlap, np.linalg.norm(mine, axis=1) ** 2, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_verdicts_and_operations_are_qutips(kraus):
     S, Q = ours(kraus), qutip.kraus_to_super(kraus)
     assert S.is_cptp() == Q.iscptp and S.is_completely_positive() == Q.iscp
@@ -109,6 +110,7 @@ def test_a_spectator_is_qutips_tensor_product():
     assert largest(S.tensor - jr.from_qutip(with_one).tensor) < 1e-15
 
 
+@pytest.mark.slow
 def test_distances_are_qutips(kraus):
     dims = kraus[0].dims[0]
     S, T = ours(kraus), ours(channel(dims, rank=2, seed=5))

@@ -57,6 +57,7 @@ def by_hand(E, slabs, model, levels=LEVELS, mass=MASS):
     return s
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS + RAW, ids=str)
 def test_the_matrix_functions_as_written(model):
     # below, between and above the levels and the eigenvalues inside
@@ -121,6 +122,7 @@ def test_a_slab_cut_in_two_is_the_slab():
         assert largest(whole - halves) < 1e-13
 
 
+@pytest.mark.slow
 def test_an_opaque_wall_leaves_finite_unitary_amplitudes():
     wall = jnp.diag(jnp.array([40.0, 4e6])) + hermitian(3, 2)
     energies = jnp.array([0.1, 0.5, 1.0, 50.0])
@@ -146,6 +148,7 @@ class TestPolarFactor:
         B[:, :, 4] *= 1e100
         return B
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("N", [1, 2, 3, 5])
     def test_it_is_the_nearest_unitary(self, N):
         B = self.matrices(N)
@@ -189,6 +192,7 @@ def with_packet(levels, W, **numbers):
 FINE = jr.DoubleExponential(96, 48)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS, ids=str)
 def test_the_map_is_the_integral_of_eq_17(model):
     # with amplitudes and an integral from elsewhere: Gauss-Legendre, in a variable whose fourth power is the

@@ -101,6 +101,7 @@ KINDS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_results_do_not_depend_on_the_units(kind):
     expected = results(1.0, **kind)
@@ -129,6 +130,7 @@ MODELS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "amplitudes"), MODELS)
 def test_gradients_do_not_depend_on_the_units(kind, amplitudes):
     """Logarithmic ones, by all parameters."""
@@ -154,6 +156,7 @@ def test_gradients_do_not_depend_on_the_units(kind, amplitudes):
 OTHERS = [dict(N=2, slabs=2), dict(N=3)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("amplitudes", [jr.Exact(), jr.TransferMatrix(), jr.WaveVectorOperator()])
 @pytest.mark.parametrize(
     "kind", [dict(N=2), *(pytest.param(x, marks=pytest.mark.slow) for x in OTHERS)]

@@ -104,6 +104,7 @@ class TestIndices:
 class TestKinds:
     """Lists, whole numbers, NumPy's and QuTiP's objects, any precision: all are the same state."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", ALL)
     def test_of_states(self, name):
         f = ALL[name]
@@ -206,6 +207,7 @@ class TestKinds:
 
 
 class TestNoStates:
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", ALL)
     def test_nan_is_nan(self, name):
         f = ALL[name]
@@ -256,6 +258,7 @@ class TestNoStates:
         pure, nearly = np.diag([1.0, 0.0]), np.diag([1 + 1e-16, -1e-17])
         np.testing.assert_allclose(f(nearly), f(pure), rtol=1e-14, atol=1e-15)
 
+    @pytest.mark.slow
     def test_starts(self):
         system, reservoir = jr.letter.model()
         key = jax.random.key(0)
@@ -297,6 +300,7 @@ class TestNoStates:
 
 
 class TestMaps:
+    @pytest.mark.slow
     def test_a_map_that_does_not_preserve_hermiticity_has_no_canonical_form(self):
         K = np.array([[1.0, 2.0], [0.0, 1j]])
         S = jr.Superoperator(np.einsum("aj,bk->abjk", K, K.T))  # ρ → K ρ K*
@@ -356,6 +360,7 @@ class TestEnergies:
         for name, value in all_of(1.0).items():
             np.testing.assert_allclose(there[name], value, rtol=1e-12, atol=1e-15, err_msg=name)
 
+    @pytest.mark.slow
     def test_where_energies_begin(self):
         rho = (unitary(3, 3) * jnp.array([0.5, 0.3, 0.2])[None]) @ unitary(3, 3).conj().T
         near, far = (jr.System(x + jnp.array([0.0, 0.5, 1.25])) for x in (0.0, 2.0**20))
@@ -376,6 +381,7 @@ class TestEnergies:
         assert jr.relative_entropy_to_gibbs(system, rho, 3.0) == 0
 
 
+@pytest.mark.slow
 def test_an_infinite_relative_entropy_has_a_slope():
     """An optimiser that sees the slope alone must not believe that it has converged."""
     up = jnp.diag(jnp.array([1.0, 0.0])) + 0j

@@ -23,6 +23,7 @@ def residual(system, maps, rates, rho):
     return change / (jnp.abs(gap) + sum(rates))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [1e-8, 1e-3, 1.0, 50.0, 1e8])
 @pytest.mark.parametrize("numbers", [TWO, THREE], ids=["two", "three"])
 def test_it_is_stationary_and_a_state(numbers, rate):
@@ -94,6 +95,7 @@ def test_not_unique_where_a_level_is_left_out():
     assert_no_number(sol)
 
 
+@pytest.mark.slow
 def test_not_unique_at_degenerate_levels_with_one_coupling():
     # H_S is a number there, so W is conserved by every collision; two that do not commute are not
     same = dict(levels=[0.2, 0.2], lengths=[1.0])
@@ -143,6 +145,7 @@ def test_a_weak_coupling_is_solved_to_its_error_bar(coupling):
         assert abs(jr.coherence(sol.rho) / (0.0293624 * coupling) - 1) < 1e-4
 
 
+@pytest.mark.slow
 def test_levels_that_nearly_meet_are_solved_to_their_error_bar():
     fine = jr.DoubleExponential(nodes_between=200, nodes_above=160)
     for splitting in (1e-6, 1e-3):
@@ -298,6 +301,7 @@ def test_traced_parameters_that_are_not_admissible():
     assert jnp.all(jnp.isnan(rho[1:]))
 
 
+@pytest.mark.slow
 def test_traced_coupling_that_is_not_hermitian():
     system, reservoir = jr.letter.model()
 
@@ -324,6 +328,7 @@ def test_tol_is_passed_on():
     np.testing.assert_allclose(jr.coherence(sol.rho), 0.0992995, atol=5e-8)
 
 
+@pytest.mark.slow
 def test_states_and_what_is_read_off_them():
     system = jr.System([-0.3, 0.1, 0.6])
     rho = jr.gibbs_state(system, 2.0)

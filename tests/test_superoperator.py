@@ -60,6 +60,7 @@ def effusion():
 # --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("N", SIZES)
 def test_every_form_says_the_same(N):
     K, rho = channel(N, N), state(N, N)
@@ -175,6 +176,7 @@ def test_the_letters_packets_are_not_quite_a_state_and_a_mixture_is(effusion):
     np.testing.assert_allclose(np.linalg.eigvalsh(both)[0], weights[-1] / 2, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_collision_warms_the_hottest_state_of_all(effusion):
     # S(1) ≠ 1: a reservoir of finite temperature changes the state of infinite temperature
     _, S = effusion
@@ -289,6 +291,7 @@ def diamond(S, T, tol=1e-7):
     return bounds
 
 
+@pytest.mark.slow
 def test_diamond_distances_that_are_known():
     one = jr.Superoperator.identity(2)
     # Pauli channels: the total variation; damping: the excited state tells best; unitaries: how far

@@ -191,6 +191,7 @@ def data():
 
 
 class TestModel:
+    @pytest.mark.slow
     def test_the_steady_state_is_that_of_the_library(self, data):
         for rate in (1.0, 5.0):
             sol = jr.steady_state(*jr.letter.model(rate=rate))
@@ -409,6 +410,7 @@ FITS = {
 class TestArguments:
     """Where no types are checked, as in a user's own process."""
 
+    @pytest.mark.slow
     def test_everything_strange_is_a_named_error_before_any_work(self, tmp_path):
         code = """
 import os, sys, warnings; warnings.simplefilter("ignore")
@@ -495,6 +497,7 @@ assert not bad, "\\n".join(map(str, bad))
         data = sweep(wave, {"x": masked.compressed(), "y": Y})
         assert data.x.values.tolist() == [1.0, 3.0]
 
+    @pytest.mark.slow
     def test_labelled_axes_keep_their_labels(self, tmp_path):
         about = {"units": "meV", "long_name": "a width", "symbol": "w", "note": 3}
         x = xarray.DataArray(X, dims="x", attrs=about)
@@ -550,6 +553,7 @@ assert not bad, "\\n".join(map(str, bad))
             with pytest.raises(ValueError, match=r"names that a file can hold, but .* Rename it"):
                 sweep(function, axes, labels=labels)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "name", ["a b", "a#b", "a?b", "ä", "__a", ".a", "c", "value", "x" * 255, "a\nb"]
     )

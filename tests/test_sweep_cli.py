@@ -92,6 +92,7 @@ cli.main()
         assert done.returncode == 0, done.stderr
         assert "25 of 25 points" in done.stdout
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
     def test_every_example_is_valid_and_can_be_traced(self, path):
         config = _config.parse(_config.read(path))
@@ -105,6 +106,7 @@ cli.main()
 
 
 class TestCommands:
+    @pytest.mark.slow
     def test_info(self, figure3):
         said = call("info", figure3)
         assert "rate Γ (energy/ħ): 5 points, 0.01 to 100" in said
@@ -122,6 +124,7 @@ class TestCommands:
         assert "25 of 25 points" in call("resume", store)
         xarray.testing.assert_identical(Store(store).dataset().load(), whole)
 
+    @pytest.mark.slow
     def test_plot_and_export(self, figure3, tmp_path):
         call("plot", figure3, "--out", tmp_path / "a.png")
         call("plot", figure3, "--at", "rate=1", "--variable", "dcoherence_drate", "--out",

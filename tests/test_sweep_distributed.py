@@ -88,6 +88,7 @@ def test_a_killed_process_goes_on_where_it_ended(tmp_path, log, sent):
     xarray.testing.assert_identical(jr.sweep(slow, AXES, store=store, progress=False), data)
 
 
+@pytest.mark.slow
 def test_a_pool_of_spawned_processes(tmp_path, log):
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         data = jr.sweep(
@@ -131,6 +132,7 @@ def test_a_pool_that_breaks_says_how_to_go_on(tmp_path, log):
     assert sum((computed(log) - before).values()) == POINTS - EACH * len(kept)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # dask's own
 def test_dask_completes_although_a_worker_is_killed(tmp_path, log):
     from distributed import Client, LocalCluster
@@ -173,6 +175,7 @@ def test_dask_completes_although_a_worker_is_killed(tmp_path, log):
     assert sum(computed(log).values()) < 2 * POINTS
 
 
+@pytest.mark.slow
 def test_shards_of_a_queue_meet_in_one_store(tmp_path, log):
     code = """
 import sys, jax; jax.config.update("jax_enable_x64", True)

@@ -40,6 +40,7 @@ def reservoir_of(coupling, **changes):
 # --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("direction", [X, Z, ASKEW, [0, 0, -2], [0, 1, 0]])
 @pytest.mark.parametrize("j", [0.5, 1, 2.5])
 def test_a_spin_in_a_field_is_qutips(j, direction):
@@ -237,6 +238,7 @@ def test_a_chain_has_derivatives_where_none_meet():
     check_gradient(lambda x: thermal_bloch(chain(2, field=x[:3], exchange=x[3:]), A), x)
 
 
+@pytest.mark.slow
 def test_a_spin_has_derivatives_in_splitting_and_direction():
     A = jnp.stack([hermitian(seed, 3) for seed in range(3)])
 

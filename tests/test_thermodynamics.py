@@ -64,6 +64,7 @@ balance = jax.jit(jax.vmap(jr.collision_thermodynamics, (None, None, 0, None)))
 
 
 class TestOneCollision:
+    @pytest.mark.slow
     def test_it_is_the_change_of_the_state(self, letter):
         system, reservoir, _, S, _ = letter
         rho = states(0, 2, 50)
@@ -140,6 +141,7 @@ def test_particles_of_two_temperatures():
 
 
 class TestCurrents:
+    @pytest.mark.slow
     def test_of_two_reservoirs_in_the_steady_state(self, letter):
         system = letter[0]
         flow = jr.currents(system, [HOT, COLD])
@@ -227,6 +229,7 @@ class TestCurrents:
         np.testing.assert_allclose(jax.jvp(f, (zero,), (way,))[1], slope, rtol=1e-9)
         np.testing.assert_allclose(jax.grad(f)(zero) @ way, slope, rtol=1e-9)
 
+    @pytest.mark.slow
     def test_arguments(self, letter):
         system, reservoir, diagonal, _, _ = letter
         assert jr.currents(system, diagonal).entropy_production.shape == (1,)
@@ -241,6 +244,7 @@ class TestCurrents:
         assert failed.result == jr.RESULTS.invalid_parameters
         assert jnp.all(jnp.isnan(failed.energy)) and jnp.all(jnp.isnan(failed.coherent))
 
+    @pytest.mark.slow
     def test_a_poor_map_gives_no_number_at_a_given_state_either(self):
         system, reservoir = jr.letter.model(mass=10.0, length=2.0)
         rho, rule = jr.gibbs_state(system, 0.5), jr.DoubleExponential(8, 8)
@@ -257,6 +261,7 @@ class TestCurrents:
 
 
 class TestEnergyDistribution:
+    @pytest.mark.slow
     def test_it_is_a_distribution_with_the_gain_for_its_mean(self, qutrit):
         system, S = qutrit
         rho = jnp.diag(jnp.array([0.5, 0.2, 0.3], complex))
@@ -304,6 +309,7 @@ class TestEnergyDistribution:
             weight = q[:, None] / p[None] * np.exp(BETA * P.energy)
             np.testing.assert_allclose(np.sum(P.probability * weight), 1, atol=1e-8)
 
+    @pytest.mark.slow
     def test_it_needs_the_flux_of_effusion(self):
         # Maxwell's particles come from the same gas, but the slow ones too often
         system, reservoir = jr.letter.model(beta=BETA)
@@ -312,6 +318,7 @@ class TestEnergyDistribution:
         P = jr.energy_distribution(system, S, jr.gibbs_state(system, 2.0))
         assert abs(P.generating(BETA - 2.0) - 1) > 1e-3
 
+    @pytest.mark.slow
     def test_levels_of_one_energy_are_not_told_apart(self):
         system = jr.System([-0.4, 0.5, 0.5])
         packet = jr.EffusionPacket(beta=BETA, mass=0.5, width=1.0, position=-3.0)

@@ -76,6 +76,7 @@ EVERY_DAY = {"3 degenerate"}
 SLOW = {"2 scaled", "4 shifted", "5 scaled", "5 degenerate", "3 oscillator", "4 ladder"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -136,6 +137,7 @@ def test_gradients_by_levels_computed_in_a_compiled_program(name):
         assert abs(slope(w) - difference) < 1e-6 * abs(difference)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("function", [scaled, shifted, summed, replaced])
 @pytest.mark.parametrize(
     "levels", [levels_of(1, 6), *DEGENERATE, LADDER], ids=["six", "three", "five", "ladder"]

@@ -91,6 +91,7 @@ def test_bad_units_are_told(make, message):
         make()
 
 
+@pytest.mark.slow
 def test_scipy_is_imported_only_when_units_are_asked_for():
     # SciPy is there anyway where JAX is; its constants are not
     code = (
@@ -168,6 +169,7 @@ def test_the_letters_estimate(example):
         np.testing.assert_allclose(reservoir.rate / omega, 1, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_at_room_temperature_the_coherence_is_of_the_order_of_the_quantum_over_kT(example, capsys):
     example["main"]()
     printed = capsys.readouterr().out

@@ -62,6 +62,7 @@ def test_a_unit_that_keeps_its_level_is_a_switch():
     assert abs(heat.internal) < 1e-9 < abs(heat.kinetic)
 
 
+@pytest.mark.slow
 def test_the_map_of_a_given_state():
     # entries of the joint map, traced by hand; the levels of system and unit interleave
     sigma = given_state(2)

@@ -198,6 +198,7 @@ def raised():
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_the_message_names_argument_value_and_remedy(raised, name):
     assert name in raised, "nothing was raised"
