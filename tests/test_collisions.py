@@ -68,6 +68,7 @@ def test_one_set_of_maps_serves_every_rate(one):
         assert largest(rho - jr.steady_state(SYSTEM, reservoir).rho) < 1e-14
 
 
+@pytest.mark.slow
 def test_gradients_pass_through_computed_collisions():
     def coherence(reservoirs, computed):
         c = jr.collisions(SYSTEM, reservoirs) if computed else reservoirs
@@ -117,6 +118,7 @@ def test_a_refusal_has_no_derivative_that_is_a_number(name, both, one):
     assert np.all(np.isnan(jax.grad(real)(good.rates)))
 
 
+@pytest.mark.slow
 def test_the_reason_is_named_and_can_be_raised(one):
     bad = jr.Collisions(poor(one.maps[0]), one.rates)
     several = (jr.steady_state, jr.currents, jr.counting_statistics)
@@ -158,6 +160,7 @@ def test_parameters_that_are_not_admissible_are_named_when_traced():
         assert found == jr.RESULTS.invalid_parameters
 
 
+@pytest.mark.slow
 def test_eight_strong_levels_are_refused_by_all():
     M = jax.random.normal(jax.random.key(8), (8, 8))
     system = jr.System(np.linspace(-1, 1, 8))
