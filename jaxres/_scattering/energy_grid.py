@@ -35,7 +35,7 @@ class Rule(NamedTuple):
 
     On a finite panel of length ℓ the node is at ℓ·lower from its lower end and ℓ·upper from its upper end; on the
     last panel at scale·lower. The three rows of `weights` are the rule and two coarser ones on a half and a quarter
-    of its nodes, which cost nothing and tell the error.
+    of its nodes, which cost nothing and give the error estimate.
     """
 
     lower: np.ndarray
@@ -209,7 +209,7 @@ class DoubleExponential(AbstractQuadrature):
 
     - `nodes_between`: nodes on each panel between two thresholds. By default 48 for two levels. N ≥ 3 levels have
       resonances between their thresholds, of a width that does not depend on N, while the N(N − 1)/2 panels get
-      shorter with N: 384/N nodes, but at least 16 and at most 128.
+      shorter with N. 384/N nodes, but at least 16 and at most 128, keep the total near 192 N.
     - `nodes_above`: nodes above the last threshold.
     - `finer`: a factor on the number of nodes that `nodes_between` has by default.
 
@@ -278,6 +278,7 @@ class GaussLegendre(AbstractQuadrature):
         return GaussLegendre(nodes_between=2 * self.nodes_between, nodes_above=2 * self.nodes_above)
 
 
+#: e^{−6.2²} = 2e-17: a thermal packet has fallen below rounding there
 _REACH = 6.2
 
 
@@ -289,29 +290,37 @@ def _trapezoid(n: int, step: float) -> np.ndarray:
     return step * np.stack(rows).astype(np.float64)
 
 
-# The nodes reach out to where what is cut off is as small as the rule's own error with that many nodes: to e^{−reach}
-# in the distance to a threshold, and to the energy where a thermal packet has fallen to e^{−reach}. Found by trial on
-# the reference cases, like the two constants below; the error estimate does not rely on them.
+# All constants of the two substitutions were found by trial on the reference cases (`golden.json`); the error estimate
+# does not rely on them.
+
+#: The usual tanh-sinh rule has π here. A smaller number stretches the rule: fewer nodes crowd at the ends, and more
+#: stand in the middle of the panel, where resonances are.
+_STRETCH = 1.6
+
+#: The nodes reach out to e^{−reach} in the distance to a threshold, and to the energy where a thermal packet has fallen
+#: to e^{−reach}. Beyond, as much is left out as the rule's own error with that many nodes is: e^{−10} (finite panel) or
+#: e^{−16} (last panel) for very few nodes, a factor e^{−1/3} less with each node, and rounding, e^{−36}, at last.
+_LEAST_BETWEEN, _LEAST_ABOVE, _ROUNDING = 10.0, 16.0, 36.0
 
 
 def _reach(n: int, least: float) -> float:
-    return min(least + n / 3, 36.0)
+    return min(least + n / 3, _ROUNDING)
 
 
 @lru_cache(maxsize=64)
 def _tanh_sinh(n: int) -> Rule:
-    """The rule u = 1/(1 + e^{−1.6 sinh t}): the usual π for 1.6 leaves the middle bare, where resonances are."""
-    end = math.asinh(_reach(n, 10.0) / 1.6)
+    """The rule u = 1/(1 + e^{−1.6 sinh t})."""
+    end = math.asinh(_reach(n, _LEAST_BETWEEN) / _STRETCH)
     t = np.linspace(-end, end, n)
-    y = 1.6 * np.sinh(t)
+    y = _STRETCH * np.sinh(t)
     lower, upper = 1 / (1 + np.exp(-y)), 1 / (1 + np.exp(y))
-    return Rule(lower, upper, 1.6 * np.cosh(t) * lower * upper * _trapezoid(n, t[1] - t[0]))
+    return Rule(lower, upper, _STRETCH * np.cosh(t) * lower * upper * _trapezoid(n, t[1] - t[0]))
 
 
 @lru_cache(maxsize=64)
 def _exponential(n: int) -> Rule:
     """X = exp(t − e^{−t}/2)."""
-    reach = _reach(n, 16.0)
+    reach = _reach(n, _LEAST_ABOVE)
     start = -1.0
     for _ in range(50):  # Newton: t − e^{−t}/2 = −reach
         start -= (start - math.exp(-start) / 2 + reach) / (1 + math.exp(-start) / 2)
@@ -370,6 +379,29 @@ def _sorted_edges(
     return thresholds, jnp.full((N, N), -2).at[rows, columns].set(own), jnp.asarray(others)
 
 
+class _Panels(NamedTuple):
+    """The lower edge, the upper edge and the length of each panel, in ascending order. There are three cases.
+
+    - A *finite* panel lies between two neighbouring thresholds, the first one between 0 and the lowest of them.
+    - An *empty* panel lies between two that are equal (degenerate levels). It keeps a length `tiny`, far below
+      rounding, so that no momentum is exactly zero and derivatives with respect to its length are right. Every finite
+      panel is longer by as much, which changes nothing.
+    - The *last* panel has no upper edge; its lower one stands for it. Its length is the packet's energy scale.
+    """
+
+    lower: Float[Array, " P"]
+    upper: Float[Array, " P"]
+    length: Float[Array, " P"]
+    tiny: Float[Array, ""]
+
+    @classmethod
+    def between(cls, thresholds: Float[Array, " T"], scale: Float[Array, ""]) -> "_Panels":
+        lower = jnp.concatenate([jnp.zeros(1, thresholds.dtype), thresholds])
+        tiny = jnp.finfo(thresholds.dtype).eps ** 1.125 * scale
+        length = jnp.append(thresholds - lower[:-1] + tiny, scale)
+        return cls(lower, jnp.append(thresholds, lower[-1]), length, tiny)
+
+
 def outgoing_grid(
     levels: Float[Array, " N"],
     scale: Float[Array, ""],
@@ -393,50 +425,45 @@ def outgoing_grid(
     gap = gaps(levels).T  # [j', j]: the incoming channel opens at ε = e_j − e_j'
     shifts = jnp.concatenate([jnp.zeros(1, dtype), splittings(levels), -splittings(levels)])
     ends = jax.lax.stop_gradient(window[:, None] + shifts[None])
-    end = jax.lax.stop_gradient(jnp.max(window, initial=36.0 * scale) + levels[-1] - levels[0])
+    end = jax.lax.stop_gradient(jnp.max(window, initial=_ROUNDING * scale) + levels[-1] - levels[0])
     away = kinks[None] - levels[:, None]  # [j', r]
     split = (away > 0) & (away < end)
     further = jnp.concatenate([jnp.where(split, away, 0).reshape(-1), ends.reshape(-1)])
     thresholds, rank, places = _sorted_edges(levels, further)
     places = jnp.where(split, places[: away.size].reshape(away.shape), -2)
-    edges = jnp.concatenate([jnp.zeros(1, dtype), thresholds])
-    # A panel may be empty (degenerate levels). It keeps a length far below rounding, so that no momentum is exactly
-    # zero and derivatives with respect to its length are right.
-    tiny = jnp.finfo(dtype).eps ** 1.125 * scale
-    lengths = jnp.append(thresholds - edges[:-1] + tiny, scale)
+    panels = _Panels.between(thresholds, scale)
     sizes = finite.lower.size, last.lower.size
-    panel = np.repeat(np.arange(edges.size), [sizes[0]] * thresholds.size + [sizes[1]])
+    panel = np.repeat(np.arange(thresholds.size + 1), [sizes[0]] * thresholds.size + [sizes[1]])
 
-    def nodes(panels, finite, last):
-        """For each node, panel after panel, the number of its panel times one of its own."""
-        if panels.size <= FEW:  # compilers can compute it where it is used
+    def nodes(values, finite, last):
+        """For each node, panel after panel, the value of its panel times a number of its own."""
+        if values.size <= FEW:  # compilers can compute it where it is used
             own = np.append(np.tile(finite, thresholds.size), last)
-            shares = [np.where(panel == i, own, 0).astype(dtype) for i in range(panels.size)]
-            return sum((panels[i] * x for i, x in enumerate(shares)), start=jnp.zeros((), dtype))
+            shares = [np.where(panel == i, own, 0).astype(dtype) for i in range(values.size)]
+            return sum((values[i] * x for i, x in enumerate(shares)), start=jnp.zeros((), dtype))
         finite, last = jnp.asarray(finite, dtype), jnp.asarray(last, dtype)
-        return jnp.concatenate([(panels[:-1, None] * finite[None]).reshape(-1), panels[-1] * last])
+        return jnp.concatenate([(values[:-1, None] * finite[None]).reshape(-1), values[-1] * last])
 
     ones = np.ones(sizes[0]), np.ones(sizes[1])
-    from_lower = nodes(lengths, finite.lower, last.lower)
-    from_upper = nodes(lengths, finite.upper, 0 * last.lower)
-    lower_edge, upper_edge = nodes(edges, *ones), nodes(jnp.append(thresholds, edges[-1]), *ones)
+    from_lower = nodes(panels.length, finite.lower, last.lower)
+    from_upper = nodes(panels.length, finite.upper, 0 * last.lower)
 
     # The first and the last node of every panel. Above the very last one e^{−ε/scale} has an integral of one scale.
     size, start, n = sizes[0], sizes[0] * thresholds.size, panel.size
     outermost = *range(0, start, size), *range(size - 1, start, size), start, n - 1
     shares = np.repeat([finite.lower[0], finite.upper[-1]], thresholds.size)
     return Grid(
-        edges=(lower_edge, upper_edge),
+        edges=(nodes(panels.lower, *ones), nodes(panels.upper, *ones)),
         from_edges=(from_lower, from_upper),
         gaps=gap,
         away=away,
         rank_of_gaps=rank,
         rank_of_away=places,
         panel=panel,
-        stretch=nodes(lengths, *ones),
+        stretch=nodes(panels.length, *ones),
         shares=np.concatenate([np.tile(finite.weights, thresholds.size), last.weights], axis=1),
         end_shares=np.concatenate([shares, last.lower[:1], [1.0]]),
-        tiny=tiny,
+        tiny=panels.tiny,
         outermost=outermost,
         nodes_between=size,
         nodes_above=n - start,

@@ -1,5 +1,10 @@
 r"""Amplitudes on the map's grid by way of a table between the levels.
 
+    E     e_i ──────────────────── panel i, length ℓ ──────────────────── e_{i+1}
+    θ      0 ─────────────────────────────────────────────────────────────── π/2        E = e_i + ℓ sin²θ
+    y     −1 ─────────────────────────────────────────────────────────────── +1         K Chebyshev points
+    next levels: e_i − L, at θ = ± i a                      e_{i+1} + L', at θ = π/2 ± i b
+
 Between two neighbouring levels, e_i and e_i + ℓ, the exact amplitudes are analytic in the square roots of the distances
 to both: in θ, with E = e_i + ℓ sin²θ. The next levels, L below and L' above, make branch points at θ = i a and at
 π/2 + i b, sinh²a = L/ℓ and sinh²b = L'/ℓ. Those may be close. With
@@ -7,7 +12,7 @@ to both: in θ, with E = e_i + ℓ sin²θ. The next levels, L below and L' abov
     P = θ + √(θ² + a²),    Q = ϑ + √(ϑ² + b²),    ϑ = π/2 − θ,    y linear in log(P/Q), from −1 to 1,
 
 they are about π/2 away from the real axis of log(P/Q), however close: near the lower level θ = a sinh(log P/a), and
-√(θ² + a²) is a cosh. So a few numbers tell all about the amplitudes, the coefficients of a Chebyshev series
+√(θ² + a²) is a cosh. So a few numbers represent the amplitudes, the coefficients of a Chebyshev series
 Σ_{k<K} c_k T_k(y) for each panel. Given P/Q the definition is a quadratic equation for Q.
 
 Poles come close to a threshold too, shallow bound states of the scatterer. As the next level they are resolved at any
@@ -44,10 +49,11 @@ from .energy_grid import Grid
 #: orders of the series, at least
 ORDERS = 64
 
-#: from as many levels on the panels are so short that their resonances need no more orders
+#: from so many levels on the panels are so short that their resonances do not need more orders
 MANY = 24
 
-#: distances of the next level: that counts as none, in units of the panel, and as much, in those of the packet
+#: A next level nearer than LEAST lengths of the panel coincides with its end; one farther than NEAR energy scales of
+#: the packet counts as that far.
 LEAST, NEAR = 1e-14, 0.2
 
 #: energy times the decay of ρ_U beyond which the packet has no weight
