@@ -186,10 +186,10 @@ def steady_state(
     """
     reservoirs = [reservoirs] if isinstance(reservoirs, Reservoir) else list(reservoirs)
     maps = [scattering_map(system, reservoir, nodes=nodes) for reservoir in reservoirs]
-    return steady_state_of(system, maps, [reservoir.rate for reservoir in reservoirs])
+    return stationary_state(system, maps, [reservoir.rate for reservoir in reservoirs])
 
 
-def steady_state_of(
+def stationary_state(
     system: System, maps: Sequence[Complex[Array, "N N N N"]], rates: Sequence[Float[Array, ""]]
 ) -> Complex[Array, "N N"]:
     """Eq. (9) for maps S[j', k', j, k] and rates Γ: N² equations, the first of which is replaced by Tr ρ = 1."""
