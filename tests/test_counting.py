@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import hermitian, largest
+from helpers import hermitian, largest, slope
 
 import jaxres as jr
 
@@ -212,9 +212,7 @@ class TestWithoutCoherence:
                 system, jr.Collisions(maps, [jnp.array(1.0), jnp.array(2.0)]), 4
             )
 
-        h = 1e-3
-        J = [float(counts(0.4 + k * h).mean[0]) for k in (-2, -1, 1, 2)]
-        response = -(8 * (J[2] - J[1]) - (J[3] - J[0])) / (12 * h)
+        response = -slope(lambda t: counts(0.4 + t).mean[0], 1e-3)
         still = counts(0.4)
         assert abs(still.mean[0]) < 1e-10
         np.testing.assert_allclose(still.noise[0, 0], 2 * response, rtol=1e-7)
@@ -235,11 +233,9 @@ class TestDerivatives:
             counts = jr.counting_statistics(scaled, jr.Collisions([first, maps[1]], rates), 4)
             return weights @ counts.cumulants[:, 0] + counts.noise[0, 1]
 
-        h, zero = 1e-3, jnp.zeros(4)
-        values = [float(f(k * h * way)) for k in (-2, -1, 1, 2)]
-        slope = (8 * (values[2] - values[1]) - (values[3] - values[0])) / (12 * h)
-        np.testing.assert_allclose(jax.jvp(f, (zero,), (way,))[1], slope, rtol=1e-8)
-        np.testing.assert_allclose(jax.grad(f)(zero) @ way, slope, rtol=1e-8)
+        expected, zero = slope(lambda t: f(t * way), 1e-3), jnp.zeros(4)
+        np.testing.assert_allclose(jax.jvp(f, (zero,), (way,))[1], expected, rtol=1e-8)
+        np.testing.assert_allclose(jax.grad(f)(zero) @ way, expected, rtol=1e-8)
 
 
 class TestArguments:

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import largest
+from helpers import largest, slope
 
 import jaxres as jr
 from jaxres.waiting_times import Exponential, GammaDistributed, Regular
@@ -122,11 +122,9 @@ def test_derivatives(maps):
         )
         return cycle.heat[0] + jr.coherence(cycle.average) + jr.coherence(cycle.before[1])
 
-    h, zero = 1e-3, jnp.zeros(4)
-    values = [float(f(k * h * way)) for k in (-2, -1, 1, 2)]
-    slope = (8 * (values[2] - values[1]) - (values[3] - values[0])) / (12 * h)
-    np.testing.assert_allclose(jax.jvp(f, (zero,), (way,))[1], slope, rtol=1e-9)
-    np.testing.assert_allclose(jax.grad(f)(zero) @ way, slope, rtol=1e-9)
+    expected, zero = slope(lambda t: f(t * way), 1e-3), jnp.zeros(4)
+    np.testing.assert_allclose(jax.jvp(f, (zero,), (way,))[1], expected, rtol=1e-9)
+    np.testing.assert_allclose(jax.grad(f)(zero) @ way, expected, rtol=1e-9)
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import hermitian, largest, unitary
+from helpers import hermitian, largest, slope, unitary
 
 import jaxres as jr
 
@@ -171,15 +171,14 @@ class TestCurrents:
     def test_production_is_the_loss_of_free_energy_in_time(self, letter):
         # −dD/dt along Eq. (8), by differences
         system, reservoir, diagonal, *maps = letter
-        rho, h = states(3, 2, 1)[0], 1e-4
+        rho = states(3, 2, 1)[0]
         gibbs = jr.gibbs_state(system, BETA)
         gap = system.levels[:, None] - system.levels[None]
         for one, S in zip((reservoir, diagonal), maps, strict=True):
             change = -1j * gap * rho + one.rate * (S(rho) - rho)
-            D = [float(jr.relative_entropy(rho + k * h * change, gibbs)) for k in (-2, -1, 1, 2)]
-            slope = (8 * (D[2] - D[1]) - (D[3] - D[0])) / (12 * h)
+            gain = slope(lambda t, x=change: jr.relative_entropy(rho + t * x, gibbs), 1e-4)
             flow = jr.currents(system, one, rho)
-            np.testing.assert_allclose(flow.entropy_production, [-slope], rtol=1e-9)
+            np.testing.assert_allclose(flow.entropy_production, [-gain], rtol=1e-9)
 
     def test_it_is_more_than_that_of_the_collisions(self, letter):
         # by Γ D(Sρ‖ρ): what one learns from the moments of the collisions
@@ -223,11 +222,9 @@ class TestCurrents:
             parts = [flow.energy, flow.entropy, flow.entropy_production, flow.coherent]
             return jnp.sum(weights * jnp.stack(parts))
 
-        h, zero = 1e-3, jnp.zeros(4)
-        values = [float(f(k * h * way)) for k in (-2, -1, 1, 2)]
-        slope = (8 * (values[2] - values[1]) - (values[3] - values[0])) / (12 * h)
-        np.testing.assert_allclose(jax.jvp(f, (zero,), (way,))[1], slope, rtol=1e-9)
-        np.testing.assert_allclose(jax.grad(f)(zero) @ way, slope, rtol=1e-9)
+        expected, zero = slope(lambda t: f(t * way), 1e-3), jnp.zeros(4)
+        np.testing.assert_allclose(jax.jvp(f, (zero,), (way,))[1], expected, rtol=1e-9)
+        np.testing.assert_allclose(jax.grad(f)(zero) @ way, expected, rtol=1e-9)
 
     @pytest.mark.slow
     def test_arguments(self, letter):
