@@ -1,8 +1,5 @@
 """The Letter's numbers and the data of its figures."""
 
-import subprocess
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -182,13 +179,3 @@ def test_plots_draw_into_the_axes_they_are_given():
     expected = np.clip(abs(maps.rho01_width_rate.values), 1e-4, 0.5)
     np.testing.assert_allclose(colors.reshape(expected.shape), expected)
     pyplot.close(figure)
-
-
-def test_importing_the_package_is_light():
-    code = """
-import sys
-import jaxres
-heavy = {"matplotlib", "xarray", "pandas", "h5netcdf", "h5py", "typer", "rich", "tqdm"}
-assert not heavy & set(sys.modules), heavy & set(sys.modules)
-"""
-    subprocess.run([sys.executable, "-c", code], check=True)

@@ -805,14 +805,6 @@ def test_progress_knows_the_remaining_time(capsys):
     assert "100%" in last and "35" in last and "<00:00" in last
 
 
-def test_importing_the_package_imports_nothing_of_it():
-    code = (
-        "import jaxres, sys; bad = {'xarray', 'zarr', 'tqdm', 'pydantic', 'dask', 'pandas', 'matplotlib', 'typer'} "
-        "& set(sys.modules); assert not bad, bad"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
 def test_arguments_of_a_wrong_kind_are_told_where_no_types_are_checked():
     code = """
 import jaxres as jr
