@@ -345,3 +345,13 @@ def test_states_and_what_is_read_off_them():
     batch = jnp.stack([rho, sigma])
     assert jr.populations(batch).shape == (2, 3)
     assert jr.coherence(batch).shape == (2,)
+
+
+@pytest.mark.parametrize("rate", [0.0, 1e-9, 2.0, np.inf])
+def test_the_ground_state_of_a_cold_bath_is_found(rate):
+    # amplitude damping: nothing moves the populations of the steady state, not even an error of the map
+    damping = jr.Superoperator.from_kraus([[[1.0, 0.0], [0.0, 0.6]], [[0.0, 0.8], [0.0, 0.0]]])
+    for levels in ([0.0, 1.0], [0.0, 0.0]):
+        sol = jr.steady_state(jr.System(levels), jr.Collisions(damping, rate))
+        assert sol.result == jr.RESULTS.successful
+        assert largest(sol.rho - np.diag([1.0, 0.0])) <= sol.error < 1e-13

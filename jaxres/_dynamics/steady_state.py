@@ -37,6 +37,9 @@ from .real_coordinates import (
 POOR_STATE = 1e-2
 #: error of an amplitude, and of a sum in the linear solve, in units of the distance from 1 to the next number
 ROUNDINGS = 4.0
+#: The errors of the coordinates are compared entry by entry, or with a part of the largest of them: the first is
+#: sharper where a weak coupling makes them differ by orders of magnitude, the last where some are exactly 0.
+PARTS = (0.0, 1e-6, 1.0)
 
 
 class SteadyState(eqx.Module):
@@ -198,14 +201,22 @@ def _errors(R, B, x, weight, shares, maps):
         F = jnp.abs(B) @ sizes[1:]
         F = jnp.concatenate([jnp.sum(F[: N - 1], axis=0, keepdims=True), F])
         first = first + F @ jnp.abs(x)
-        # with F first ≤ gain first, the series first + F first + F² first + … is below first/(1 − gain)
-        moved = first > 0
-        gain = gain + jnp.max(F @ first / jnp.where(moved, first, 1), initial=0.0, where=moved)
+        # If F v ≤ gain v for a v ≥ first, the series first + F first + F² first + … is below first + gain v/(1 − gain).
+        # No v here has a larger entry than first, so that is max(first)/(1 − gain) at most.
+        gain = gain + jnp.min(jnp.stack([_growth(F, first, part) for part in PARTS]))
         return jnp.where(gain < 1, jnp.max(first) / jnp.where(gain < 1, 1 - gain, 1), jnp.inf)
 
     none = jnp.zeros_like(first), jnp.zeros_like(gain)
     by_size, by_sign = bound(sizes + roundings, *none), bound(rest + roundings, first, gain)
     return jnp.where(by_size < POOR_STATE, by_size, by_sign), bound(roundings, *none)
+
+
+def _growth(F, first, part):
+    """The least number with F v ≤ number·v, for v = `first` but at least a `part` of its largest entry."""
+    v = jnp.maximum(first, part * jnp.max(first))
+    grown = F @ v
+    ratio = grown / jnp.where(v > 0, v, 1)
+    return jnp.max(jnp.where(v > 0, ratio, jnp.where(grown > 0, jnp.inf, 0)))
 
 
 def _with_ground(y, N):
