@@ -54,11 +54,7 @@ class AbstractLoss(eqx.Module):
         self, system: Checked[System], reservoirs: Checked[Reservoirs]
     ) -> tuple[Collisions, SteadyState]:
         """Returns the collisions and their steady state."""
-        computed = isinstance(reservoirs, Collisions)
-        numerics = (
-            (Exact(), DoubleExponential()) if computed else (self.amplitudes, self.quadrature)
-        )
-        c = requested(system, reservoirs, *numerics).compute()
+        c = requested(system, reservoirs, self.amplitudes, self.quadrature).compute()
         return c, solve_steady_state(system, c)
 
 
@@ -190,7 +186,7 @@ class HeatCurrent(AbstractLoss):
     @door
     def __call__(self, system: Checked[System], reservoirs: Checked[Reservoirs]) -> Loss:
         """Returns −J_r; raises `ValueError` if there is no reservoir r."""
-        count = requested(system, reservoirs, Exact(), DoubleExponential()).count
+        count = requested(system, reservoirs, self.amplitudes, self.quadrature).count
         if self.index >= count:
             raise ValueError(
                 f"Argument `index` must be the place of one of {count} reservoirs, from 0, but is {self.index}."

@@ -165,6 +165,16 @@ DOORS = {
     "on_site": (jr.systems.on_site, dict(operator=ONE, site=0, sites=2)),
     "units": (units, dict(first=(300, "K"), second=(1, "nm"), value=1.0, unit="K")),
     "letter": (jr.letter.model, MODEL | dict(beta=0.1, mass=0.1, width=1.0)),
+    "Collisions": (
+        jr.Collisions,
+        dict(maps=[jr.Superoperator.identity(2)], rates=[2.0], valid=True, reservoirs=None),
+    ),
+    "with_rates": (jr.Collisions(jr.Superoperator.identity(2), 1.0).with_rates, dict(rates=2.0)),
+    "collisions": (
+        jr.collisions,
+        dict(system=SYSTEM, reservoirs=[RESERVOIR], amplitudes=jr.Exact())
+        | dict(quadrature=jr.DoubleExponential(), tol=None),
+    ),
     "amplitudes": (
         jr.amplitudes,
         dict(system=SYSTEM, scatterer=SLAB, mass=0.1, energy=1.0, amplitudes=jr.Exact()),
@@ -185,7 +195,7 @@ if qutip is not None:
     DOORS["from_qutip"] = jr.from_qutip, dict(Q=qutip.sigmax(), system=SYSTEM)
 # these compile, or solve an eigenvalue problem
 COSTLY = ["CustomPacket", "pure", "from_table", "from_wigner", "from_wigner_table"]
-COMPILED = ["amplitudes", "scattering_map"]
+COMPILED = ["amplitudes", "scattering_map", "collisions"]
 
 
 def trial(rng, door):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Real
@@ -96,8 +97,14 @@ class Collisions(eqx.Module):
 
     maps: tuple[Superoperator, ...] = eqx.field(converter=lambda x: _as_maps(x))
     rates: Float[Array, " R"] = eqx.field(converter=lambda x: _as_rates(x))
-    valid: Bool[Array, ""] = eqx.field(converter=jnp.asarray, default=True, kw_only=True)
-    reservoirs: tuple[Reservoir, ...] | None = eqx.field(default=None, kw_only=True)
+    valid: Bool[Array, ""] = eqx.field(
+        converter=lambda x: _as_truth("valid", x), default=True, kw_only=True
+    )
+    reservoirs: tuple[Reservoir, ...] | None = eqx.field(
+        converter=lambda x: None if x is None else as_reservoirs("reservoirs", x),
+        default=None,
+        kw_only=True,
+    )
 
     def __check_init__(self):
         if self.rates.shape != (len(self.maps),):
@@ -129,7 +136,9 @@ class Collisions(eqx.Module):
 
         One set of maps serves every rate: `jax.vmap(lambda rate: jr.steady_state(system, c.with_rates(rate)))(rates)`.
         """
-        return Collisions(self.maps, rates, valid=self.valid, reservoirs=self.reservoirs)
+        # converted here: equinox would look into what it is given before the converter does
+        given = _as_rates(rates)
+        return Collisions(self.maps, given, valid=self.valid, reservoirs=self.reservoirs)
 
 
 Reservoirs = Reservoir | Sequence[Reservoir] | Collisions
@@ -145,6 +154,15 @@ def _as_maps(maps):
     for S in sequence:
         check_instance("maps", S, Superoperator, "a jaxres.Superoperator or a sequence of them")
     return tuple(sequence)
+
+
+def _as_truth(name, x):
+    """Converts a truth value, also a traced one."""
+    if isinstance(x, bool | np.bool_) or (
+        isinstance(x, jax.Array) and x.shape == () and x.dtype == bool
+    ):
+        return jnp.asarray(x)
+    raise ValueError(f"Argument `{name}` must be True or False, but is {shown(x)}.")
 
 
 def _as_rates(rates):
