@@ -203,7 +203,7 @@ def _errors(R, B, x, weight, shares, maps):
         first = first + F @ jnp.abs(x)
         # If F v ≤ gain v for a v ≥ first, the series first + F first + F² first + … is below first + gain v/(1 − gain).
         # No v here has a larger entry than first, so that is max(first)/(1 − gain) at most.
-        gain = gain + jnp.min(jnp.stack([_growth(F, first, part) for part in PARTS]))
+        gain = gain + _growth(F, first)
         return jnp.where(gain < 1, jnp.max(first) / jnp.where(gain < 1, 1 - gain, 1), jnp.inf)
 
     none = jnp.zeros_like(first), jnp.zeros_like(gain)
@@ -211,12 +211,12 @@ def _errors(R, B, x, weight, shares, maps):
     return jnp.where(by_size < POOR_STATE, by_size, by_sign), bound(roundings, *none)
 
 
-def _growth(F, first, part):
-    """The least number with F v ≤ number·v, for v = `first` but at least a `part` of its largest entry."""
-    v = jnp.maximum(first, part * jnp.max(first))
+def _growth(F, first):
+    """The least number with F v ≤ number·v, for the best v of `first` raised to one of PARTS of its largest entry."""
+    v = jnp.maximum(first[:, None], jnp.max(first) * jnp.asarray(PARTS, first.dtype)[None])
     grown = F @ v
     ratio = grown / jnp.where(v > 0, v, 1)
-    return jnp.max(jnp.where(v > 0, ratio, jnp.where(grown > 0, jnp.inf, 0)))
+    return jnp.min(jnp.max(jnp.where(v > 0, ratio, jnp.where(grown > 0, jnp.inf, 0)), axis=0))
 
 
 def _with_ground(y, N):
