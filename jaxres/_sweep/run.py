@@ -60,7 +60,10 @@ def cores() -> int:
     """
     if jax.default_backend() != "cpu" or jax.local_device_count() > 1:
         return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # this is known on Linux only
+        return os.cpu_count() or 1
 
 
 class Runner:
