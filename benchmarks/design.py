@@ -1,4 +1,4 @@
-"""Solves to the same loss from the same start: by gradients, and without them.
+"""Evaluations to the same loss from the same start: by gradients, and without them.
 
 `python -m benchmarks.design` prints a table for each design of `examples/design_*.py`, three with 4 and two with 64
 parameters. The loss to be reached is the least that the searches by gradients found, plus a margin; the others may use

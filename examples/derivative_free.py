@@ -132,7 +132,7 @@ METHODS: dict[str, Callable] = {
 def without_gradients(
     ready: Prepared, target: float, limit: int, seeds: int = 1
 ) -> dict[str, tuple[int, float]]:
-    """Solves that each method needs to the target, and the loss it came to: the median over seeds, by evaluations."""
+    """The median over seeds, for each method, of the evaluations to the target, and the loss it came to."""
     loss = Counted(ready, target, limit)
     found = {}
     for name, method in METHODS.items():
@@ -152,7 +152,7 @@ def compare(
     optimisers: Mapping[str, Any],
     margin: float,
     *,
-    steps: int = 300,
+    max_steps: int = 300,
     starts: int = 1,
     times: int = 100,
     seeds: int = 1,
@@ -173,7 +173,12 @@ def compare(
     """
     found = {
         name: jr.design(
-            **problem, optimiser=optimiser, max_steps=steps, starts=starts, tol=1e-9, progress=False
+            **problem,
+            optimiser=optimiser,
+            max_steps=max_steps,
+            starts=starts,
+            tol=1e-9,
+            progress=False,
         )
         for name, optimiser in optimisers.items()
     }
