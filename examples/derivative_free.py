@@ -1,4 +1,4 @@
-"""Solves to the same loss: by gradients, and by differential evolution, Nelder-Mead and a genetic algorithm.
+"""Evaluations to the same loss: by gradients, and by differential evolution, Nelder-Mead and a genetic algorithm.
 
 Used by the examples and by `python -m benchmarks.design`. A solve is one evaluation of the loss; in a search by
 gradients, one evaluation with its gradient. The searches without derivatives see the loss in the scaled coordinates s
@@ -210,7 +210,7 @@ def compare(
 
 
 def _until(found: jr.Design, target: float, in_turn: bool) -> int:
-    """Solves until the target was reached: from one start after the other, or from all at once."""
+    """Evaluations until the target was reached: from one start after the other, or from all at once."""
     history = found.history["loss"]
     lengths = np.sum(np.isfinite(history), axis=1)
     below = np.nan_to_num(history, nan=np.inf) <= target

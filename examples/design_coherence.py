@@ -35,7 +35,7 @@ def main() -> None:
     print(found)
     rho = jr.steady_state(*jr.letter.model(beta=0.1, **found.model)).rho
     print(f"|rho01| = {jr.coherence(rho):.8f} at rate {found.parameters['rate']:.6f}")
-    print("\nSolves for the least rate with a penalty, from the first start:")
+    print("\nEvaluations for the least rate with a penalty, from the first start:")
     compare(problem(), {"SLSQP": OPTIMISERS["SLSQP"]}, margin=1e-6)
 
 

@@ -85,7 +85,7 @@ def main() -> None:
     print(f"ergotropy {work:.6f}, flat profile {flat:.6f}, map error {sol.map_error:.1e}")
     show(found.parameters["scatterer.heights"])
 
-    print("\nSolves to the state:")
+    print("\nEvaluations to the state:")
     compare(problem, {"LBFGS": jr.LBFGS()}, margin=1e-6, times=30)
 
 

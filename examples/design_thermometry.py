@@ -65,7 +65,7 @@ def main() -> None:
     gibbs = jax.jacfwd(lambda beta: jr.gibbs_state(system, beta))(0.1)
     print(f"{0.01 * jr.classical_fisher(jr.gibbs_state(system, 0.1), gibbs[None])[0, 0]:.6g}")
     print(found)
-    print("\nSolves, from the first start:")
+    print("\nEvaluations, from the first start:")
     compare(problem(), {"SLSQP": OPTIMISERS["SLSQP"]}, margin=1e-6)
 
 

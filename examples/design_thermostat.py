@@ -55,7 +55,7 @@ def main() -> None:
         error = jr.steady_state(*jr.letter.model(beta=BETA, **best)).map_error
         print(("{:10.4g} " * len(heads)).format(*map(float, numbers)), end="")
         print(f"  {error:9.0e}  {found.result}")
-    print("\nSolves for D = 1e-4 as a penalty, from the first start:")
+    print("\nEvaluations for D = 1e-4 as a penalty, from the first start:")
     compare(problem(), {"SLSQP": OPTIMISERS["SLSQP"]}, margin=1e-6)
 
 
