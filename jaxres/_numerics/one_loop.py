@@ -8,8 +8,8 @@ reduction takes the last entry of each result. Nothing of that axis is left in t
 The derivatives of such a function are elementwise functions too, of its arguments and of tangents or cotangents. They
 are evaluated in the same way, in forward and in reverse mode: only the arguments are kept for them.
 
-- *Gain.* The Letter's qubit, jax and jaxlib 0.10.2, two busy CPU cores, best of 9 runs over 2000 points: 19 µs instead of 82
-  for a steady state, 36 µs instead of 94 with its gradient in Γ, β and Δx. Compile times are the same.
+- *Gain.* The Letter's qubit, jax and jaxlib 0.10.2, two busy CPU cores, best of 9 runs over 2000 points: 19 µs instead
+  of 82 for a steady state, 36 µs instead of 94 with its gradient in Γ, β and Δx. Compile times are the same.
 - *Scope.* It is a property of XLA's CPU compiler of that version, which `test_one_kernel_computes_all_results` holds.
   On other platforms the function is lowered as it stands.
 - *Off.* `ONE_LOOP = False`, before anything is compiled, lowers the function as it stands on CPUs too. Results agree to
