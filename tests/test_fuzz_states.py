@@ -254,7 +254,9 @@ def campaign(count, seed, tables):
     pool, counts, failures = junk(), collections.Counter(), []
     table = {name: call for each in tables for name, call in each.items()}
     names = list(table)
-    for _ in range(count):
+    for number in range(1, count + 1):
+        if number % 2000 == 0:
+            jax.clear_caches()  # a process has no memory for all programs of a long campaign
         name = names[rng.integers(len(names))]
         function, good = table[name]
         keys = list(good)
